@@ -1,0 +1,75 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/acceptance.h"
+#include "core/draft.h"
+#include "core/language_model.h"
+#include "core/registry.h"
+#include "core/sampling_params.h"
+
+namespace specmoe {
+
+/// A drafter's memory of one sequence: its cache, its text.
+class DraftState {
+ public:
+  virtual ~DraftState() = default;
+};
+
+/// What a drafter says about the token after one node: either rows to draw from, as indices into the draft's rows (one,
+/// or one per merged drafter), or tokens in order of preference, which makes the draft deterministic. Both empty: it
+/// has nothing to propose there.
+struct Proposal {
+  std::vector<std::int32_t> rows;
+  std::vector<TokenId> tokens;
+};
+
+/// One sequence's question in a batched propose().
+///
+/// frontier   nodes of draft->tree; their ancestors have all been frontier nodes before in this step
+/// uniforms   for drafters that make random choices of their own (Purpose::kPlugin)
+/// argmax_suffices  tokens may be proposed instead of rows: the draft is greedy and takes one child a node
+/// proposals  [frontier.size()] out
+struct ProposeRequest {
+  DraftState* state = nullptr;
+  Draft<float>* draft = nullptr;
+  std::span<const NodeId> frontier;
+  const SamplingParams* sampling = nullptr;
+  UniformSource<double>* uniforms = nullptr;
+  bool argmax_suffices = false;
+  std::vector<Proposal>* proposals = nullptr;
+};
+
+/// What a drafter may use when the engine is assembled.
+struct DraftContext {
+  std::shared_ptr<LanguageModel> target;
+  /// Opens a checkpoint with the target's device, dtype and threads. Set by whoever assembles the engine.
+  std::function<std::shared_ptr<LanguageModel>(const std::string& path)> load_model;
+};
+
+/// The cheap proposer of tokens.
+class Drafter {
+ public:
+  virtual ~Drafter() = default;
+  /// Whether it proposes tokens, not rows: every draft of it is then deterministic.
+  virtual bool deterministic() const = 0;
+  /// Rows it proposes per node: 1, or the number of merged drafters.
+  virtual int rows_per_node() const { return 1; }
+  /// Loads what it needs. Throws Error when it does not fit the target (vocabularies that differ).
+  virtual void attach(const DraftContext& context) = 0;
+  /// Its model, if it has one: for `inspect`, memory tables and cost models.
+  virtual const LanguageModel* model() const { return nullptr; }
+  /// Starts a sequence. prompt is the committed text, one token or more; capacity bounds text and tree together.
+  virtual std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, int capacity) = 0;
+  virtual void propose(std::span<const ProposeRequest> requests) = 0;
+  /// The step's outcome: the path kept and the extra token, which is the next root.
+  virtual void commit(DraftState& state, const TokenTree& tree, const Verdict& verdict) = 0;
+};
+
+Registry<Drafter>& drafters();
+
+}  // namespace specmoe

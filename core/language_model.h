@@ -1,0 +1,95 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/types.h"
+
+namespace specmoe {
+
+/// What the rest of the library needs to know about a model.
+struct ModelInfo {
+  std::string name;             // folder name
+  std::string architecture;     // model_type
+  std::string dtype;            // of the packed weights
+  std::string device;           // "cpu", "cuda:0"
+  std::string instruction_set;  // back end in use: "avx2"
+  int vocab_size = 0;
+  int max_positions = 0;  // longest text, prompt and output together
+  int hidden_size = 0;
+  int layers = 0;
+  int experts = 0;  // per MoE layer; 0: dense
+  int experts_per_token = 0;
+  std::int64_t parameters = 0;
+  std::int64_t active_parameters = 0;  // read for one token: dense part and experts_per_token experts a layer
+  std::int64_t weight_bytes = 0;       // packed
+  std::int64_t active_weight_bytes = 0;
+  std::int64_t expert_bytes = 0;  // one expert of one layer, packed
+  std::int64_t kv_bytes_per_token = 0;
+  std::vector<TokenId> stop_tokens;  // end-of-text ids of the checkpoint
+};
+
+/// The keys and values of one sequence: committed rows, which are final, then the staged rows of the tree being judged.
+class KVCache {
+ public:
+  virtual ~KVCache() = default;
+  virtual int capacity() const = 0;  // most rows, committed and staged together
+  virtual int committed() const = 0;
+  virtual int staged() const = 0;
+  /// Commits the staged rows `path` (ascending staged indices, each the parent of the next) and drops the others.
+  virtual void keep(std::span<const std::int32_t> path) = 0;
+  /// Cuts the committed text back to its first `length` rows and drops what is staged. Throws Error if longer.
+  virtual void truncate(int length) = 0;
+};
+
+enum class LogitsWanted : std::uint8_t { kNone, kLast, kAll };
+
+/// New rows of one sequence for one forward pass. They are staged in the cache behind what is staged there already.
+///
+/// tokens  [n] one or more
+/// parents [n] index of the staged row that row i hangs on, counted over all staged rows of the cache (the first one
+///         ever staged is 0); -1: on the last committed row. parents[i] is less than row i's own index
+struct RowBlock {
+  KVCache* cache = nullptr;
+  std::span<const TokenId> tokens;
+  std::span<const std::int32_t> parents;
+  LogitsWanted logits = LogitsWanted::kAll;
+};
+
+/// What one forward pass returns; buffers are reused from pass to pass.
+///
+/// Rows are those for which logits were wanted, block after block: row_begin[b] is block b's first one.
+struct ForwardResult {
+  int vocab = 0;
+  std::vector<std::int32_t> row_begin;  // [blocks + 1]
+  std::vector<float> logits;            // [rows, V]
+  std::vector<TokenId> argmax;          // [rows], lowest id among equals
+  bool want_hidden = false;
+  std::vector<float> hidden;  // [rows, D] after the final norm, when want_hidden
+  bool want_experts = true;
+  std::vector<std::int32_t> experts;  // [MoE layers, all new rows of all blocks, k] chosen experts, by rank
+  int moe_layers = 0;
+  int moe_rows = 0;
+
+  std::span<const float> logits_row(int row) const {
+    return {logits.data() + std::size_t(row) * vocab, std::size_t(vocab)};
+  }
+};
+
+/// A decoder-only language model that runs whole passes over ragged trees of several sequences. Target and neural
+/// drafters are both one. Row t of a pass has the same bits whatever other rows are in the pass.
+class LanguageModel {
+ public:
+  virtual ~LanguageModel() = default;
+  virtual const ModelInfo& info() const = 0;
+  /// capacity  most committed and staged rows together
+  virtual std::unique_ptr<KVCache> new_cache(int capacity) const = 0;
+  /// Stages the rows of every block and computes them. Throws Error before touching any cache when one would overflow
+  /// or a token is outside the vocabulary. Blocks must use different caches.
+  virtual void forward(std::span<const RowBlock> blocks, ForwardResult& result) = 0;
+};
+
+}  // namespace specmoe
