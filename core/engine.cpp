@@ -1,0 +1,294 @@
+#include "core/engine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+
+#include "core/decide.h"
+#include "core/greedy_walk.h"
+#include "core/grow.h"
+#include "core/logit_rows.h"
+
+namespace specmoe {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+std::int64_t ns_between(Clock::time_point begin, Clock::time_point end) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(end - begin).count();
+}
+
+/// Adds the time since it was made, or since the last call, to one stage after another.
+class StageClock {
+ public:
+  void charge(std::int64_t& stage) {
+    const Clock::time_point now = Clock::now();
+    stage += ns_between(last_, now);
+    last_ = now;
+  }
+
+ private:
+  Clock::time_point last_ = Clock::now();
+};
+
+}  // namespace
+
+/// One running request.
+struct Engine::Sequence {
+  const Request* request = nullptr;
+  RequestRecord* record = nullptr;
+  std::unique_ptr<KVCache> cache;
+  std::unique_ptr<DraftState> draft_state;
+  Draft<float> draft;
+  PhiloxUniforms uniforms{0, 0, 0};
+  LogitRows target_rows;
+  Verdict verdict;
+  TokenId root = 0;                 // last token of the text, not yet in the cache
+  int remaining = 0;                // tokens that may still be emitted
+  bool context_bound = false;       // `remaining` ends at the context, not at max_new_tokens
+  std::vector<std::int32_t> path;   // staged rows kept: the root and the accepted nodes
+  std::int32_t emitted_before = 0;  // tokens emitted in earlier steps
+
+  bool running() const { return record->finish == FinishReason::kRunning; }
+};
+
+/// Buffers of step(), reused.
+struct Engine::Workspace {
+  std::vector<GrowRequest> grow_requests;
+  GrowWorkspace grow;
+  std::vector<RowBlock> blocks;
+  ForwardResult result;
+  std::vector<std::int32_t> unique_experts;  // [MoE layers]
+  std::vector<std::uint8_t> seen;            // [experts]
+
+  void count_unique_experts(int experts) {
+    unique_experts.assign(result.moe_layers, 0);
+    if (result.moe_layers == 0) return;
+    const std::size_t per_layer = result.experts.size() / result.moe_layers;
+    for (int layer = 0; layer < result.moe_layers; ++layer) {
+      seen.assign(experts, 0);
+      for (std::size_t i = 0; i < per_layer; ++i) seen[result.experts[layer * per_layer + i]] = 1;
+      unique_experts[layer] = std::accumulate(seen.begin(), seen.end(), 0);
+    }
+  }
+};
+
+// ---- the step -------------------------------------------------------------------------------------------------------
+
+void Engine::step(std::span<const std::unique_ptr<Sequence>> batch) {
+  StageTimes times;
+  StageClock clock;
+  draft(batch);
+  clock.charge(times.draft_ns);
+  score(batch);
+  clock.charge(times.verify_ns);
+  for (std::size_t i = 0; i < batch.size(); ++i) judge(*batch[i], static_cast<int>(i));
+  clock.charge(times.judge_ns);
+  for (const auto& sequence : batch) commit(*sequence);
+  clock.charge(times.draft_ns);
+  for (const auto& sequence : batch) {
+    sequence->cache->keep(sequence->path);
+    emit(*sequence);
+  }
+  workspace_->count_unique_experts(target_->info().experts);
+  clock.charge(times.rest_ns);
+  for (const auto& sequence : batch) record(*sequence, times, static_cast<int>(batch.size()));
+}
+
+void Engine::draft(std::span<const std::unique_ptr<Sequence>> batch) {
+  workspace_->grow_requests.clear();
+  for (const auto& sequence : batch) {
+    const SamplingParams& sampling = sequence->request->sampling;
+    sequence->uniforms = PhiloxUniforms(sampling.seed, sampling.sequence, sequence->record->steps.size());
+    sequence->draft.reset(sequence->root, target_->info().vocab_size);
+    if (drafter_ == nullptr) continue;
+    sequence->draft.law = effective_law(*drafter_, *tree_, sampling);
+    workspace_->grow_requests.push_back({sequence->draft_state.get(), &sequence->draft, &sampling, &sequence->uniforms,
+                                         std::min(tree_->max_depth(), sequence->remaining - 1)});
+  }
+  if (drafter_ != nullptr) grow(workspace_->grow_requests, *drafter_, *tree_, workspace_->grow);
+}
+
+void Engine::score(std::span<const std::unique_ptr<Sequence>> batch) {
+  workspace_->blocks.clear();
+  for (const auto& sequence : batch) {
+    const TokenTree& tree = sequence->draft.tree;
+    workspace_->blocks.push_back({sequence->cache.get(), tree.tokens(), tree.parents(), LogitsWanted::kAll});
+  }
+  target_->forward(workspace_->blocks, workspace_->result);
+}
+
+void Engine::judge(Sequence& sequence, int block) {
+  const SamplingParams& sampling = sequence.request->sampling;
+  Draft<float>& draft = sequence.draft;
+  sequence.target_rows.reset(workspace_->result, workspace_->result.row_begin[block], draft.tree.size(), sampling);
+  // At temperature 0 every lossless policy is the greedy walk, and without a draft there is nothing to accept.
+  if (sampling.greedy() && lossless_) {
+    greedy_walk(draft, sequence.target_rows, sequence.verdict);
+  } else if (drafter_ != nullptr) {
+    acceptance_->judge(draft, sequence.target_rows, sequence.uniforms, sequence.verdict);
+  } else {
+    sequence.verdict.accepted.clear();
+    sequence.verdict.next = draw_from_row(sequence.target_rows.row(TokenTree::kRoot), Taken{},
+                                          sequence.uniforms.at({TokenTree::kRoot, Purpose::kNext, 0}));
+  }
+}
+
+void Engine::commit(Sequence& sequence) {
+  sequence.path.assign(1, TokenTree::kRoot);
+  sequence.path.insert(sequence.path.end(), sequence.verdict.accepted.begin(), sequence.verdict.accepted.end());
+  if (drafter_ != nullptr) drafter_->commit(*sequence.draft_state, sequence.draft.tree, sequence.verdict);
+}
+
+void Engine::emit(Sequence& sequence) {
+  RequestRecord& record = *sequence.record;
+  const Request& request = *sequence.request;
+  const std::vector<NodeId>& accepted = sequence.verdict.accepted;
+  sequence.emitted_before = static_cast<std::int32_t>(record.tokens.size());
+  for (std::size_t i = 0; i <= accepted.size() && sequence.running(); ++i) {
+    const bool from_draft = i < accepted.size();
+    const TokenId token = from_draft ? sequence.draft.tree.token(accepted[i]) : sequence.verdict.next;
+    record.tokens.push_back(token);
+    record.from_draft.push_back(from_draft);
+    sequence.root = token;
+    --sequence.remaining;
+    const bool stop_text = request.on_token && request.on_token(token, from_draft);
+    const auto& stops = request.stop_tokens;
+    if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
+      record.finish = FinishReason::kStopToken;
+    } else if (stop_text) {
+      record.finish = FinishReason::kStopText;
+    } else if (sequence.remaining == 0) {
+      record.finish = sequence.context_bound ? FinishReason::kContextFull : FinishReason::kMaxTokens;
+    }
+  }
+}
+
+void Engine::record(Sequence& sequence, const StageTimes& times, int batch) {
+  RequestRecord& record = *sequence.record;
+  const TokenTree& tree = sequence.draft.tree;
+  StepRecord step;
+  step.drafted = tree.drafted();
+  step.drafted_depth = tree.max_depth();
+  step.emitted = static_cast<std::int32_t>(record.tokens.size()) - sequence.emitted_before;
+  // What lies behind a stop counts as never judged.
+  step.accepted = std::min(step.emitted, static_cast<std::int32_t>(sequence.verdict.accepted.size()));
+  step.truncated = step.accepted + 1 - step.emitted;
+  const int judged_nodes = step.accepted + 1 - step.truncated;  // path nodes whose children were judged
+  for (int i = 0; i < judged_nodes; ++i) step.rejected += tree.child_count(sequence.path[i]);
+  step.rejected -= step.accepted;
+  step.unjudged = step.drafted - step.accepted - step.rejected;
+  step.judged_depth = step.accepted + (step.truncated == 0 && !tree.is_leaf(sequence.path[step.accepted]) ? 1 : 0);
+  step.pass_rows = workspace_->result.row_begin.back();
+  step.times = {times.draft_ns / batch, times.verify_ns / batch, times.judge_ns / batch, times.rest_ns / batch};
+  record.steps.push_back(step);
+  const auto& unique = workspace_->unique_experts;
+  record.unique_experts.insert(record.unique_experts.end(), unique.begin(), unique.end());
+}
+
+// ---- around the step ------------------------------------------------------------------------------------------------
+
+Engine::Engine(std::shared_ptr<LanguageModel> target, const EngineSpec& spec,
+               std::function<std::shared_ptr<LanguageModel>(const std::string&)> load_model)
+    : target_(std::move(target)), workspace_(std::make_unique<Workspace>()) {
+  spec_.allow_lossy = spec.allow_lossy;
+  if (spec.drafter.empty()) {
+    SPECMOE_CHECK(spec.tree.empty() && spec.acceptance.empty(),
+                  "a tree or an acceptance policy without a drafter has nothing to work on; name a drafter");
+    return;
+  }
+  drafter_ = drafters().create(spec.drafter, spec_.drafter);
+  tree_ = tree_policies().create(spec.tree.empty() ? "chain" : spec.tree, spec_.tree);
+  const std::string acceptance = tree_->branches() ? "naive" : "token";
+  acceptance_ = acceptance_policies().create(spec.acceptance.empty() ? acceptance : spec.acceptance, spec_.acceptance);
+  assemble(load_model);
+}
+
+Engine::Engine(std::shared_ptr<LanguageModel> target, std::shared_ptr<Drafter> drafter,
+               std::shared_ptr<TreePolicy> tree, std::shared_ptr<AcceptancePolicy> acceptance, bool allow_lossy,
+               std::function<std::shared_ptr<LanguageModel>(const std::string&)> load_model)
+    : target_(std::move(target)),
+      drafter_(std::move(drafter)),
+      tree_(std::move(tree)),
+      acceptance_(std::move(acceptance)),
+      workspace_(std::make_unique<Workspace>()) {
+  spec_.allow_lossy = allow_lossy;
+  if (drafter_ == nullptr) return;
+  SPECMOE_CHECK(tree_ != nullptr && acceptance_ != nullptr,
+                "an engine with a drafter needs a tree and an acceptance policy");
+  assemble(load_model);
+}
+
+Engine::~Engine() = default;
+
+void Engine::assemble(const std::function<std::shared_ptr<LanguageModel>(const std::string&)>& load_model) {
+  SPECMOE_CHECK(!tree_->branches() || acceptance_->judges_trees(),
+                "this acceptance policy judges chains only, and the ", "tree '", spec_.tree,
+                "' branches; use a chain, or a policy that judges trees");
+  const DraftLaw law = effective_law(*drafter_, *tree_, SamplingParams{.temperature = 1.0});
+  lossless_ = acceptance_->lossless_laws().contains(law);
+  SPECMOE_CHECK(lossless_ || spec_.allow_lossy, "acceptance '", spec_.acceptance, "' is not lossless for drafts drawn ",
+                law_name(law), " (lossless for: ", acceptance_->lossless_laws().to_string(),
+                "); choose another policy or tree, or allow it with --allow-lossy (allow_lossy=True)");
+  drafter_->attach({target_, load_model});
+}
+
+void Engine::validate(const Request& request) const {
+  const ModelInfo& info = target_->info();
+  SPECMOE_CHECK(!request.prompt.empty(), "request '", request.id, "': the prompt is empty; it needs one token or more");
+  SPECMOE_CHECK(request.max_new_tokens >= 1, "max_new_tokens must be at least 1, got ", request.max_new_tokens);
+  SPECMOE_CHECK(static_cast<int>(request.prompt.size()) < info.max_positions, "request '", request.id,
+                "': the prompt has ", request.prompt.size(), " tokens, the context of ", info.name, " is ",
+                info.max_positions, "; shorten it");
+  for (TokenId token : request.prompt) {
+    SPECMOE_CHECK(token >= 0 && token < info.vocab_size, "request '", request.id, "': token id ", token,
+                  " is outside the vocabulary of ", info.vocab_size);
+  }
+  request.sampling.validate();
+  SPECMOE_CHECK(request.sampling.greedy() || acceptance_ == nullptr || acceptance_->samples(), "acceptance '",
+                spec_.acceptance, "' only follows the argmax; use temperature 0, or a policy that samples");
+}
+
+std::unique_ptr<Engine::Sequence> Engine::start(const Request& request, RequestRecord& record) const {
+  const Clock::time_point begin = Clock::now();
+  auto sequence = std::make_unique<Sequence>();
+  sequence->request = &request;
+  sequence->record = &record;
+  record.id = request.id;
+  record.prompt = request.prompt;
+  const int prompt = static_cast<int>(request.prompt.size());
+  const int room = target_->info().max_positions - prompt;
+  sequence->remaining = std::min(request.max_new_tokens, room);
+  sequence->context_bound = room < request.max_new_tokens;
+  record.tokens.reserve(sequence->remaining);
+  record.from_draft.reserve(sequence->remaining);
+  record.steps.reserve(sequence->remaining);
+  const int text = prompt + sequence->remaining;
+  sequence->cache = target_->new_cache(text + (tree_ != nullptr ? tree_->max_nodes() : 1));
+  prefill(*target_, *sequence->cache, std::span(request.prompt).first(prompt - 1));
+  sequence->root = request.prompt.back();
+  if (drafter_ != nullptr) sequence->draft_state = drafter_->open(request.prompt, text + tree_->max_grown_nodes());
+  record.prefill_ns = ns_between(begin, Clock::now());
+  return sequence;
+}
+
+std::vector<RequestRecord> Engine::generate(std::span<const Request> requests, int batch,
+                                            const std::function<void()>& poll) {
+  SPECMOE_CHECK(batch >= 1, "batch must be at least 1, got ", batch);
+  for (const Request& request : requests) validate(request);
+  std::vector<RequestRecord> records(requests.size());
+  std::vector<std::unique_ptr<Sequence>> active;
+  std::size_t next = 0;
+  while (true) {
+    while (next < requests.size() && active.size() < static_cast<std::size_t>(batch)) {
+      active.push_back(start(requests[next], records[next]));
+      ++next;
+    }
+    if (active.empty()) return records;
+    if (poll) poll();
+    step(active);
+    std::erase_if(active, [](const auto& sequence) { return !sequence->running(); });
+  }
+}
+
+}  // namespace specmoe

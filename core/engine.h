@@ -1,0 +1,94 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/acceptance.h"
+#include "core/drafter.h"
+#include "core/language_model.h"
+#include "core/sampling_params.h"
+#include "core/trace.h"
+#include "core/tree_policy.h"
+
+namespace specmoe {
+
+struct Request {
+  std::string id;
+  std::vector<TokenId> prompt;  // one token or more
+  SamplingParams sampling;
+  int max_new_tokens = 128;
+  /// Ends the text; emitted as its last token. Usually the checkpoint's ModelInfo::stop_tokens.
+  std::vector<TokenId> stop_tokens;
+  /// Called with every emitted token in order; returning true ends the text after that token (a stop string was
+  /// completed). For streaming too. May be empty.
+  std::function<bool(TokenId token, bool from_draft)> on_token;
+};
+
+/// How an engine is put together, as spec strings. Empty tree and acceptance take the defaults: chain(gamma=4), and
+/// `token` on chains, `naive` on trees.
+struct EngineSpec {
+  std::string drafter{};  // empty: plain decoding
+  std::string tree{};
+  std::string acceptance{};
+  bool allow_lossy = false;
+};
+
+/// Speculative decoding of any number of requests, up to `batch` at a time with one target pass per step for all of
+/// them. Plain decoding is the same loop with no drafter.
+class Engine {
+ public:
+  /// Assembles plug-ins by name. load_model is what drafters open their checkpoints with.
+  /// Throws Error for unknown names or parameters; for a policy that is not lossless under the law the drafts will
+  /// have, unless spec.allow_lossy; for a chain-only policy with a branching tree; for vocabularies that differ.
+  Engine(std::shared_ptr<LanguageModel> target, const EngineSpec& spec,
+         std::function<std::shared_ptr<LanguageModel>(const std::string&)> load_model = {});
+  /// The same with ready-made parts; drafter null: plain decoding (tree and acceptance are then ignored).
+  Engine(std::shared_ptr<LanguageModel> target, std::shared_ptr<Drafter> drafter, std::shared_ptr<TreePolicy> tree,
+         std::shared_ptr<AcceptancePolicy> acceptance, bool allow_lossy = false,
+         std::function<std::shared_ptr<LanguageModel>(const std::string&)> load_model = {});
+  ~Engine();
+
+  /// Runs all requests to their end; record i belongs to request i.
+  ///
+  /// batch  most sequences at a time, 1 or more
+  /// poll   called between steps; what it throws ends the run and reaches the caller (Ctrl-C)
+  /// throws Error before the first step when a request cannot be run: empty prompt, token outside the vocabulary,
+  ///        prompt longer than the context, temperature above 0 with a policy that only knows the argmax
+  std::vector<RequestRecord> generate(std::span<const Request> requests, int batch = 1,
+                                      const std::function<void()>& poll = {});
+
+  const LanguageModel& target() const { return *target_; }
+  const Drafter* drafter() const { return drafter_.get(); }
+  /// Whether every text it emits has exactly the target's distribution.
+  bool lossless() const { return lossless_; }
+  /// The specs with every parameter written out; empty for parts that were passed ready-made.
+  const EngineSpec& spec() const { return spec_; }
+
+ private:
+  struct Sequence;
+  struct Workspace;
+
+  void assemble(const std::function<std::shared_ptr<LanguageModel>(const std::string&)>& load_model);
+  void validate(const Request& request) const;
+  std::unique_ptr<Sequence> start(const Request& request, RequestRecord& record) const;
+  void step(std::span<const std::unique_ptr<Sequence>> batch);
+  void draft(std::span<const std::unique_ptr<Sequence>> batch);
+  void score(std::span<const std::unique_ptr<Sequence>> batch);
+  void judge(Sequence& sequence, int block);
+  void commit(Sequence& sequence);
+  void emit(Sequence& sequence);
+  void record(Sequence& sequence, const StageTimes& times, int batch);
+
+  std::shared_ptr<LanguageModel> target_;
+  std::shared_ptr<Drafter> drafter_;
+  std::shared_ptr<TreePolicy> tree_;
+  std::shared_ptr<AcceptancePolicy> acceptance_;
+  EngineSpec spec_;
+  bool lossless_ = true;
+  std::unique_ptr<Workspace> workspace_;
+};
+
+}  // namespace specmoe

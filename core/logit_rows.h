@@ -1,0 +1,42 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "core/language_model.h"
+#include "core/prob_rows.h"
+#include "core/sampling_params.h"
+
+namespace specmoe {
+
+/// The argmax of row `row` of a pass. Throws Error naming the node when the row holds no number at all.
+TokenId checked_argmax(const ForwardResult& result, int row, NodeId node);
+
+/// probs [V] = row `row` of a pass after temperature, top-k and top-p. Throws Error naming the node when the row has
+/// NaN. scratch is grown to V when there is a cut.
+void logits_to_probs(const ForwardResult& result, int row, NodeId node, const SamplingParams& sampling,
+                     std::span<float> probs, std::vector<std::int32_t>& scratch);
+
+/// Fills a cache with `tokens` in passes of bounded size, without logits.
+void prefill(LanguageModel& model, KVCache& cache, std::span<const TokenId> tokens);
+
+/// The target's rows of one tree: made from logits when first asked for, a point on the argmax when the request is
+/// greedy. So a walk that visits three of sixty nodes normalises three rows.
+class LogitRows final : public ProbRows<float> {
+ public:
+  /// first_row  row of the tree's root in `result`, the other nodes following
+  void reset(const ForwardResult& result, int first_row, int nodes, const SamplingParams& sampling);
+
+  int vocab() const override { return result_->vocab; }
+  ProbRow<float> row(int n) override;
+
+ private:
+  const ForwardResult* result_ = nullptr;
+  int first_row_ = 0;
+  SamplingParams sampling_;
+  StoredRows<float> made_;
+  std::vector<std::int32_t> index_of_;  // [nodes] into made_, -1: not made yet
+  std::vector<std::int32_t> scratch_;
+};
+
+}  // namespace specmoe

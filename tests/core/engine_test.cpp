@@ -1,0 +1,199 @@
+#include "core/engine.h"
+
+#include <gtest/gtest.h>
+
+#include "core/metrics.h"
+#include "kernels/check.h"
+#include "tests/support/toy_model.h"
+
+namespace specmoe {
+namespace {
+
+using test::make_toy_model;
+using test::ToyOptions;
+
+const ToyOptions kTarget{};
+const ToyOptions kDrafter{.own_seed = 99, .agreement = 0.75};
+
+std::shared_ptr<LanguageModel> load_toy(const std::string& path) {
+  ToyOptions options = kDrafter;
+  if (path == "same") options = kTarget;
+  if (path == "other-vocabulary") options.vocab = kTarget.vocab + 1;
+  return make_toy_model(options);
+}
+
+Engine make_engine(const EngineSpec& spec) { return Engine(make_toy_model(kTarget), spec, load_toy); }
+
+Request make_request(std::vector<TokenId> prompt, int new_tokens = 40) {
+  Request request;
+  request.id = "r";
+  request.prompt = std::move(prompt);
+  request.max_new_tokens = new_tokens;
+  return request;
+}
+
+template <class Call>
+std::string error_of(Call&& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Engine, PlainDecodingIsGreedyDecoding) {
+  Engine engine = make_engine({});
+  const std::vector<Request> requests = {make_request({1, 2, 3})};
+  const auto records = engine.generate(requests);
+  EXPECT_EQ(records[0].tokens, test::toy_greedy(kTarget, {1, 2, 3}, 40));
+  EXPECT_EQ(records[0].finish, FinishReason::kMaxTokens);
+  EXPECT_EQ(records[0].steps.size(), 40U);
+}
+
+// Every drafter x topology that is registered without needing anything else.
+TEST(Engine, GreedySpeculationEqualsPlainDecoding) {
+  for (const char* drafter : {"independent(path=x)", "independent(path=same)", "ngram", "ngram(max_n=2,choices=3)",
+                              "synthetic(alpha=0.7)", "synthetic(alpha=0)", "synthetic(alpha=1)"}) {
+    for (const char* tree : {"chain(1)", "chain(4)", "chain(9)", "expansion(2,2)", "expansion(3,1,2)"}) {
+      for (int batch : {1, 3}) {
+        Engine engine = make_engine({.drafter = drafter, .tree = tree});
+        const std::vector<Request> requests = {make_request({1, 2, 3}), make_request({5}, 1), make_request({4, 4}, 33),
+                                               make_request({9, 8, 7, 6, 5, 4}, 25)};
+        const auto records = engine.generate(requests, batch);
+        Counts counts;
+        for (std::size_t i = 0; i < requests.size(); ++i) {
+          EXPECT_EQ(records[i].tokens, test::toy_greedy(kTarget, requests[i].prompt, requests[i].max_new_tokens))
+              << drafter << " " << tree << " batch " << batch << " request " << i;
+          counts.add(records[i]);
+        }
+        counts.check_identities();
+      }
+    }
+  }
+}
+
+TEST(Engine, ADrafterEqualToTheTargetIsAlwaysAccepted) {
+  for (double temperature : {0.0, 0.8}) {
+    Engine engine = make_engine({.drafter = "independent(path=same)", .tree = "chain(4)", .acceptance = "token"});
+    Request request = make_request({1, 2, 3}, 50);
+    request.sampling.temperature = temperature;
+    const auto records = engine.generate({&request, 1});
+    Counts counts;
+    counts.add(records[0]);
+    EXPECT_EQ(counts.accepted, counts.drafted) << "temperature " << temperature;
+    EXPECT_EQ(counts.steps, 10);
+  }
+}
+
+TEST(Engine, SyntheticAcceptanceIsTheOneAskedFor) {
+  Engine engine = make_engine({.drafter = "synthetic(alpha=0.7)", .tree = "chain(4)"});
+  Request request = make_request({1}, 400);
+  const auto records = engine.generate({&request, 1});
+  Counts counts;
+  counts.add(records[0]);
+  const Metrics metrics = derive(counts, 2);
+  // About 320 judged tokens: standard error 0.026, three of them.
+  EXPECT_NEAR(metrics.acceptance_rate, 0.7, 0.08);
+}
+
+TEST(Engine, TheSeedAloneDecidesASampledText) {
+  const EngineSpec spec{.drafter = "independent(path=x)", .tree = "chain(3)", .acceptance = "token"};
+  Request request = make_request({1, 2, 3});
+  request.sampling = {.temperature = 1.0, .seed = 7, .sequence = 4};
+  Request other = make_request({6, 6}, 13);
+  other.sampling = {.temperature = 0.5, .seed = 1};
+  Engine engine = make_engine(spec);
+  const auto alone = engine.generate({&request, 1});
+  const std::vector<Request> crowd = {other, request, other, other};
+  EXPECT_EQ(make_engine(spec).generate(crowd, 3)[1].tokens, alone[0].tokens);
+  EXPECT_EQ(make_engine(spec).generate(crowd, 1)[1].tokens, alone[0].tokens);
+  request.sampling.seed = 8;
+  EXPECT_NE(make_engine(spec).generate({&request, 1})[0].tokens, alone[0].tokens);
+}
+
+TEST(Engine, NothingIsEmittedOrCountedPastAStop) {
+  const std::vector<TokenId> greedy = test::toy_greedy(kTarget, {1, 2, 3}, 60);
+  for (const char* drafter : {"", "synthetic(alpha=1)"}) {
+    const EngineSpec spec{.drafter = drafter, .tree = *drafter ? "chain(7)" : ""};
+    for (int stop_at : {0, 1, 5, 6, 7, 20}) {
+      const TokenId stop = greedy[stop_at];
+      const auto first = std::find(greedy.begin(), greedy.end(), stop) - greedy.begin();
+      Request request = make_request({1, 2, 3}, 60);
+      request.stop_tokens = {stop};
+      const auto record = make_engine(spec).generate({&request, 1})[0];
+      EXPECT_EQ(record.tokens, std::vector<TokenId>(greedy.begin(), greedy.begin() + first + 1));
+      EXPECT_EQ(record.finish, FinishReason::kStopToken);
+      Counts counts;
+      counts.add(record);
+      counts.check_identities();
+      EXPECT_EQ(counts.emitted, first + 1);
+      EXPECT_LE(counts.accepted, counts.emitted);
+      if (*drafter) {
+        EXPECT_EQ(derive(counts, 2).acceptance_rate, 1.0) << "what lies behind the stop was never judged";
+      }
+    }
+  }
+}
+
+TEST(Engine, AListenerMayEndTheText) {
+  Request request = make_request({1, 2, 3}, 60);
+  int heard = 0;
+  request.on_token = [&](TokenId, bool) { return ++heard == 11; };
+  Engine engine = make_engine({.drafter = "synthetic(alpha=1)", .tree = "chain(7)"});
+  const auto record = engine.generate({&request, 1})[0];
+  EXPECT_EQ(record.tokens.size(), 11U);
+  EXPECT_EQ(heard, 11);
+  EXPECT_EQ(record.finish, FinishReason::kStopText);
+}
+
+TEST(Engine, TheContextEndsTheText) {
+  Request request = make_request(std::vector<TokenId>(500, 1), 100);
+  for (const char* drafter : {"", "synthetic(alpha=1)", "independent(path=x)", "ngram"}) {
+    const auto record = make_engine({.drafter = drafter}).generate({&request, 1})[0];
+    EXPECT_EQ(record.tokens.size(), 12U) << drafter;
+    EXPECT_EQ(record.finish, FinishReason::kContextFull);
+  }
+}
+
+TEST(Engine, RefusesWhatCannotBeRun) {
+  EXPECT_NE(error_of([] { make_engine({.drafter = "nonsense"}); }).find("known: independent"), std::string::npos);
+  EXPECT_NE(
+      error_of([] { make_engine({.drafter = "ngram", .tree = "chain(gama=3)"}); }).find("accepted parameters: gamma"),
+      std::string::npos);
+  EXPECT_NE(error_of([] { make_engine({.drafter = "independent(path=other-vocabulary)"}); }).find("vocabulary"),
+            std::string::npos);
+  EXPECT_NE(error_of([] {
+              make_engine({.drafter = "ngram", .tree = "expansion(2)", .acceptance = "token"});
+            }).find("chains only"),
+            std::string::npos);
+  EXPECT_THROW(make_engine({.tree = "chain"}), Error);
+  Engine engine = make_engine({.drafter = "ngram", .acceptance = "greedy"});
+  const auto refused = [&](auto&& change) {
+    Request request = make_request({1});
+    change(request);
+    return error_of([&] { engine.generate({&request, 1}); });
+  };
+  EXPECT_NE(refused([](Request& r) { r.prompt.clear(); }).find("empty"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.prompt = {17}; }).find("outside the vocabulary"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.prompt.assign(600, 1); }).find("context"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.max_new_tokens = 0; }).find("at least 1"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.sampling.temperature = -1; }).find("temperature"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.sampling.top_p = 0; }).find("top_p"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.sampling.temperature = 1; }).find("argmax"), std::string::npos);
+}
+
+TEST(Engine, PollCanEndARun) {
+  Engine engine = make_engine({});
+  Request request = make_request({1}, 100);
+  int steps = 0;
+  EXPECT_THROW(engine.generate({&request, 1}, 1,
+                               [&] {
+                                 if (++steps == 5) throw std::runtime_error("interrupted");
+                               }),
+               std::runtime_error);
+  EXPECT_EQ(engine.generate({&request, 1})[0].tokens.size(), 100U) << "the engine must be usable afterwards";
+}
+
+}  // namespace
+}  // namespace specmoe
