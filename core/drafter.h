@@ -33,7 +33,7 @@ struct Proposal {
 /// frontier   nodes of draft->tree; their ancestors have all been frontier nodes before in this step
 /// uniforms   for drafters that make random choices of their own (Purpose::kPlugin)
 /// argmax_suffices  tokens may be proposed instead of rows: the draft is greedy and takes one child a node
-/// proposals  [frontier.size()] out
+/// proposals  out, for each frontier node; empty and at least frontier.size() long when it comes
 struct ProposeRequest {
   DraftState* state = nullptr;
   Draft<float>* draft = nullptr;

@@ -182,6 +182,7 @@ void Engine::record(Sequence& sequence, const StageTimes& times, int batch) {
   step.pass_rows = workspace_->result.row_begin.back();
   step.times = {times.draft_ns / batch, times.verify_ns / batch, times.judge_ns / batch, times.rest_ns / batch};
   record.steps.push_back(step);
+  record.moe_layers = workspace_->result.moe_layers;
   const auto& unique = workspace_->unique_experts;
   record.unique_experts.insert(record.unique_experts.end(), unique.begin(), unique.end());
 }
@@ -263,6 +264,7 @@ std::unique_ptr<Engine::Sequence> Engine::start(const Request& request, RequestR
   record.tokens.reserve(sequence->remaining);
   record.from_draft.reserve(sequence->remaining);
   record.steps.reserve(sequence->remaining);
+  record.unique_experts.reserve(static_cast<std::size_t>(sequence->remaining) * target_->info().layers);
   const int text = prompt + sequence->remaining;
   sequence->cache = target_->new_cache(text + (tree_ != nullptr ? tree_->max_nodes() : 1));
   prefill(*target_, *sequence->cache, std::span(request.prompt).first(prompt - 1));

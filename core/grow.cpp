@@ -18,6 +18,15 @@ void start(const GrowRequest& request, PerSequence& work) {
   work.active = request.max_depth > 0;
 }
 
+/// Empty proposals for the frontier. The vector never shrinks, so that its elements keep their capacity.
+void clear_proposals(PerSequence& work) {
+  if (work.proposals.size() < work.frontier.size()) work.proposals.resize(work.frontier.size());
+  for (Proposal& proposal : work.proposals) {
+    proposal.rows.clear();
+    proposal.tokens.clear();
+  }
+}
+
 /// The children of one node, drawn from what the drafter proposed there.
 void draw_at(const GrowRequest& request, const Proposal& proposal, Growth growth, std::vector<NodeId>& added) {
   if (proposal.tokens.empty()) {
@@ -33,7 +42,8 @@ void draw_at(const GrowRequest& request, const Proposal& proposal, Growth growth
 /// One level: the topology answers for the frontier, the children are drawn, the next frontier is chosen.
 void advance(const GrowRequest& request, const TreePolicy& tree, PerSequence& work) {
   work.frontier_rows.clear();
-  for (const Proposal& proposal : work.proposals) {
+  for (std::size_t i = 0; i < work.frontier.size(); ++i) {
+    const Proposal& proposal = work.proposals[i];
     work.frontier_rows.push_back(proposal.rows.empty() ? -1 : proposal.rows[0]);
   }
   work.growth.clear();
@@ -83,6 +93,7 @@ void grow(std::span<GrowRequest> requests, Drafter& drafter, const TreePolicy& t
     for (std::size_t i = 0; i < requests.size(); ++i) {
       PerSequence& work = workspace.sequences[i];
       if (!work.active) continue;
+      clear_proposals(work);
       const GrowRequest& request = requests[i];
       workspace.requests.push_back({request.state, request.draft, work.frontier, request.sampling, request.uniforms,
                                     request.sampling->greedy() && tree.argmax_suffices(), &work.proposals});

@@ -60,11 +60,6 @@ class Independent final : public Drafter {
     asked_.clear();
     for (const ProposeRequest& request : requests) {
       auto& state = static_cast<IndependentState&>(*request.state);
-      request.proposals->resize(request.frontier.size());
-      for (Proposal& proposal : *request.proposals) {
-        proposal.rows.clear();
-        proposal.tokens.clear();
-      }
       if (!stage(state, request)) continue;
       const bool root = request.frontier[0] == TokenTree::kRoot;
       blocks_.push_back({state.cache.get(), state.block_tokens, state.block_parents,

@@ -39,13 +39,9 @@ class Ngram final : public Drafter {
   void propose(std::span<const ProposeRequest> requests) override {
     for (const ProposeRequest& request : requests) {
       auto& state = static_cast<NgramState&>(*request.state);
-      request.proposals->resize(request.frontier.size());
       for (std::size_t i = 0; i < request.frontier.size(); ++i) {
-        Proposal& proposal = (*request.proposals)[i];
-        proposal.rows.clear();
-        proposal.tokens.clear();
         gather_suffix(state, request.draft->tree, request.frontier[i]);
-        look_up(state, proposal.tokens);
+        look_up(state, (*request.proposals)[i].tokens);
       }
     }
   }
@@ -70,6 +66,7 @@ class Ngram final : public Drafter {
   }
 
   void look_up(const NgramState& state, std::vector<TokenId>& found) const {
+    found.reserve(choices_);
     const std::int64_t length = static_cast<std::int64_t>(state.text.size());
     for (std::int64_t n = std::min<std::int64_t>(max_n_, state.suffix.size()); n >= min_n_; --n) {
       const auto pattern = state.suffix.end() - n;

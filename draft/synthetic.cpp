@@ -42,7 +42,6 @@ class Synthetic final : public Drafter {
   void propose(std::span<const ProposeRequest> requests) override {
     for (const ProposeRequest& request : requests) {
       auto& state = static_cast<SyntheticState&>(*request.state);
-      request.proposals->resize(request.frontier.size());
       for (std::size_t i = 0; i < request.frontier.size(); ++i) {
         propose_at(state, request, request.frontier[i], (*request.proposals)[i]);
       }
@@ -58,8 +57,6 @@ class Synthetic final : public Drafter {
  private:
   void propose_at(SyntheticState& state, const ProposeRequest& request, NodeId node, Proposal& proposal) {
     constexpr int kChoices = 8;
-    proposal.rows.clear();
-    proposal.tokens.clear();
     const TokenTree& tree = request.draft->tree;
     const std::size_t position = state.committed + tree.depth(node);  // of the token to propose
     if (static_cast<int>(position) >= state.limit) return;

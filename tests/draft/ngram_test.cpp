@@ -13,7 +13,7 @@ std::vector<TokenId> proposed(const std::string& spec, const std::vector<TokenId
   const std::vector<NodeId> frontier = {TokenTree::kRoot};
   const SamplingParams sampling;
   PhiloxUniforms uniforms(0, 0, 0);
-  std::vector<Proposal> proposals;
+  std::vector<Proposal> proposals(1);
   const ProposeRequest request{state.get(), &draft, frontier, &sampling, &uniforms, false, &proposals};
   drafter->propose({&request, 1});
   return proposals[0].tokens;
