@@ -1,0 +1,40 @@
+// The AVX-512 kernels (float32 products of widened bfloat16: the bf16 product instruction rounds otherwise). The
+// sources under kernels/cpu/simd/ are written once on a small vector type and included here in the instruction set's
+// own namespace. Everything from elsewhere is included before the target changes: an inline function of a header
+// compiled with AVX2 could be the copy the linker keeps for the whole program.
+#include <immintrin.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/probability_cut.h"
+#include "kernels/cpu/router_parts.h"
+#include "kernels/linear.h"
+#include "kernels/moe_ffn.h"
+#include "kernels/moe_router.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+#include "kernels/sampling.h"
+#include "kernels/tree_attention.h"
+
+#pragma GCC push_options
+// False alarms inside the compiler's own AVX-512 header.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
+#define SPECMOE_SIMD avx512
+// clang-format off: the vector comes first
+#include "kernels/cpu/simd/avx512.h"
+#include "kernels/cpu/simd/math.h"
+#include "kernels/cpu/simd/tile.h"
+#include "kernels/cpu/simd/linear.h"
+#include "kernels/cpu/simd/moe_ffn.h"
+#include "kernels/cpu/simd/moe_router.h"
+#include "kernels/cpu/simd/norm_rope.h"
+#include "kernels/cpu/simd/sampling.h"
+#include "kernels/cpu/simd/tree_attention.h"
+// clang-format on
+#pragma GCC pop_options

@@ -1,0 +1,79 @@
+#include "kernels/cpu/probability_cut.h"
+
+#include <algorithm>
+
+namespace specmoe::kernels {
+namespace {
+
+/// By falling probability, equal ones by rising index.
+struct Larger {
+  const float* probs;
+  bool operator()(std::int32_t a, std::int32_t b) const { return probs[a] != probs[b] ? probs[a] > probs[b] : a < b; }
+};
+
+double sum(const float* probs, const std::int32_t* begin, const std::int32_t* end) {
+  double total = 0;
+  for (; begin != end; ++begin) total += static_cast<double>(probs[*begin]);
+  return total;
+}
+
+/// Moves the fewest largest entries that hold `mass` to the front and returns how many they are. Halves the undecided
+/// range by its median until it is small enough to sort, so a flat distribution costs no full sort.
+std::int64_t select_mass(std::int32_t* index, std::int64_t count, double mass, const float* probs) {
+  constexpr std::int64_t kSortable = 64;
+  const Larger larger{probs};
+  std::int64_t low = 0;
+  std::int64_t high = count;
+  double held = 0;  // by [0, low)
+  while (high - low > kSortable) {
+    const std::int64_t middle = low + (high - low) / 2;
+    std::nth_element(index + low, index + middle, index + high, larger);
+    const double upper = sum(probs, index + low, index + middle);
+    if (held + upper >= mass) {
+      high = middle;
+    } else {
+      held += upper;
+      low = middle;
+    }
+  }
+  std::sort(index + low, index + high, larger);
+  while (low < high && held < mass) held += static_cast<double>(probs[index[low++]]);
+  return std::max<std::int64_t>(low, 1);
+}
+
+/// Keeps only the entries listed, in rising order, in kept[0, count), scaled.
+void keep_only(float* probs, std::int64_t vocab, const std::int32_t* kept, std::int64_t count, float scale) {
+  std::int64_t at = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    std::fill(probs + at, probs + kept[i], 0.0f);
+    at = kept[i];
+    probs[at++] *= scale;
+  }
+  std::fill(probs + at, probs + vocab, 0.0f);
+}
+
+}  // namespace
+
+void cut_probabilities(float* probs, std::int64_t vocab, std::int64_t top_k, float top_p, std::int32_t* scratch) {
+  const bool cut_k = top_k > 0 && top_k < vocab;
+  const bool cut_p = top_p < 1.0f;
+  if (!cut_k && !cut_p) return;
+  // All entries below the floor together hold less than 1 - top_p: no nucleus needs one.
+  const float floor = cut_k ? 0.0f : 0.999f * (1.0f - top_p) / static_cast<float>(vocab);
+  std::int64_t kept = 0;
+  for (std::int32_t i = 0; i < vocab; ++i) {
+    scratch[kept] = i;
+    kept += probs[i] < floor ? 0 : 1;
+  }
+  double mass = 1.0;
+  if (cut_k) {
+    std::nth_element(scratch, scratch + top_k, scratch + vocab, Larger{probs});
+    kept = top_k;
+    mass = sum(probs, scratch, scratch + kept);
+  }
+  if (cut_p) kept = select_mass(scratch, kept, mass * static_cast<double>(top_p), probs);
+  std::sort(scratch, scratch + kept);
+  keep_only(probs, vocab, scratch, kept, static_cast<float>(1.0 / sum(probs, scratch, scratch + kept)));
+}
+
+}  // namespace specmoe::kernels

@@ -1,0 +1,270 @@
+#pragma once
+
+// Shared by every vector instruction set: see kernels/cpu/avx2.cpp.
+
+namespace specmoe::kernels::SPECMOE_SIMD {
+
+/// Softmax runs over chunks of logical positions with running maximum, sum and output; chunks begin at multiples of
+/// kChunk, so how a row's keys are grouped depends on their logical positions alone.
+inline constexpr std::int64_t kChunk = 64;
+
+struct Contiguous {
+  const float* data;
+  std::int64_t stride;
+  const float* operator()(std::int64_t i) const { return data + i * stride; }
+};
+
+struct Gathered {
+  const float* data;
+  std::int64_t stride;
+  const std::int32_t* rows;
+  const float* operator()(std::int64_t i) const { return data + rows[i] * stride; }
+};
+
+/// Lane i of the result is the sum of all lanes of x[i].
+inline __m256 sum_each(const Floats* x) {
+  const __m256 a = _mm256_hadd_ps(half_sum(x[0]), half_sum(x[1]));
+  const __m256 b = _mm256_hadd_ps(half_sum(x[2]), half_sum(x[3]));
+  const __m256 c = _mm256_hadd_ps(half_sum(x[4]), half_sum(x[5]));
+  const __m256 d = _mm256_hadd_ps(half_sum(x[6]), half_sum(x[7]));
+  const __m256 ab = _mm256_hadd_ps(a, b);
+  const __m256 cd = _mm256_hadd_ps(c, d);
+  return _mm256_add_ps(_mm256_permute2f128_ps(ab, cd, 0x20), _mm256_permute2f128_ps(ab, cd, 0x31));
+}
+
+/// One query head of one row and its running softmax.
+struct Query {
+  const float* query = nullptr;
+  float* out = nullptr;
+  float largest = -INFINITY;
+  float sum = 0;
+};
+
+/// Scores, then shares, of one chunk.
+struct alignas(64) ChunkScores {
+  float at[kChunk + 8];
+};
+
+/// scores[q][i] = query q . key(i) for i in [begin, end); up to 7 further scores are written as well. Q is 1 or 2: two
+/// queries share what is loaded of a key. Every product is one chain over the vectors of the head, then one tree.
+template <int Q, class Keys>
+void score_chunk(const Query* query, const Keys& key, std::int64_t begin, std::int64_t end, std::int64_t head_dim,
+                 ChunkScores* scores) {
+  constexpr int kPositions = kWidth == 8 && Q == 2 ? 4 : 8;
+  for (std::int64_t i = begin; i < end; i += kPositions) {
+    const float* keys[kPositions];
+    Floats sums[Q * kPositions];
+#pragma GCC unroll 8
+    for (int j = 0; j < kPositions; ++j) keys[j] = key(std::min(i + j, end - 1));
+#pragma GCC unroll 16
+    for (int j = 0; j < Q * kPositions; ++j) sums[j] = zeros();
+    for_each_vector(0, head_dim, [&](std::int64_t d, auto part) {
+      Floats input[Q];
+#pragma GCC unroll 2
+      for (int q = 0; q < Q; ++q) input[q] = part.load(query[q].query + d);
+#pragma GCC unroll 8
+      for (int j = 0; j < kPositions; ++j) {
+        const Floats weight = part.load(keys[j] + d);
+#pragma GCC unroll 2
+        for (int q = 0; q < Q; ++q) sums[q * kPositions + j] = fma(input[q], weight, sums[q * kPositions + j]);
+      }
+    });
+    if constexpr (kPositions == 8) {
+#pragma GCC unroll 2
+      for (int q = 0; q < Q; ++q) _mm256_storeu_ps(scores[q].at + i, sum_each(sums + q * kPositions));
+    } else {
+      const __m256 both = sum_each(sums);
+      _mm_storeu_ps(scores[0].at + i, _mm256_castps256_ps128(both));
+      _mm_storeu_ps(scores[Q - 1].at + i, _mm256_extractf128_ps(both, 1));
+    }
+  }
+}
+
+/// Turns the scores of a chunk into shares relative to the new running maximum; returns what the old sums keep.
+inline float share_chunk(std::int64_t begin, std::int64_t end, float scale, Query& query, ChunkScores& scores) {
+  if (begin > 0) std::fill(scores.at, scores.at + begin, -INFINITY);
+  if (end < kChunk) std::fill(scores.at + end, scores.at + kChunk, -INFINITY);
+  constexpr int kParts = kChunk / kWidth;
+  Floats x[kParts];
+  Floats top = broadcast(query.largest);
+#pragma GCC unroll 8
+  for (int i = 0; i < kParts; ++i) {
+    x[i] = mul(load(scores.at + i * kWidth), broadcast(scale));
+    top = max(x[i], top);
+  }
+  const float largest = max_lanes(top);
+  Floats sum = zeros();
+#pragma GCC unroll 8
+  for (int i = 0; i < kParts; ++i) {
+    x[i] = exponential(sub(x[i], broadcast(largest)));
+    store(scores.at + i * kWidth, x[i]);
+    sum = add(sum, x[i]);
+  }
+  const float keep = query.largest == largest ? 1.0f : first_lane(exponential(broadcast(query.largest - largest)));
+  query.sum = query.sum * keep + sum_lanes(sum);
+  query.largest = largest;
+  return keep;
+}
+
+/// out[q][column, column + V * kWidth) = keep[q] * out + the sum over i of share[q][i] * value(i), in two chains, one
+/// for even and one for odd positions.
+template <int Q, int V, class Values, class Part>
+void mix_columns(const Query* query, const ChunkScores* share, const float* keep, const Values& value,
+                 std::int64_t begin, std::int64_t end, std::int64_t column, Part part) {
+  Floats sums[2][Q][V];
+#pragma GCC unroll 2
+  for (int q = 0; q < Q; ++q) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sums[0][q][v] = sums[1][q][v] = zeros();
+  }
+  const auto add_position = [&](std::int64_t i, Floats(&chain)[Q][V]) __attribute__((always_inline)) {
+    const float* from = value(i) + column;
+    Floats weight[Q];
+#pragma GCC unroll 2
+    for (int q = 0; q < Q; ++q) weight[q] = broadcast(share[q].at[i]);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      const Floats x = part.load(from + v * kWidth);
+#pragma GCC unroll 2
+      for (int q = 0; q < Q; ++q) chain[q][v] = fma(weight[q], x, chain[q][v]);
+    }
+  };
+  std::int64_t i = begin;
+  if (i % 2 != 0 && i < end) add_position(i++, sums[1]);
+  for (; i + 2 <= end; i += 2) {
+    add_position(i, sums[0]);
+    add_position(i + 1, sums[1]);
+  }
+  if (i < end) add_position(i, sums[0]);
+#pragma GCC unroll 2
+  for (int q = 0; q < Q; ++q) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      float* to = query[q].out + column + v * kWidth;
+      part.store(to, fma(broadcast(keep[q]), part.load(to), add(sums[0][q][v], sums[1][q][v])));
+    }
+  }
+}
+
+template <int Q, class Keys, class Values>
+void attend_chunk(Query* query, const Keys& key, const Values& value, std::int64_t begin, std::int64_t end, float scale,
+                  std::int64_t head_dim) {
+  ChunkScores scores[Q];
+  score_chunk<Q>(query, key, begin, end, head_dim, scores);
+  float keep[Q];
+  for (int q = 0; q < Q; ++q) keep[q] = share_chunk(begin, end, scale, query[q], scores[q]);
+  constexpr int kColumns = kWidth == 8 && Q == 2 ? 2 : 4;
+  std::int64_t d = 0;
+  for (; d + kColumns * kWidth <= head_dim; d += kColumns * kWidth) {
+    mix_columns<Q, kColumns>(query, scores, keep, value, begin, end, d, WholeVector{});
+  }
+  for_each_vector(d, head_dim, [&](std::int64_t column, auto part) {
+    mix_columns<Q, 1>(query, scores, keep, value, begin, end, column, part);
+  });
+}
+
+/// Attends with `count` queries that see the same positions [begin, end) of a chunk.
+template <class Keys, class Values>
+void attend_together(Query* query, std::int64_t count, const Keys& key, const Values& value, std::int64_t begin,
+                     std::int64_t end, float scale, std::int64_t head_dim) {
+  std::int64_t i = 0;
+  for (; i + 2 <= count; i += 2) attend_chunk<2>(query + i, key, value, begin, end, scale, head_dim);
+  if (i < count) attend_chunk<1>(query + i, key, value, begin, end, scale, head_dim);
+}
+
+/// The logical positions one query row sees: [first, committed) of the prefix, then its staged ancestors.
+struct RowSpan {
+  std::int64_t first = 0;
+  std::int64_t end = 0;
+};
+
+inline RowSpan row_span(std::int64_t committed, const std::uint64_t* ancestors, std::int64_t words,
+                        std::int64_t window) {
+  std::int64_t end = committed;
+  for (std::int64_t w = 0; w < words; ++w) end += std::popcount(ancestors[w]);
+  return {window > 0 ? std::max<std::int64_t>(0, end - window) : 0, end};
+}
+
+/// rows[i] = array row of logical position chunk + i, for the positions of the chunk below `end`.
+inline void gather_rows(std::int64_t committed, const std::uint64_t* ancestors, std::int64_t words, std::int64_t chunk,
+                        std::int64_t end, std::int32_t* rows) {
+  std::int64_t logical = chunk;
+  for (; logical < std::min(committed, end); ++logical) rows[logical - chunk] = static_cast<std::int32_t>(logical);
+  std::int64_t skip = std::max<std::int64_t>(0, chunk - committed);
+  for (std::int64_t w = 0; w < words && logical < end; ++w) {
+    for (std::uint64_t bits = ancestors[w]; bits != 0 && logical < end; bits &= bits - 1) {
+      if (skip-- > 0) continue;
+      rows[logical++ - chunk] = static_cast<std::int32_t>(committed + w * 64 + std::countr_zero(bits));
+    }
+  }
+}
+
+/// The rows of one call that are computed together: a chunk of the prefix comes from memory once for all of them.
+struct RowBlock {
+  std::int64_t rows;
+  std::int64_t heads;  // query heads of a row
+  const std::uint64_t* ancestors;
+  std::int64_t words;
+  std::int64_t window;
+
+  const std::uint64_t* bits(std::int64_t t) const { return ancestors + t * words; }
+};
+
+/// A chunk that reaches past the prefix, or that a window cuts: every row sees its own part of it.
+inline void attend_row(const RowBlock& block, std::int64_t t, const AttentionHead& head, std::int64_t chunk,
+                       float scale, std::int64_t head_dim, Query* query) {
+  const RowSpan span = row_span(head.committed, block.bits(t), block.words, block.window);
+  const std::int64_t begin = std::max<std::int64_t>(0, span.first - chunk);
+  const std::int64_t end = std::min(kChunk, span.end - chunk);
+  if (begin >= end) return;
+  std::int32_t rows[kChunk];
+  gather_rows(head.committed, block.bits(t), block.words, chunk, chunk + end, rows);
+  attend_together(query + t * block.heads, block.heads, Gathered{head.keys, head.stride, rows},
+                  Gathered{head.values, head.stride, rows}, begin, end, scale, head_dim);
+}
+
+inline void attend_block(const RowBlock& block, const AttentionHead& head, float scale, std::int64_t head_dim,
+                         Query* query) {
+  std::int64_t longest = 0;
+  for (std::int64_t t = 0; t < block.rows; ++t) {
+    longest = std::max(longest, row_span(head.committed, block.bits(t), block.words, 0).end);
+  }
+  for (std::int64_t chunk = 0; chunk < longest; chunk += kChunk) {
+    if (block.window == 0 && chunk + kChunk <= head.committed) {
+      const std::int64_t offset = chunk * head.stride;
+      attend_together(query, block.rows * block.heads, Contiguous{head.keys + offset, head.stride},
+                      Contiguous{head.values + offset, head.stride}, 0, kChunk, scale, head_dim);
+    } else {
+      for (std::int64_t t = 0; t < block.rows; ++t) attend_row(block, t, head, chunk, scale, head_dim, query);
+    }
+  }
+  for (std::int64_t i = 0; i < block.rows * block.heads; ++i) {
+    for_each_vector(0, head_dim, [&](std::int64_t d, auto part) {
+      part.store(query[i].out + d, div(part.load(query[i].out + d), broadcast(query[i].sum)));
+    });
+  }
+}
+
+void tree_attention_simd(Rows<const float> query, const AttentionHead& head, std::int64_t /*staged*/,
+                         const std::uint64_t* ancestors, std::int64_t words, const std::int32_t* /*depth*/,
+                         const std::int32_t* /*staged_depth*/, std::int64_t window, float scale, std::int64_t head_dim,
+                         Rows<float> out, float* /*scratch*/) {
+  constexpr std::int64_t kQueries = 64;
+  const std::int64_t heads = query.cols / head_dim;
+  SPECMOE_CHECK(heads <= kQueries, "attention: at most ", kQueries, " query heads share a kv head, got ", heads);
+  Query queries[kQueries];
+  const std::int64_t rows_at_once = kQueries / heads;
+  for (std::int64_t t = 0; t < query.rows; t += rows_at_once) {
+    const std::int64_t rows = std::min(rows_at_once, query.rows - t);
+    for (std::int64_t i = 0; i < rows * heads; ++i) {
+      const std::int64_t column = i % heads * head_dim;
+      queries[i] = {query.row(t + i / heads) + column, out.row(t + i / heads) + column};
+      std::fill_n(queries[i].out, head_dim, 0.0f);
+    }
+    attend_block({rows, heads, ancestors + t * words, words, window}, head, scale, head_dim, queries);
+  }
+}
+
+SPECMOE_KERNEL(tree_attention, kBackend, tree_attention_simd);
+
+}  // namespace specmoe::kernels::SPECMOE_SIMD

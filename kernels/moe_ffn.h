@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/kernel.h"
+#include "kernels/moe_router.h"
+#include "kernels/packed_matrix.h"
+#include "kernels/view.h"
+
+namespace specmoe::kernels {
+
+/// hidden[p] = silu(gate_e x[t]) * (up_e x[t]) for every pair p = (t, rank) of the plan, e the pair's expert.
+///
+/// x        [T, D]
+/// gate_up  [E] packed with PackedMatrix::pack_gate_up, each [2 * I, D]
+/// hidden   [T * k, I]
+/// shard    splits the panel pairs of every expert, so the load is even whatever the routing
+extern Kernel<void(Rows<const float> x, const PackedMatrix* gate_up, const MoePlan& plan, Rows<float> hidden,
+                   Shard shard)>
+    moe_up;
+
+/// out[t] = residual[t] + sum over ranks r = 0..k-1, in that order, of weight[t, r] * (down_e hidden[t * k + r]).
+///
+/// hidden   [T * k, I]
+/// down     [E] packed [D, I]
+/// weight   [T, k]
+/// residual [T, D], may be out
+/// scratch  [T * k, D] shared by the team; a thread touches only its own columns
+/// shard    splits the output columns
+extern Kernel<void(Rows<const float> hidden, const PackedMatrix* down, const MoePlan& plan, const float* weight,
+                   Rows<const float> residual, Rows<float> scratch, Rows<float> out, Shard shard)>
+    moe_down;
+
+}  // namespace specmoe::kernels

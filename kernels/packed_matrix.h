@@ -1,0 +1,74 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "kernels/backend.h"
+
+namespace specmoe::kernels {
+
+enum class DType { kFloat32, kBFloat16, kFloat16 };
+
+std::string_view dtype_name(DType dtype);
+std::size_t dtype_bytes(DType dtype);
+
+/// A borrowed row-major [rows, cols] weight as it lies in a checkpoint; data need not be aligned.
+struct WeightView {
+  const void* data = nullptr;
+  DType dtype = DType::kFloat32;
+  std::int64_t rows = 0;  // outputs N
+  std::int64_t cols = 0;  // inputs K
+
+  float at(std::int64_t row, std::int64_t col) const;
+};
+
+/// 64-byte aligned storage with zeroed padding.
+using AlignedBytes = std::unique_ptr<std::byte[], void (*)(std::byte*)>;
+AlignedBytes allocate_aligned(std::size_t bytes);
+
+/// A weight [N, K] repacked once at load for y = x W^T: panels of 16 outputs, contiguous over K, N padded with zero
+/// outputs to whole panels. Element type float32 or bfloat16 (rounded to nearest even when the source is wider).
+/// How a panel orders its elements belongs to the back end it was packed for.
+class PackedMatrix {
+ public:
+  static constexpr std::int64_t kPanel = 16;
+
+  PackedMatrix() : storage_(nullptr, nullptr) {}
+  PackedMatrix(std::int64_t rows, std::int64_t cols, DType dtype, Backend backend);
+
+  /// Packs `source` into output rows [first_row, first_row + source.rows). first_row need not be panel-aligned.
+  void pack_rows(const WeightView& source, std::int64_t first_row = 0);
+
+  /// Gate rows and up rows interleaved by panel, so that one pass over panels 2j and 2j+1 holds 16 gate outputs and
+  /// their 16 up outputs. The matrix must be [2 * I, K] with I = gate.rows = up.rows, I rounded up to whole panels.
+  void pack_gate_up(const WeightView& gate, const WeightView& up);
+
+  std::int64_t rows() const { return rows_; }  // N
+  std::int64_t cols() const { return cols_; }  // K
+  std::int64_t panels() const { return (rows_ + kPanel - 1) / kPanel; }
+  DType dtype() const { return dtype_; }
+  Backend backend() const { return backend_; }
+  std::size_t bytes() const;
+  std::size_t panel_bytes() const;
+  const std::byte* panel(std::int64_t p) const { return storage_.get() + p * panel_bytes(); }
+
+  /// The element as packed, after rounding (tests and the embedding of tied weights; not for the hot path).
+  float at(std::int64_t row, std::int64_t col) const;
+
+  /// out[0, cols()) = row `row` as packed: the embedding lookup of tied weights.
+  void read_row(std::int64_t row, float* out) const;
+
+ private:
+  std::byte* element(std::int64_t row, std::int64_t col) const;
+  void pack_row(const WeightView& source, std::int64_t source_row, std::int64_t row);
+
+  std::int64_t rows_ = 0;
+  std::int64_t cols_ = 0;
+  DType dtype_ = DType::kFloat32;
+  Backend backend_ = Backend::kScalar;
+  AlignedBytes storage_;
+};
+
+}  // namespace specmoe::kernels

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace specmoe::kernels {
+
+/// `rows` rows of `cols` elements; row i starts at data + i * stride. Borrowed memory.
+template <class T>
+struct Rows {
+  T* data = nullptr;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  std::int64_t stride = 0;
+
+  T* row(std::int64_t i) const { return data + i * stride; }
+  operator Rows<const T>() const { return {data, rows, cols, stride}; }
+};
+
+template <class T>
+Rows<T> contiguous(T* data, std::int64_t rows, std::int64_t cols) {
+  return {data, rows, cols, cols};
+}
+
+/// This thread's part of the work. A kernel is called by every thread of a team with the same arguments and its own
+/// shard; the split is static, so which thread computes an element never changes its bits.
+struct Shard {
+  int index = 0;
+  int count = 1;
+};
+
+struct Range {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+};
+
+/// Part `shard` of [0, n), cut at multiples of `unit`, sizes as equal as they can be.
+inline Range split(std::int64_t n, Shard shard, std::int64_t unit = 1) {
+  const std::int64_t units = (n + unit - 1) / unit;
+  const std::int64_t begin = units * shard.index / shard.count;
+  const std::int64_t end = units * (shard.index + 1) / shard.count;
+  return {std::min(n, begin * unit), std::min(n, end * unit)};
+}
+
+}  // namespace specmoe::kernels

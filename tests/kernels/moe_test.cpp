@@ -1,0 +1,187 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "kernels/moe_ffn.h"
+#include "kernels/moe_router.h"
+#include "tests/support/kernel_data.h"
+
+namespace specmoe::kernels {
+namespace {
+
+struct Shape {
+  std::int64_t rows, width, inner, experts, k;
+};
+
+/// Weights, inputs and routing of one MoE layer; the last expert is never chosen.
+struct Layer {
+  Layer(const Shape& s, DType dtype, Backend backend) : shape(s) {
+    const std::int64_t inner_padded = (s.inner + 15) / 16 * 16;
+    for (std::int64_t e = 0; e < s.experts; ++e) {
+      const auto seed = static_cast<std::uint32_t>(10 * e);
+      const float scale = 2.0f / std::sqrt(static_cast<float>(s.width));
+      gates.push_back(random_floats(s.inner * s.width, seed, scale));
+      ups.push_back(random_floats(s.inner * s.width, seed + 1, scale));
+      gate_up.emplace_back(2 * inner_padded, s.width, dtype, backend);
+      gate_up.back().pack_gate_up(weight_view(gates.back(), s.inner, s.width),
+                                  weight_view(ups.back(), s.inner, s.width));
+      down.push_back(random_matrix(s.width, s.inner, dtype, backend, seed + 2));
+    }
+    x = random_floats(s.rows * s.width, 3);
+    residual = random_floats(s.rows * s.width, 4);
+    weight = random_floats(s.rows * s.k, 5);
+    std::mt19937 bits(6);
+    for (std::int64_t t = 0; t < s.rows; ++t) {
+      std::vector<std::int32_t> order(static_cast<std::size_t>(s.experts - 1));
+      std::iota(order.begin(), order.end(), 0);
+      for (std::size_t i = order.size() - 1; i > 0; --i) std::swap(order[i], order[bits() % (i + 1)]);
+      expert.insert(expert.end(), order.begin(), order.begin() + s.k);
+    }
+  }
+
+  double gate_up_at(std::int64_t e, std::int64_t n, std::int64_t k, bool up) const {
+    return gate_up[e].at(n / 16 * 32 + n % 16 + (up ? 16 : 0), k);
+  }
+
+  Shape shape;
+  std::vector<std::vector<float>> gates, ups;
+  std::vector<PackedMatrix> gate_up, down;
+  std::vector<float> x, residual, weight;
+  std::vector<std::int32_t> expert;
+};
+
+struct Outcome {
+  std::vector<float> hidden, out;
+};
+
+Outcome run(const Layer& layer, Backend backend, std::int64_t first, std::int64_t rows, int shards) {
+  const Shape& s = layer.shape;
+  MoePlan plan;
+  plan.build(layer.expert.data() + first * s.k, rows, s.k, s.experts);
+  Outcome result;
+  result.hidden.assign(static_cast<std::size_t>(rows * s.k * s.inner), NAN);
+  result.out.assign(static_cast<std::size_t>(rows * s.width), NAN);
+  std::vector<float> scratch(static_cast<std::size_t>(rows * s.k * s.width), NAN);
+  const Rows<float> hidden = view(result.hidden, rows * s.k, s.inner);
+  for (int i = 0; i < shards; ++i) {
+    moe_up.on(backend)(contiguous(layer.x.data() + first * s.width, rows, s.width), layer.gate_up.data(), plan, hidden,
+                       {i, shards});
+  }
+  for (int i = 0; i < shards; ++i) {
+    moe_down.on(backend)(hidden, layer.down.data(), plan, layer.weight.data() + first * s.k,
+                         contiguous(layer.residual.data() + first * s.width, rows, s.width),
+                         view(scratch, rows * s.k, s.width), view(result.out, rows, s.width), {i, shards});
+  }
+  return result;
+}
+
+class MoeTest : public BackendTest {};
+
+TEST_P(MoeTest, MatchesDoubleReference) {
+  const Shape shapes[] = {{0, 16, 16, 4, 2}, {1, 32, 48, 8, 2},  {2, 33, 20, 4, 1},
+                          {7, 40, 64, 5, 4}, {33, 24, 37, 9, 2}, {16, 64, 96, 64, 8}};
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const Shape& s : shapes) {
+      const Layer layer(s, dtype, GetParam());
+      const Outcome got = run(layer, GetParam(), 0, s.rows, 1);
+      for (std::int64_t t = 0; t < s.rows; ++t) {
+        std::vector<double> out(layer.residual.begin() + t * s.width, layer.residual.begin() + (t + 1) * s.width);
+        for (std::int64_t pair = t * s.k; pair < (t + 1) * s.k; ++pair) {
+          const std::int64_t e = layer.expert[pair];
+          for (std::int64_t n = 0; n < s.inner; ++n) {
+            double gate = 0, up = 0;
+            for (std::int64_t d = 0; d < s.width; ++d) {
+              gate += layer.gate_up_at(e, n, d, false) * layer.x[t * s.width + d];
+              up += layer.gate_up_at(e, n, d, true) * layer.x[t * s.width + d];
+            }
+            const double hidden = gate / (1 + std::exp(-gate)) * up;
+            expect_close(got.hidden[pair * s.inner + n], hidden, kSums, concat("hidden of pair ", pair, " at ", n));
+            for (std::int64_t d = 0; d < s.width; ++d) out[d] += layer.weight[pair] * hidden * layer.down[e].at(d, n);
+          }
+        }
+        for (std::int64_t d = 0; d < s.width; ++d) {
+          expect_close(got.out[t * s.width + d], out[d], kSums, concat(dtype_name(dtype), " row ", t, " at ", d));
+        }
+      }
+    }
+  }
+}
+
+TEST_P(MoeTest, RowsDoNotDependOnTheirNumberOrOnShards) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const Shape& s : {Shape{33, 64, 96, 5, 2}, Shape{33, 40, 37, 17, 8}}) {
+      const Layer layer(s, dtype, GetParam());
+      Outcome alone;
+      for (std::int64_t t = 0; t < s.rows; ++t) {
+        const Outcome row = run(layer, GetParam(), t, 1, 1);
+        alone.hidden.insert(alone.hidden.end(), row.hidden.begin(), row.hidden.end());
+        alone.out.insert(alone.out.end(), row.out.begin(), row.out.end());
+      }
+      for (const std::int64_t rows : kRowCounts) {
+        for (const int shards : {1, 2, 3}) {
+          const Outcome got = run(layer, GetParam(), 0, rows, shards);
+          EXPECT_TRUE(std::equal(got.hidden.begin(), got.hidden.end(), alone.hidden.begin())) << rows << " " << shards;
+          EXPECT_TRUE(std::equal(got.out.begin(), got.out.end(), alone.out.begin())) << rows << " " << shards;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(MoeTest, RouterTakesTheLargestAndTheLowerIdOfEqualOnes) {
+  const auto backend = GetParam();
+  for (const Shape& s : {Shape{7, 0, 0, 8, 2}, Shape{5, 0, 0, 64, 8}, Shape{3, 0, 0, 5, 5}, Shape{2, 0, 0, 1, 1}}) {
+    for (const bool renormalise : {false, true}) {
+      std::vector<float> logits = random_floats(s.rows * s.experts, 21, 4.0f);
+      if (s.experts > 4) logits[4] = logits[1] = 5.0f;
+      std::vector<std::int32_t> expert(static_cast<std::size_t>(s.rows * s.k), -1);
+      std::vector<float> weight(expert.size(), NAN);
+      moe_router.up_to(backend)(view(logits, s.rows, s.experts), s.k, renormalise, expert.data(), weight.data());
+      for (std::int64_t t = 0; t < s.rows; ++t) {
+        const float* row = logits.data() + t * s.experts;
+        std::vector<std::int32_t> order(static_cast<std::size_t>(s.experts));
+        std::iota(order.begin(), order.end(), 0);
+        std::stable_sort(order.begin(), order.end(), [row](auto a, auto b) { return row[a] > row[b]; });
+        double total = 0, kept = 0;
+        for (std::int64_t e = 0; e < s.experts; ++e) total += std::exp(double{row[e]});
+        for (std::int64_t r = 0; r < s.k; ++r) kept += std::exp(double{row[order[r]]});
+        for (std::int64_t r = 0; r < s.k; ++r) {
+          EXPECT_EQ(expert[t * s.k + r], order[r]);
+          expect_close(weight[t * s.k + r], std::exp(double{row[order[r]]}) / (renormalise ? kept : total),
+                       kElementwise, "router weight");
+        }
+      }
+    }
+  }
+}
+
+TEST_P(MoeTest, RouterGivesValidIdsForBrokenLogits) {
+  std::vector<float> logits(8, NAN);
+  std::vector<std::int32_t> expert(3, -1);
+  std::vector<float> weight(3);
+  moe_router.up_to(GetParam())(view(logits, 1, 8), 3, true, expert.data(), weight.data());
+  std::sort(expert.begin(), expert.end());
+  EXPECT_TRUE(expert[0] >= 0 && expert[2] < 8 && expert[0] != expert[1] && expert[1] != expert[2]);
+}
+
+TEST(MoePlanTest, GroupsPairsByExpert) {
+  MoePlan plan;
+  const std::vector<std::int32_t> expert = {3, 0, 5, 3, 0, 3};
+  plan.build(expert.data(), 3, 2, 7);
+  EXPECT_EQ(plan.experts, (std::vector<std::int32_t>{0, 3, 5}));
+  EXPECT_EQ(plan.offsets, (std::vector<std::int32_t>{0, 2, 5, 6}));
+  EXPECT_EQ(plan.pairs, (std::vector<std::int32_t>{1, 4, 0, 3, 5, 2}));
+  const std::int32_t* before = plan.pairs.data();
+  plan.build(expert.data(), 2, 2, 7);
+  EXPECT_EQ(plan.pairs.data(), before);
+  EXPECT_EQ(plan.experts, (std::vector<std::int32_t>{0, 3, 5}));
+  plan.build(nullptr, 0, 2, 7);
+  EXPECT_TRUE(plan.experts.empty());
+  EXPECT_EQ(plan.offsets, (std::vector<std::int32_t>{0}));
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu, MoeTest, testing::ValuesIn(kCpuBackends), backend_test_name);
+
+}  // namespace
+}  // namespace specmoe::kernels

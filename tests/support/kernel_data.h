@@ -1,0 +1,74 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/check.h"
+#include "kernels/packed_matrix.h"
+#include "kernels/view.h"
+
+namespace specmoe::kernels {
+
+/// The one table of tolerances: |got - reference| <= absolute + relative * |reference|, by what limits the precision.
+struct Tolerance {
+  double absolute;
+  double relative;
+};
+inline constexpr Tolerance kSums = {2e-5, 2e-5};         // float32 sums of up to some thousand products of size 1
+inline constexpr Tolerance kElementwise = {1e-6, 1e-5};  // a few float32 operations
+inline constexpr Tolerance kProbability = {1e-9, 1e-5};  // exponentials over a sum
+
+inline void expect_close(double got, double reference, Tolerance tolerance, const std::string& where) {
+  EXPECT_LE(std::abs(got - reference), tolerance.absolute + tolerance.relative * std::abs(reference))
+      << where << ": got " << got << ", reference " << reference;
+}
+
+/// Deterministic values: uniform in [-scale, scale).
+inline std::vector<float> random_floats(std::int64_t n, std::uint32_t seed, float scale = 1.0f) {
+  std::mt19937 bits(seed);
+  std::vector<float> values(static_cast<std::size_t>(n));
+  for (float& value : values) value = scale * (static_cast<float>(bits() >> 8) * (2.0f / 16777216.0f) - 1.0f);
+  return values;
+}
+
+inline Rows<float> view(std::vector<float>& values, std::int64_t rows, std::int64_t cols) {
+  return contiguous(values.data(), rows, cols);
+}
+
+inline WeightView weight_view(const std::vector<float>& values, std::int64_t rows, std::int64_t cols) {
+  return {values.data(), DType::kFloat32, rows, cols};
+}
+
+inline PackedMatrix random_matrix(std::int64_t rows, std::int64_t cols, DType dtype, Backend backend,
+                                  std::uint32_t seed) {
+  PackedMatrix matrix(rows, cols, dtype, backend);
+  const std::vector<float> values =
+      random_floats(rows * cols, seed, 2.0f / std::sqrt(static_cast<float>(std::max<std::int64_t>(1, cols))));
+  matrix.pack_rows(weight_view(values, rows, cols));
+  return matrix;
+}
+
+/// Every CPU implementation there is; a test of one this processor lacks is skipped by name.
+class BackendTest : public testing::TestWithParam<Backend> {
+ protected:
+  void SetUp() override {
+    if (!backend_available(GetParam())) GTEST_SKIP() << "this processor has no " << backend_name(GetParam());
+  }
+};
+
+inline const Backend kCpuBackends[] = {Backend::kScalar, Backend::kAvx2, Backend::kAvx512};
+
+inline std::string backend_test_name(const testing::TestParamInfo<Backend>& info) {
+  return std::string(backend_name(info.param));
+}
+
+/// The numbers of rows every T-invariance test compares with one row.
+inline constexpr std::int64_t kRowCounts[] = {1, 2, 7, 16, 33};
+
+}  // namespace specmoe::kernels
