@@ -1,0 +1,68 @@
+#include "core/nn/checkpoint.h"
+
+#include <filesystem>
+#include <set>
+
+#include "core/nn/config_reader.h"
+#include "kernels/check.h"
+
+namespace specmoe::nn {
+
+namespace fs = std::filesystem;
+
+namespace {
+std::string without_prefix(const std::string& name) {
+  const std::string prefix = "model.";
+  return name.starts_with(prefix) ? name.substr(prefix.size()) : name;
+}
+}  // namespace
+
+Checkpoint::Checkpoint(const std::string& folder) : folder_(folder) {
+  std::error_code ignored;
+  SPECMOE_CHECK(fs::is_directory(folder, ignored), "model folder ", folder, " does not exist");
+  const std::string index = (fs::path(folder) / "model.safetensors.index.json").string();
+  if (fs::exists(fs::path(folder) / "model.safetensors", ignored)) {
+    add_file("model.safetensors");
+  } else {
+    SPECMOE_CHECK(fs::exists(index, ignored), "model folder ", folder,
+                  " has neither model.safetensors nor model.safetensors.index.json");
+    add_shards(index);
+  }
+}
+
+const Tensor* Checkpoint::find(const std::string& name) const {
+  const auto found = tensors_.find(name);
+  return found == tensors_.end() ? nullptr : &found->second;
+}
+
+void Checkpoint::add_file(const std::string& name) {
+  files_.push_back(std::make_unique<SafetensorsFile>((fs::path(folder_) / name).string()));
+  for (const Tensor& tensor : files_.back()->tensors()) {
+    const bool is_new = tensors_.emplace(without_prefix(tensor.name), tensor).second;
+    SPECMOE_CHECK(is_new, folder_, ": tensor ", tensor.name, " is there twice (second time in ", name, ")");
+  }
+}
+
+void Checkpoint::add_shards(const std::string& index_path) {
+  const ConfigReader index = ConfigReader::read(index_path);
+  const auto weight_map = index.object("weight_map");
+  SPECMOE_CHECK(weight_map.has_value(), index_path, ": no weight_map");
+  std::map<std::string, std::set<std::string>> promised;  // shard: its tensors
+  for (const std::string& tensor : weight_map->keys()) {
+    const std::string shard = weight_map->text(tensor, "");
+    const bool plain = shard.find_first_of("/\\") == std::string::npos && shard.ends_with(".safetensors");
+    SPECMOE_CHECK(plain, index_path, ": tensor ", tensor, " is mapped to '", shard,
+                  "', expected the plain name of a .safetensors file beside the index");
+    promised[shard].insert(tensor);
+  }
+  for (const auto& [shard, names] : promised) {
+    add_file(shard);
+    std::set<std::string> present;
+    for (const Tensor& tensor : files_.back()->tensors()) present.insert(tensor.name);
+    for (const std::string& name : names) {
+      SPECMOE_CHECK(present.contains(name), index_path, ": tensor ", name, " is not in ", shard);
+    }
+  }
+}
+
+}  // namespace specmoe::nn

@@ -1,0 +1,149 @@
+#include "core/nn/model_family.h"
+
+#include <cmath>
+#include <filesystem>
+#include <map>
+
+#include "kernels/check.h"
+
+namespace specmoe::nn {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::int64_t kMaxSize = 1 << 24;
+constexpr std::int64_t kMaxLayers = 4096;
+constexpr std::int64_t kMaxHeads = 1 << 16;
+constexpr std::int64_t kMaxPositions = 1 << 30;
+
+std::map<std::string, FamilyParser>& families() {
+  static std::map<std::string, FamilyParser> table;
+  return table;
+}
+
+AttentionSpec parse_attention(const ConfigReader& config, const CommonDefaults& defaults, int hidden,
+                              int max_positions) {
+  AttentionSpec attention;
+  attention.heads = static_cast<int>(config.integer("num_attention_heads", defaults.heads, 1, kMaxHeads));
+  const int absent = defaults.kv_heads.value_or(attention.heads);
+  const bool null = config.contains("num_key_value_heads") && !config.has("num_key_value_heads");
+  attention.kv_heads =
+      null ? attention.heads : static_cast<int>(config.integer("num_key_value_heads", absent, 1, kMaxHeads));
+  SPECMOE_CHECK(attention.heads % attention.kv_heads == 0, config.where("num_attention_heads"), " = ", attention.heads,
+                " must be a multiple of num_key_value_heads = ", attention.kv_heads);
+  if (config.has("head_dim")) {
+    attention.head_dim = static_cast<int>(config.integer("head_dim", 0, 1, kMaxHeads));
+  } else {
+    SPECMOE_CHECK(hidden % attention.heads == 0, config.where("hidden_size"), " = ", hidden,
+                  " must be a multiple of num_attention_heads = ", attention.heads, " when there is no head_dim");
+    attention.head_dim = hidden / attention.heads;
+  }
+  SPECMOE_CHECK(attention.head_dim % 2 == 0, config.where("head_dim"), " must be even, got ", attention.head_dim);
+  attention.scale = static_cast<float>(std::pow(attention.head_dim, -0.5));
+  attention.rope = parse_rope(config, attention.head_dim, max_positions, defaults.rope_theta);
+  return attention;
+}
+
+TensorNames llama_names() {
+  TensorNames names;
+  const std::string layer = "layers.{layer}.";
+  names.embedding = {"embed_tokens.weight"};
+  names.final_norm = {"norm.weight"};
+  names.head = {"lm_head.weight"};
+  names.attention_norm = {layer + "input_layernorm.weight"};
+  names.query = {layer + "self_attn.q_proj"};
+  names.key = {layer + "self_attn.k_proj"};
+  names.value = {layer + "self_attn.v_proj"};
+  names.output = {layer + "self_attn.o_proj"};
+  names.ffn_norm = {layer + "post_attention_layernorm.weight"};
+  names.gate = {layer + "mlp.gate_proj"};
+  names.up = {layer + "mlp.up_proj"};
+  names.down = {layer + "mlp.down_proj"};
+  return names;
+}
+
+void check_supported(const ConfigReader& config) {
+  const std::string activation = config.text("hidden_act", "silu");
+  SPECMOE_CHECK(activation == "silu", config.where("hidden_act"), " '", activation, "' is not supported; known: silu");
+  SPECMOE_CHECK(!config.has("quantization_config"), config.where("quantization_config"),
+                " is not supported; convert the checkpoint to float32, float16 or bfloat16");
+}
+
+/// Counts in later arithmetic are 64-bit integers; a model beyond this is not one.
+void check_plausible(const ConfigReader& config, const ModelSpec& spec) {
+  constexpr double kMostParameters = 1e15;
+  double parameters = 2.0 * spec.vocab_size * spec.hidden_size;
+  for (const LayerSpec& layer : spec.layers) {
+    const AttentionSpec& attention = layer.attention;
+    const double heads = 2.0 * attention.heads + 2.0 * attention.kv_heads;
+    const double experts = layer.ffn.router ? layer.ffn.router->experts : 1;
+    parameters += (heads * attention.head_dim + experts * (3.0 * layer.ffn.width + 1.0)) * spec.hidden_size;
+  }
+  SPECMOE_CHECK(parameters <= kMostParameters, config.where("model_type"), " describes a model of ", parameters,
+                " parameters, at most ", kMostParameters, " are supported");
+}
+
+}  // namespace
+
+FamilyRegistration::FamilyRegistration(const char* model_type, FamilyParser parser) {
+  const bool is_new = families().emplace(model_type, parser).second;
+  SPECMOE_CHECK(is_new, "model_type '", model_type, "' is registered twice");
+}
+
+std::vector<std::string> model_families() {
+  std::vector<std::string> names;
+  for (const auto& [name, parser] : families()) names.push_back(name);
+  return names;
+}
+
+ModelSpec parse_config(const ConfigReader& config) {
+  SPECMOE_CHECK(config.has("model_type"), config.where("model_type"), " is missing; not a model configuration?");
+  const std::string type = config.text("model_type", "");
+  const auto family = families().find(type);
+  if (family == families().end()) {
+    std::string known;
+    for (const std::string& name : model_families()) known += (known.empty() ? "" : ", ") + name;
+    fail(config.where("model_type"), " '", type, "' is not supported; known: ", known);
+  }
+  ModelSpec spec = family->second(config);
+  spec.model_type = type;
+  check_plausible(config, spec);
+  return spec;
+}
+
+ModelSpec read_spec(const std::string& folder) {
+  std::error_code ignored;
+  SPECMOE_CHECK(fs::is_directory(folder, ignored), "model folder ", folder, " does not exist");
+  const fs::path path = fs::path(folder) / "config.json";
+  SPECMOE_CHECK(fs::exists(path, ignored), "model folder ", folder, " has no config.json");
+  ModelSpec spec = parse_config(ConfigReader::read(path.string()));
+  spec.name = fs::path(folder).lexically_normal().filename().string();
+  if (spec.name.empty()) spec.name = fs::path(folder).lexically_normal().parent_path().filename().string();
+  const fs::path generation = fs::path(folder) / "generation_config.json";
+  if (fs::exists(generation, ignored)) {
+    const ConfigReader reader = ConfigReader::read(generation.string());
+    if (reader.has("eos_token_id")) spec.stop_tokens = reader.tokens("eos_token_id");
+  }
+  return spec;
+}
+
+ModelSpec parse_llama_like(const ConfigReader& config, const CommonDefaults& defaults) {
+  check_supported(config);
+  ModelSpec spec;
+  spec.vocab_size = static_cast<int>(config.integer("vocab_size", defaults.vocab_size, 1, kMaxSize));
+  spec.hidden_size = static_cast<int>(config.integer("hidden_size", defaults.hidden_size, 1, kMaxSize));
+  spec.max_positions =
+      static_cast<int>(config.integer("max_position_embeddings", defaults.max_positions, 1, kMaxPositions));
+  spec.norm_eps = static_cast<float>(config.number("rms_norm_eps", defaults.norm_eps, 0.0));
+  spec.tied_embeddings = config.boolean("tie_word_embeddings", false);
+  spec.stop_tokens = config.contains("eos_token_id") ? config.tokens("eos_token_id") : std::vector<TokenId>{2};
+  spec.names = llama_names();
+  LayerSpec layer;
+  layer.attention = parse_attention(config, defaults, spec.hidden_size, spec.max_positions);
+  layer.ffn.width = static_cast<int>(config.integer("intermediate_size", defaults.intermediate_size, 1, kMaxSize));
+  spec.layers.assign(config.integer("num_hidden_layers", defaults.layers, 1, kMaxLayers), layer);
+  return spec;
+}
+
+}  // namespace specmoe::nn

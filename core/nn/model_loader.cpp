@@ -1,0 +1,56 @@
+#include "core/nn/model_loader.h"
+
+#include "core/nn/checkpoint.h"
+#include "core/nn/kv_storage.h"
+#include "core/nn/memory_table.h"
+#include "core/nn/model_family.h"
+#include "core/nn/tensor_map.h"
+#include "core/nn/transformer.h"
+#include "core/nn/weights.h"
+#include "kernels/check.h"
+
+namespace specmoe::nn {
+
+ModelInfo describe_model(const ModelSpec& spec, kernels::DType dtype, bool tied) {
+  const ModelSize size = model_size(spec, dtype, tied);
+  ModelInfo info;
+  info.name = spec.name;
+  info.architecture = spec.model_type;
+  info.dtype = kernels::dtype_name(dtype);
+  info.device = "cpu";
+  info.vocab_size = spec.vocab_size;
+  info.max_positions = spec.max_positions;
+  info.hidden_size = spec.hidden_size;
+  info.layers = static_cast<int>(spec.layers.size());
+  for (const LayerSpec& layer : spec.layers) {
+    if (!layer.ffn.router) continue;
+    info.experts = layer.ffn.router->experts;
+    info.experts_per_token = layer.ffn.router->experts_per_token;
+  }
+  info.parameters = size.parameters;
+  info.active_parameters = size.active_parameters;
+  info.weight_bytes = size.weight_bytes;
+  info.active_weight_bytes = size.active_weight_bytes;
+  info.expert_bytes = size.expert_bytes;
+  info.kv_bytes_per_token = KvStorage::bytes(spec, 1);
+  info.stop_tokens = spec.stop_tokens;
+  return info;
+}
+
+std::shared_ptr<LanguageModel> load_model(const std::string& folder, const LoadOptions& options) {
+  SPECMOE_CHECK(options.device == "cpu", "device '", options.device, "' is not supported; known: cpu");
+  SPECMOE_CHECK(options.dtype != kernels::DType::kFloat16, "dtype float16 is not supported; known: float32, bfloat16");
+  ModelSpec spec = read_spec(folder);
+  const Checkpoint checkpoint(folder);
+  const ModelTensors tensors = map_tensors(spec, checkpoint);
+  ModelInfo info = describe_model(spec, options.dtype, tensors.tied);
+  check_memory(info.weight_bytes, "model " + spec.name);
+  const kernels::Backend backend = options.backend ? *options.backend : kernels::default_cpu_backend();
+  SPECMOE_CHECK(kernels::backend_available(backend), "this machine cannot run ", kernels::backend_name(backend));
+  info.instruction_set = kernels::backend_name(backend);
+  auto pool = options.pool ? options.pool : std::make_shared<kernels::ThreadPool>(options.threads);
+  Weights weights = pack_weights(spec, tensors, options.dtype, backend, *pool);
+  return std::make_shared<Transformer>(std::move(spec), std::move(weights), std::move(info), backend, std::move(pool));
+}
+
+}  // namespace specmoe::nn

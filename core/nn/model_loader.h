@@ -1,0 +1,31 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/language_model.h"
+#include "core/nn/model_spec.h"
+#include "kernels/backend.h"
+#include "kernels/packed_matrix.h"
+#include "kernels/thread_pool.h"
+
+namespace specmoe::nn {
+
+struct LoadOptions {
+  kernels::DType dtype = kernels::DType::kBFloat16;  // of the packed weights
+  std::string device = "cpu";
+  int threads = 0;                            // 0: one per usable core; ignored when pool is set
+  std::shared_ptr<kernels::ThreadPool> pool;  // shared by target and drafter
+  std::optional<kernels::Backend> backend;    // nothing: the best this machine has
+};
+
+/// Opens a Hugging Face folder. Throws Error when anything in it is missing, extra, mis-shaped or not supported.
+std::shared_ptr<LanguageModel> load_model(const std::string& folder, const LoadOptions& options);
+
+/// What load_model() would say about a model, from its spec alone; instruction_set is left empty.
+///
+/// tied  whether the head is the embedding; before loading, the spec's own flag
+ModelInfo describe_model(const ModelSpec& spec, kernels::DType dtype, bool tied);
+
+}  // namespace specmoe::nn

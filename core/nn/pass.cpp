@@ -1,0 +1,67 @@
+#include "core/nn/pass.h"
+
+#include "kernels/check.h"
+
+namespace specmoe::nn {
+
+void Pass::check(const ModelSpec& spec, const void* owner, std::span<const RowBlock> requests) {
+  for (std::size_t b = 0; b < requests.size(); ++b) {
+    const RowBlock& block = requests[b];
+    const auto* cache = dynamic_cast<const KvStorage*>(block.cache);
+    SPECMOE_CHECK(cache != nullptr && cache->owner() == owner, "forward: block ", b, " needs a cache of this model (",
+                  spec.name, ")");
+    for (std::size_t other = 0; other < b; ++other) {
+      SPECMOE_CHECK(requests[other].cache != block.cache, "forward: blocks ", other, " and ", b, " use the same cache");
+    }
+    SPECMOE_CHECK(!block.tokens.empty() && block.parents.size() == block.tokens.size(), "forward: block ", b,
+                  " needs one parent per token and at least one, got ", block.tokens.size(), " tokens and ",
+                  block.parents.size(), " parents");
+    const int room = cache->capacity() - cache->committed() - cache->staged();
+    SPECMOE_CHECK(block.tokens.size() <= static_cast<std::size_t>(room), "forward: block ", b, " has ",
+                  block.tokens.size(), " rows, the cache has room for ", room);
+    check_rows(spec, *cache, block);
+  }
+}
+
+void Pass::check_rows(const ModelSpec& spec, const KvStorage& cache, const RowBlock& block) {
+  const auto staged = static_cast<std::size_t>(cache.staged());
+  depths_.assign(cache.depths(), cache.depths() + staged);
+  for (std::size_t i = 0; i < block.tokens.size(); ++i) {
+    const std::int32_t parent = block.parents[i];
+    SPECMOE_CHECK(block.tokens[i] >= 0 && block.tokens[i] < spec.vocab_size, "forward: token ", block.tokens[i],
+                  " is outside the vocabulary of ", spec.vocab_size);
+    SPECMOE_CHECK(parent >= -1 && parent < static_cast<std::int64_t>(staged + i), "forward: row ", staged + i,
+                  " hangs on row ", parent, ", expected an earlier staged row or -1");
+    depths_.push_back(parent < 0 ? 1 : depths_[static_cast<std::size_t>(parent)] + 1);
+    const int length = cache.committed() + depths_.back();
+    SPECMOE_CHECK(length <= spec.max_positions, "forward: text of ", length, " tokens is longer than the ",
+                  spec.max_positions, " of ", spec.name);
+  }
+}
+
+void Pass::stage(std::span<const RowBlock> requests) {
+  blocks.clear();
+  tokens.clear();
+  positions.clear();
+  wanted.clear();
+  row_begin.assign(1, 0);
+  for (const RowBlock& request : requests) {
+    auto* cache = static_cast<KvStorage*>(request.cache);
+    const int first = static_cast<int>(tokens.size());
+    const int count = static_cast<int>(request.tokens.size());
+    const int staged = cache->staged();
+    cache->stage(request.parents);
+    blocks.push_back({cache, first, count, staged});
+    tokens.insert(tokens.end(), request.tokens.begin(), request.tokens.end());
+    for (int i = 0; i < count; ++i) {
+      positions.push_back(cache->committed() + cache->depths()[staged + i] - 1);
+      const bool last = i + 1 == count;
+      if (request.logits == LogitsWanted::kAll || (request.logits == LogitsWanted::kLast && last)) {
+        wanted.push_back(first + i);
+      }
+    }
+    row_begin.push_back(static_cast<std::int32_t>(wanted.size()));
+  }
+}
+
+}  // namespace specmoe::nn

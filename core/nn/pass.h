@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/language_model.h"
+#include "core/nn/kv_storage.h"
+#include "core/nn/model_spec.h"
+
+namespace specmoe::nn {
+
+/// The new rows of a forward pass, block after block. Reused from pass to pass.
+struct Pass {
+  struct Block {
+    KvStorage* cache = nullptr;
+    int first_row = 0;
+    int rows = 0;
+    int first_staged = 0;
+  };
+  std::vector<Block> blocks;
+  std::vector<TokenId> tokens;          // [T]
+  std::vector<std::int32_t> positions;  // [T] in the text
+  std::vector<std::int32_t> wanted;     // rows with logits
+  std::vector<std::int32_t> row_begin;  // [blocks + 1] into wanted
+
+  std::int64_t rows() const { return static_cast<std::int64_t>(tokens.size()); }
+
+  /// Throws Error, before anything is touched, when a block cannot run. owner: the model whose caches these must be.
+  void check(const ModelSpec& spec, const void* owner, std::span<const RowBlock> requests);
+  /// Stages every block in its cache. The blocks have been checked.
+  void stage(std::span<const RowBlock> requests);
+
+ private:
+  void check_rows(const ModelSpec& spec, const KvStorage& cache, const RowBlock& block);
+
+  std::vector<std::int32_t> depths_;  // scratch of check_rows()
+};
+
+}  // namespace specmoe::nn

@@ -1,0 +1,95 @@
+#include <cmath>
+#include <map>
+
+#include "core/nn/model_family.h"
+#include "kernels/check.h"
+
+namespace specmoe::nn {
+
+namespace {
+
+RopeKind rope_kind(const std::string& name, const std::string& where) {
+  static const std::map<std::string, RopeKind> kinds = {{"default", RopeKind::kDefault},
+                                                        {"linear", RopeKind::kLinear},
+                                                        {"dynamic", RopeKind::kDynamic},
+                                                        {"llama3", RopeKind::kLlama3},
+                                                        {"yarn", RopeKind::kYarn}};
+  const auto found = kinds.find(name);
+  SPECMOE_CHECK(found != kinds.end(), where, " '", name,
+                "' is not supported; known: default, linear, dynamic, llama3, yarn");
+  return found->second;
+}
+
+/// YaRN's mscale: how much longer contexts sharpen the scores (Peng et al. 2023, arXiv:2309.00071).
+double yarn_sharpness(double stretch, double weight) {
+  return stretch <= 1.0 ? 1.0 : 0.1 * weight * std::log(stretch) + 1.0;
+}
+
+double number_or(const ConfigReader& rope, const std::string& key, double absent, double low) {
+  return rope.has(key) ? rope.number(key, absent, low) : absent;
+}
+
+void parse_yarn(const ConfigReader& rope, RopeSpec& spec) {
+  // Zero stands for "take the default" here, as in transformers.
+  const auto or_default = [&](const char* key, double absent) {
+    const double value = number_or(rope, key, absent, -1.0);
+    return value == 0.0 ? absent : value;
+  };
+  spec.beta_fast = or_default("beta_fast", 32.0);
+  spec.beta_slow = or_default("beta_slow", 1.0);
+  SPECMOE_CHECK(spec.beta_fast > 0.0 && spec.beta_slow > 0.0, rope.where("beta_fast"),
+                " and beta_slow must be above 0");
+  spec.truncate = rope.boolean("truncate", true);
+  const double mscale = number_or(rope, "mscale", 0.0, -1e30);
+  const double mscale_all_dim = number_or(rope, "mscale_all_dim", 0.0, -1e30);
+  if (rope.has("attention_factor")) {
+    spec.attention_factor = rope.number("attention_factor", 1.0, 0.0);
+  } else if (mscale != 0.0 && mscale_all_dim != 0.0) {
+    spec.attention_factor = yarn_sharpness(spec.factor, mscale) / yarn_sharpness(spec.factor, mscale_all_dim);
+  } else {
+    spec.attention_factor = yarn_sharpness(spec.factor, 1.0);
+  }
+  SPECMOE_CHECK(std::isfinite(spec.attention_factor), rope.where("mscale_all_dim"), " gives no finite factor");
+}
+
+/// What the scaled kinds need beyond theta. A context before the stretch that stands beside the rope object wins over
+/// one inside it; with neither, it is the context itself.
+void parse_scaling(const ConfigReader& config, const ConfigReader& rope, int max_positions, RopeSpec& spec) {
+  const ConfigReader& holder = config.has("original_max_position_embeddings") ? config : rope;
+  spec.original_positions = number_or(holder, "original_max_position_embeddings", max_positions, 0.0);
+  if (spec.kind == RopeKind::kYarn && !rope.has("factor")) {
+    spec.factor = max_positions / spec.original_positions;
+  } else {
+    SPECMOE_CHECK(rope.has("factor"), rope.where("factor"), " is missing, and this rope_type needs it");
+    spec.factor = rope.number("factor", 1.0, 0.0);
+  }
+  if (spec.kind == RopeKind::kYarn) parse_yarn(rope, spec);
+  if (spec.kind != RopeKind::kLlama3) return;
+  for (const char* key : {"low_freq_factor", "high_freq_factor"}) {
+    SPECMOE_CHECK(rope.has(key), rope.where(key), " is missing, and rope_type llama3 needs it");
+  }
+  spec.low_frequency_factor = rope.number("low_freq_factor", 1.0, 0.0);
+  spec.high_frequency_factor = rope.number("high_freq_factor", 4.0, 0.0);
+}
+
+}  // namespace
+
+RopeSpec parse_rope(const ConfigReader& config, int head_dim, int max_positions, double default_theta) {
+  RopeSpec spec;
+  spec.rotary_dim = head_dim;
+  const auto scaling = config.object("rope_scaling");
+  const auto rope = scaling ? scaling : config.object("rope_parameters");
+  const ConfigReader& theta_holder = rope && rope->has("rope_theta") ? *rope : config;
+  spec.theta = number_or(theta_holder, "rope_theta", default_theta, 0.0);
+  for (const ConfigReader* holder : {&config, rope ? &*rope : &config}) {
+    SPECMOE_CHECK(number_or(*holder, "partial_rotary_factor", 1.0, 0.0) == 1.0, holder->where("partial_rotary_factor"),
+                  " other than 1 is not supported for this model_type");
+  }
+  if (!rope) return spec;
+  const std::string key = rope->has("rope_type") || !rope->has("type") ? "rope_type" : "type";
+  spec.kind = rope_kind(rope->text(key, "default"), rope->where(key));
+  if (spec.kind != RopeKind::kDefault) parse_scaling(config, *rope, max_positions, spec);
+  return spec;
+}
+
+}  // namespace specmoe::nn

@@ -1,0 +1,87 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "core/language_model.h"
+#include "core/nn/model_spec.h"
+#include "core/nn/pass.h"
+#include "core/nn/rope_table.h"
+#include "core/nn/weights.h"
+#include "core/nn/workspace.h"
+#include "kernels/linear.h"
+#include "kernels/moe_ffn.h"
+#include "kernels/moe_router.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+#include "kernels/sampling.h"
+#include "kernels/thread_pool.h"
+#include "kernels/tree_attention.h"
+
+namespace specmoe::nn {
+
+/// The kernels of a pass, resolved once.
+struct CpuKernels {
+  explicit CpuKernels(kernels::Backend backend);
+
+  decltype(kernels::rms_norm)::Function rms_norm;
+  decltype(kernels::packed_linear)::Function packed_linear;
+  decltype(kernels::rope)::Function rope;
+  decltype(kernels::tree_attention)::Function tree_attention;
+  decltype(kernels::moe_router)::Function moe_router;
+  decltype(kernels::moe_up)::Function moe_up;
+  decltype(kernels::moe_down)::Function moe_down;
+  decltype(kernels::row_argmax)::Function row_argmax;
+};
+
+/// A ModelSpec run on packed weights by a team of threads. One ThreadPool::run per pass and five barriers per layer:
+/// norms, router and expert plan are computed by every thread for itself, which is cheaper than waiting for one.
+class Transformer final : public LanguageModel {
+ public:
+  Transformer(ModelSpec spec, Weights weights, ModelInfo info, kernels::Backend backend,
+              std::shared_ptr<kernels::ThreadPool> pool);
+
+  const ModelInfo& info() const override { return info_; }
+  std::unique_ptr<KVCache> new_cache(int capacity) const override;
+  void forward(std::span<const RowBlock> blocks, ForwardResult& result) override;
+
+ private:
+  using Member = kernels::ThreadPool::Member;
+
+  using Private = Workspace::Private;
+
+  void prepare(ForwardResult& result) const;
+
+  void run(Member& member);
+  void embed(kernels::Shard shard);
+  void attention(std::size_t layer, Member& member);
+  void attend(std::size_t layer, const Pass::Block& block, int kv_head, Private& mine);
+  void feed_forward(std::size_t layer, Member& member);
+  void biased_ffn(std::size_t layer, kernels::Rows<const float> normed, Member& member);
+  void route(std::size_t layer, kernels::Rows<const float> normed, Private& mine, bool record);
+  void logits(Member& member);
+
+  kernels::Rows<float> rows(const FloatBuffer& buffer, std::int64_t cols) const {
+    return kernels::contiguous(buffer.data(), pass_.rows(), cols);
+  }
+  Private& own(kernels::Shard shard) { return workspace_.own[static_cast<std::size_t>(shard.index)]; }
+  kernels::Rows<const float> norm(const float* weight, Private& mine) const;
+
+  ModelSpec spec_;
+  Weights weights_;
+  ModelInfo info_;
+  CpuKernels kernels_;
+  std::shared_ptr<kernels::ThreadPool> pool_;
+  mutable std::vector<RopeTable> ropes_;
+  std::vector<std::size_t> rope_of_layer_;
+  std::vector<int> moe_index_;  // [layers] -1: dense
+  int moe_layers_ = 0;
+  std::function<void(Member&)> run_;
+
+  Pass pass_;
+  Workspace workspace_;
+  ForwardResult* result_ = nullptr;  // of the running pass
+};
+
+}  // namespace specmoe::nn

@@ -1,0 +1,67 @@
+// Whatever config.json says, it becomes a spec or a specmoe::Error.
+#include "core/nn/memory_table.h"
+#include "core/nn/model_family.h"
+#include "core/nn/rope_table.h"
+#include "tests/fuzz/byte_mutator.h"
+#include "tests/nn/model_fixture.h"
+
+namespace specmoe::nn::testing {
+namespace {
+
+constexpr int kRounds = 3000;
+
+const std::vector<std::string> kWords = {"null",
+                                         "true",
+                                         "-1",
+                                         "0",
+                                         "1",
+                                         "2",
+                                         "1e999",
+                                         "1e300",
+                                         "-0.5",
+                                         "16777216",
+                                         "4096",
+                                         "{}",
+                                         "[]",
+                                         "[[",
+                                         "\"\"",
+                                         "NaN",
+                                         "\"x\"",
+                                         "9223372036854775807",
+                                         "18446744073709551616",
+                                         "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0},",
+                                         "\"rope_scaling\": {\"rope_type\": \"llama3\"},",
+                                         "\"model_type\": \"mixtral\",",
+                                         "\"head_dim\": 2,",
+                                         "\"tie_word_embeddings\": 1,",
+                                         "\"num_experts\": 3,"};
+
+class ConfigFuzz : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(ConfigFuzz, SpecOrError) {
+  const std::string original = read_file(load_fixture(GetParam()).folder + "/config.json");
+  specmoe::testing::ByteMutator mutate(7, kWords);
+  int parsed = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    const std::string text = mutate(original);
+    try {
+      const ModelSpec spec = parse_config(ConfigReader::parse(text, "fuzz"));
+      ++parsed;
+      // What parsed must be safe to reason about, without overflow.
+      const ModelInfo info = describe_model(spec, kernels::DType::kBFloat16, spec.tied_embeddings);
+      ASSERT_GE(info.parameters, info.active_parameters) << text;
+      ASSERT_GT(memory_table(spec, {kernels::DType::kFloat32, spec.max_positions, 64, 2}).total(), 0) << text;
+      if (spec.layers.front().attention.rope.rotary_dim < 4096) rope_frequencies(spec.layers.front().attention.rope);
+    } catch (const Error& error) {
+      ASSERT_GT(std::string(error.what()).size(), 10U);
+    }
+  }
+  EXPECT_GT(parsed, kRounds / 50);  // mutants that nobody parses test only the JSON reader
+  EXPECT_LT(parsed, kRounds);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, ConfigFuzz, ::testing::Values("mixtral_a", "mixtral_c", "llama_llama3", "llama_yarn"),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace specmoe::nn::testing

@@ -1,0 +1,106 @@
+// What is predicted from config.json alone is what loading takes.
+#include "core/nn/memory_table.h"
+
+#include "core/nn/checkpoint.h"
+#include "core/nn/kv_storage.h"
+#include "core/nn/model_family.h"
+#include "core/nn/tensor_map.h"
+#include "core/nn/weights.h"
+#include "core/nn/workspace.h"
+#include "tests/nn/model_fixture.h"
+
+namespace specmoe::nn::testing {
+namespace {
+
+std::int64_t packed(const kernels::PackedMatrix& matrix) {
+  return matrix.rows() == 0 ? 0 : static_cast<std::int64_t>(matrix.bytes());
+}
+std::int64_t floats(const std::vector<float>& values) {
+  return static_cast<std::int64_t>(values.size() * sizeof(float));
+}
+
+std::int64_t bytes_of(const Weights& weights) {
+  std::int64_t bytes =
+      static_cast<std::int64_t>(weights.embedding.size()) + packed(weights.head) + floats(weights.final_norm);
+  for (const LayerWeights& layer : weights.layers) {
+    bytes += packed(layer.qkv) + packed(layer.output) + packed(layer.ffn.router) + packed(layer.ffn.gate) +
+             packed(layer.ffn.up) + floats(layer.attention_norm) + floats(layer.ffn_norm) + floats(layer.qkv_bias) +
+             floats(layer.output_bias) + floats(layer.ffn.gate_bias) + floats(layer.ffn.up_bias) +
+             floats(layer.ffn.down_bias);
+    for (const auto* matrices : {&layer.ffn.gate_up, &layer.ffn.down}) {
+      for (const kernels::PackedMatrix& matrix : *matrices) bytes += packed(matrix);
+    }
+  }
+  return bytes;
+}
+
+std::int64_t elements(const Checkpoint& checkpoint) {
+  std::int64_t count = 0;
+  for (const auto& [name, tensor] : checkpoint.tensors()) {
+    std::int64_t size = 1;
+    for (const std::int64_t extent : tensor.shape) size *= extent;
+    count += size;
+  }
+  return count;
+}
+
+class Memory : public ::testing::TestWithParam<std::string> {
+ protected:
+  Fixture fixture_ = load_fixture(GetParam());
+  ModelSpec spec_ = read_spec(fixture_.folder);
+};
+
+TEST_P(Memory, WeightsTakeWhatWasPredicted) {
+  const Checkpoint checkpoint(fixture_.folder);
+  const ModelTensors tensors = map_tensors(spec_, checkpoint);
+  kernels::ThreadPool pool(1);
+  for (const auto dtype : {kernels::DType::kFloat32, kernels::DType::kBFloat16}) {
+    const Weights weights = pack_weights(spec_, tensors, dtype, kernels::Backend::kScalar, pool);
+    EXPECT_EQ(model_size(spec_, dtype, spec_.tied_embeddings).weight_bytes, bytes_of(weights));
+  }
+}
+
+TEST_P(Memory, ParametersAreThoseOfTheFile) {
+  EXPECT_EQ(load(fixture_.folder)->info().parameters, elements(Checkpoint(fixture_.folder)));
+}
+
+TEST_P(Memory, TableAddsUp) {
+  const MemoryUse use{kernels::DType::kBFloat16, 128, 16, 2};
+  const MemoryTable table = memory_table(spec_, use);
+  const ModelSize size = model_size(spec_, use.dtype, spec_.tied_embeddings);
+  std::int64_t cache = 0;
+  std::int64_t workspaces = 0;
+  for (const MemoryLine& line : table.lines) {
+    EXPECT_GT(line.bytes, 0) << line.part;
+    if (line.part == "KV cache") cache = line.bytes;
+    if (line.part == "workspaces") workspaces = line.bytes;
+  }
+  EXPECT_EQ(cache, 128 * load(fixture_.folder)->info().kv_bytes_per_token);
+  EXPECT_EQ(table.total() - cache - workspaces, size.weight_bytes);
+  Workspace workspace;
+  workspace.own.resize(static_cast<std::size_t>(use.threads));
+  workspace.reserve(spec_, use.rows, use.context);
+  const std::int64_t logits = use.rows * spec_.vocab_size * static_cast<std::int64_t>(sizeof(float));
+  EXPECT_EQ(workspaces, workspace.bytes() + logits);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Memory, ::testing::ValuesIn(fixture_names()),
+                         [](const auto& info) { return info.param; });
+
+TEST(ModelInfo, OfAMixture) {
+  const auto model = load(load_fixture("mixtral_a").folder, kernels::DType::kBFloat16);
+  const ModelInfo& info = model->info();
+  EXPECT_EQ(info.name, "mixtral_a");
+  EXPECT_EQ(info.architecture, "mixtral");
+  EXPECT_EQ(info.dtype, "bfloat16");
+  EXPECT_EQ(info.experts, 8);
+  EXPECT_EQ(info.experts_per_token, 2);
+  EXPECT_EQ(info.max_positions, 256);
+  // Six of eight experts idle in both layers, and all but one row of the embedding.
+  EXPECT_EQ(info.parameters - info.active_parameters, 2 * 6 * 3 * 24 * 64 + 198 * 64);
+  EXPECT_EQ(info.expert_bytes, (2 * 32 * 64 + 64 * 24) * 2);  // width 24 fills two panels of 16
+  EXPECT_EQ(info.kv_bytes_per_token, 2 * 2 * 2 * 24 * 4);
+}
+
+}  // namespace
+}  // namespace specmoe::nn::testing
