@@ -28,9 +28,9 @@ template <class... Parts>
 }  // namespace specmoe
 
 /// SPECMOE_CHECK(gamma >= 1, "gamma must be at least 1, got ", gamma)
-#define SPECMOE_CHECK(condition, ...)                       \
-  do {                                                      \
-    if (!(condition)) [[unlikely]] {                        \
-      ::specmoe::fail(__VA_ARGS__);                         \
-    }                                                       \
+#define SPECMOE_CHECK(condition, ...) \
+  do {                                \
+    if (!(condition)) [[unlikely]] {  \
+      ::specmoe::fail(__VA_ARGS__);   \
+    }                                 \
   } while (false)

@@ -27,8 +27,8 @@ struct AttentionHead {
 /// out        [T, group * head_dim]
 /// scratch    at least attention_scratch_floats(committed + staged, head_dim) floats, private to the thread
 /// A row's keys are the committed ones and then its staged ancestors by depth: its *logical* positions 0, 1, 2, ...
-/// Every sum is grouped by logical position alone (chunks and vector lanes start at fixed logical positions), so row t's
-/// bits depend neither on T, nor on other rows, nor on whether an ancestor is committed or still staged.
+/// Every sum is grouped by logical position alone (chunks and vector lanes start at fixed logical positions), so row
+/// t's bits depend neither on T, nor on other rows, nor on whether an ancestor is committed or still staged.
 extern Kernel<void(Rows<const float> query, const AttentionHead& head, std::int64_t staged,
                    const std::uint64_t* ancestors, std::int64_t words, const std::int32_t* depth,
                    const std::int32_t* staged_depth, std::int64_t window, float scale, std::int64_t head_dim,

@@ -1,6 +1,5 @@
 // The libtorch oracle against transformers, and the engine against the oracle where transformers gives no figures:
 // rounded weights, trees.
-#ifdef SPECMOE_WITH_TORCH
 #include "core/nn/reference.h"
 
 #include <algorithm>
@@ -76,4 +75,3 @@ INSTANTIATE_TEST_SUITE_P(Models, Reference, ::testing::ValuesIn(fixture_names())
 
 }  // namespace
 }  // namespace specmoe::nn::testing
-#endif
