@@ -1,0 +1,197 @@
+#include "core/results.h"
+
+#include <charconv>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+namespace specmoe {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string line_of(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+/// Spec-Bench numbers its questions: an id that is a whole number is written as one.
+Json id_of(const std::string& id) {
+  std::int64_t number = 0;
+  const auto [end, error] = std::from_chars(id.data(), id.data() + id.size(), number);
+  const bool whole = error == std::errc() && end == id.data() + id.size() && std::to_string(number) == id;
+  return whole ? Json(number) : Json(id);
+}
+
+double milliseconds(std::int64_t ns) { return static_cast<double>(ns) * 1e-6; }
+double microseconds(std::int64_t ns) { return static_cast<double>(ns) * 1e-3; }
+
+/// One value per step.
+template <class Value>
+Json per_step(const RequestRecord& record, Value value) {
+  Json list = Json::array();
+  for (const StepRecord& step : record.steps) list.push_back(value(step));
+  return list;
+}
+
+Json choice(const RequestRecord& record, const std::string& text, const Counts& counts) {
+  const double seconds = static_cast<double>(counts.prefill_ns + counts.times.total_ns()) * 1e-9;
+  return {{"index", 0},
+          {"turns", {text}},
+          {"decoding_steps", {counts.steps}},
+          {"new_tokens", {counts.emitted}},
+          {"wall_time", {seconds}},
+          {"accept_lengths", per_step(record, [](const StepRecord& step) { return step.emitted; })}};
+}
+
+Json positions(const Counts& counts, const Metrics& metrics) {
+  return {{"drafted_by_position", counts.drafted_at},
+          {"judged_by_position", counts.judged_at},
+          {"accepted_by_position", counts.accepted_at},
+          {"acceptance_per_position", metrics.acceptance_per_position},
+          {"reached_per_position", metrics.reached_per_position}};
+}
+
+Json totals(const Counts& counts, const Metrics& metrics) {
+  return {{"num_spec_steps", counts.steps},
+          {"num_draft_tokens", counts.drafted},
+          {"num_accepted_draft_tokens", counts.accepted},
+          {"num_rejected_draft_tokens", counts.rejected},
+          {"num_unjudged_draft_tokens", counts.unjudged},
+          {"num_emitted_tokens", counts.emitted},
+          {"num_truncated_tokens", counts.truncated},
+          {"mean_acceptance_length", metrics.tau},
+          {"acceptance_rate", metrics.acceptance_rate},
+          {"draft_acceptance_rate", metrics.draft_efficiency},
+          {"tokens_per_s", metrics.tokens_per_s}};
+}
+
+Json stage_times(const Counts& counts) {
+  return {{"prefill", milliseconds(counts.prefill_ns)},     {"draft", milliseconds(counts.times.draft_ns)},
+          {"verify", milliseconds(counts.times.verify_ns)}, {"judge", milliseconds(counts.times.judge_ns)},
+          {"rest", milliseconds(counts.times.rest_ns)},     {"total", milliseconds(counts.times.total_ns())}};
+}
+
+Json steps_of(const RequestRecord& record) {
+  Json experts = Json::array();
+  for (std::size_t s = 0; s < record.steps.size() && record.moe_layers > 0; ++s) {
+    const auto first = record.unique_experts.begin() + static_cast<std::ptrdiff_t>(s * record.moe_layers);
+    experts.push_back(std::vector<std::int32_t>(first, first + record.moe_layers));
+  }
+  return {{"per_step_drafted", per_step(record, [](const StepRecord& step) { return step.drafted; })},
+          {"per_step_accepted", per_step(record, [](const StepRecord& step) { return step.accepted; })},
+          {"per_step_rows", per_step(record, [](const StepRecord& step) { return step.pass_rows; })},
+          {"per_step_unique_experts", std::move(experts)},
+          {"per_step_draft_us", per_step(record, [](const StepRecord& s) { return microseconds(s.times.draft_ns); })},
+          {"per_step_verify_us", per_step(record, [](const StepRecord& s) { return microseconds(s.times.verify_ns); })},
+          {"per_step_judge_us", per_step(record, [](const StepRecord& s) { return microseconds(s.times.judge_ns); })},
+          {"per_step_rest_us", per_step(record, [](const StepRecord& s) { return microseconds(s.times.rest_ns); })}};
+}
+
+Json sampling_of(const SamplingParams& sampling) {
+  return {{"temperature", sampling.temperature},
+          {"top_k", sampling.top_k},
+          {"top_p", sampling.top_p},
+          {"seed", sampling.seed}};
+}
+
+Json method_of(const EngineSpec& spec) {
+  return {{"method", spec.drafter.empty() ? "plain" : "speculative"},
+          {"drafter", spec.drafter},
+          {"tree", spec.drafter.empty() ? "" : spec.tree},
+          {"acceptance", spec.drafter.empty() ? "" : spec.acceptance}};
+}
+
+Json provenance_of(const Provenance& provenance, const ModelInfo& target, int threads, const SamplingParams& sampling,
+                   const std::string& config_json) {
+  return {{"commit", provenance.commit},
+          {"compiler", provenance.compiler},
+          {"cpu", provenance.cpu},
+          {"cores", provenance.cores},
+          {"instruction_set", target.instruction_set},
+          {"device", target.device},
+          {"threads", threads},
+          {"dtype", target.dtype},
+          {"seed", sampling.seed},
+          {"started", provenance.started},
+          {"config", Json::parse(config_json)}};
+}
+
+Json shares(const Metrics& metrics) {
+  return {{"draft", metrics.draft_share},
+          {"verify", metrics.verify_share},
+          {"judge", metrics.judge_share},
+          {"rest", metrics.rest_share}};
+}
+
+}  // namespace
+
+double verify_cost_ratio(const Counts& speculative, const Counts& plain) {
+  if (speculative.steps == 0 || plain.times.verify_ns == 0) return std::numeric_limits<double>::quiet_NaN();
+  const double pass = static_cast<double>(speculative.times.verify_ns) / static_cast<double>(speculative.steps);
+  const double plain_pass = static_cast<double>(plain.times.verify_ns) / static_cast<double>(plain.steps);
+  return pass / plain_pass;
+}
+
+std::string answer_json(const RequestRecord& record, const AnswerContext& context) {
+  Counts counts;
+  counts.add(record);
+  counts.check_identities();
+  const Metrics metrics = derive(counts, context.experts_per_token);
+  Json line = {{"kind", "answer"},
+               {"schema", kResultSchema},
+               {"question_id", id_of(record.id)},
+               {"category", context.category},
+               {"model_id", context.model_id},
+               {"choices", Json::array({choice(record, context.text, counts)})}};
+  line.update(method_of(context.spec));
+  line["run"] = context.run;
+  line["finish_reason"] = finish_reason_name(record.finish);
+  line.update(sampling_of(context.sampling));
+  line.update(totals(counts, metrics));
+  line.update(positions(counts, metrics));
+  line["unique_experts_per_layer"] = metrics.unique_experts_per_layer;
+  line["union_ratio"] = metrics.union_ratio;
+  line["stage_ms"] = stage_times(counts);
+  line["prompt_ids"] = record.prompt;
+  line["token_ids"] = record.tokens;
+  line["from_draft"] = record.from_draft;
+  line.update(steps_of(record));
+  return line_of(line);
+}
+
+std::string summary_json(const BenchSummary& summary, const ModelInfo& target, int threads,
+                         const Provenance& provenance, const std::string& config_json) {
+  const Metrics plain = derive(summary.plain, target.experts_per_token);
+  const Metrics speculative = derive(summary.speculative, target.experts_per_token);
+  Json line = {{"kind", "summary"}, {"schema", kResultSchema}, {"model_id", target.name}};
+  line.update(method_of(summary.spec));
+  line["lossless"] = summary.lossless;
+  line.update(sampling_of(summary.sampling));
+  line["prompts"] = summary.prompts;
+  line["runs"] = summary.runs;
+  line["plain_tokens_per_s"] = plain.tokens_per_s;
+  line["speculative_tokens_per_s"] = speculative.tokens_per_s;
+  line["speedup"] = {{"median", summary.speedup.median}, {"low", summary.speedup.low}, {"high", summary.speedup.high}};
+  line["speedup_per_group"] = summary.speedups;
+  line["tau"] = speculative.tau;
+  line["acceptance_rate"] = speculative.acceptance_rate;
+  line["draft_efficiency"] = speculative.draft_efficiency;
+  line.update(positions(summary.speculative, speculative));
+  line["unique_experts"] = speculative.unique_experts;
+  line["unique_experts_per_layer"] = speculative.unique_experts_per_layer;
+  line["union_ratio"] = speculative.union_ratio;
+  line["rows_per_step"] = speculative.rows_per_step;
+  line["verify_cost_ratio"] = verify_cost_ratio(summary.speculative, summary.plain);
+  line["identical"] = summary.identical ? Json(*summary.identical) : Json(nullptr);
+  line["time_share"] = shares(speculative);
+  line["plain_time_share"] = shares(plain);
+  line["provenance"] = provenance_of(provenance, target, threads, summary.sampling, config_json);
+  return line_of(line);
+}
+
+std::string failure_json(const EngineSpec& spec, const SamplingParams& sampling, const std::string& error) {
+  Json line = {{"kind", "failed"}, {"schema", kResultSchema}};
+  line.update(method_of(spec));
+  line.update(sampling_of(sampling));
+  line["error"] = error;
+  return line_of(line);
+}
+
+}  // namespace specmoe
