@@ -137,7 +137,9 @@ void Engine::judge(Sequence& sequence, int block) {
 void Engine::commit(Sequence& sequence) {
   sequence.path.assign(1, TokenTree::kRoot);
   sequence.path.insert(sequence.path.end(), sequence.verdict.accepted.begin(), sequence.verdict.accepted.end());
-  if (drafter_ != nullptr) drafter_->commit(*sequence.draft_state, sequence.draft.tree, sequence.verdict);
+  if (drafter_ == nullptr) return;
+  drafter_->commit(*sequence.draft_state, sequence.draft.tree, sequence.verdict);
+  tree_->observe(sequence.draft, static_cast<int>(sequence.verdict.accepted.size()));
 }
 
 void Engine::emit(Sequence& sequence) {

@@ -1,0 +1,113 @@
+#include "experiments/flags.h"
+
+#include <algorithm>
+#include <array>
+
+namespace specmoe::cli {
+namespace {
+
+constexpr const char* kModels = "Models";
+constexpr const char* kMethod = "Method (bench: lists make a grid)";
+constexpr const char* kText = "Text";
+constexpr const char* kRun = "Run";
+
+constexpr FlagKind kOne = FlagKind::kText;
+constexpr FlagKind kNumber = FlagKind::kNumber;
+constexpr FlagKind kItems = FlagKind::kItems;
+constexpr FlagKind kRepeated = FlagKind::kRepeated;
+constexpr FlagKind kSwitch = FlagKind::kSwitch;
+
+constexpr unsigned kGenerate = command_bit(Command::kGenerate);
+constexpr unsigned kBench = command_bit(Command::kBench);
+constexpr unsigned kDecoding = kGenerate | kBench;
+constexpr unsigned kAll = kDecoding | command_bit(Command::kInspect);
+
+constexpr std::array kFlags = {
+    Flag{"target", kOne, kAll, "FOLDER", nullptr, kModels, "checkpoint whose text is wanted (a Hugging Face folder)"},
+    Flag{"drafter", kItems, kAll, "SPEC", nullptr, kModels,
+         "cheap proposer of tokens, such as 'independent(path=FOLDER)' or ngram; without one: plain decoding"},
+    Flag{"dtype", kOne, kAll, "TYPE", "bfloat16", kModels, "element type of the weights: float32 or bfloat16"},
+    Flag{"device", kOne, kAll, "NAME", "cpu", kModels, "where to compute: cpu"},
+    Flag{"threads", kNumber, kAll, "N", "0", kModels, "computing threads; 0: one per usable core"},
+    Flag{"tree", kItems, kDecoding, "SPEC", nullptr, kMethod,
+         "shape of the draft, such as 'chain(gamma=4)' (the default) or 'expansion(2,2,1)'"},
+    Flag{"accept", kItems, kDecoding, "SPEC", nullptr, kMethod,
+         "acceptance policy; default: token on chains, naive on trees"},
+    Flag{"temperature", kItems, kDecoding, "X", "0", kMethod, "0: greedy; above: sample"},
+    Flag{"top-k", kNumber, kDecoding, "K", "0", kMethod, "sample among the K likeliest tokens; 0: all"},
+    Flag{"top-p", kNumber, kDecoding, "P", "1", kMethod, "sample among the likeliest tokens that hold mass P"},
+    Flag{"seed", kNumber, kDecoding, "N", "0", kMethod, "the same seed gives the same text"},
+    Flag{"allow-lossy", kSwitch, kDecoding, "", nullptr, kMethod,
+         "allow policies that change the target's distribution"},
+    Flag{"prompt", kRepeated, kDecoding, "TEXT", nullptr, kText, "text to continue; may be repeated"},
+    Flag{"prompts", kOne, kDecoding, "FILE", nullptr, kText,
+         "prompts: JSONL in the Spec-Bench question format, or one text a line"},
+    Flag{"max-new-tokens", kNumber, kDecoding, "N", "128", kText, "most tokens to emit per prompt"},
+    Flag{"stop", kRepeated, kDecoding, "TEXT", nullptr, kText, "end a text before this string; may be repeated"},
+    Flag{"ignore-eos", kSwitch, kDecoding, "", nullptr, kText, "go on past the checkpoint's end-of-text token"},
+    Flag{"batch", kNumber, kAll, "B", "1", kRun, "most prompts decoded at a time"},
+    Flag{"repeat", kNumber, kBench, "R", "1", kRun,
+         "rounds per prompt; one round runs plain, speculative, speculative, plain"},
+    Flag{"mark", kOne, kDecoding, "STYLE", "auto", kRun,
+         "how accepted draft tokens are marked: ansi, brackets, none; auto: ansi on a terminal, else none"},
+    Flag{"show-text", kSwitch, kBench, "", nullptr, kRun, "print the texts before the table"},
+    Flag{"output", kOne, kDecoding, "FILE.jsonl", nullptr, kRun,
+         "also write one JSON object per request (bench: and a summary at the end)"},
+    Flag{"config", kOne, kAll, "FILE.json", nullptr, kRun,
+         "flags from a JSON object, by the same names; the command line wins"},
+    Flag{"quiet", kSwitch, kAll, "", nullptr, kRun, "no progress on stderr"},
+};
+
+/// Levenshtein distance.
+int edits(const std::string& from, const std::string& to) {
+  std::vector<int> row(to.size() + 1);
+  for (std::size_t j = 0; j < row.size(); ++j) row[j] = static_cast<int>(j);
+  for (std::size_t i = 1; i <= from.size(); ++i) {
+    int diagonal = row[0];
+    row[0] = static_cast<int>(i);
+    for (std::size_t j = 1; j <= to.size(); ++j) {
+      const int replaced = diagonal + (from[i - 1] == to[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+}  // namespace
+
+std::span<const Flag> all_flags() { return kFlags; }
+
+const Flag* find_flag(const std::string& name) {
+  for (const Flag& flag : kFlags) {
+    if (name == flag.name) return &flag;
+  }
+  return nullptr;
+}
+
+std::string spelling_hint(const std::string& name, Command command) {
+  int best = 3;  // a flag further away than two edits is no misspelling
+  const char* nearest = nullptr;
+  for (const Flag& flag : kFlags) {
+    const int distance = flag.taken_by(command) ? edits(name, flag.name) : best;
+    if (distance < best) {
+      best = distance;
+      nearest = flag.name;
+    }
+  }
+  return nearest == nullptr ? "" : std::string(" (did you mean --") + nearest + "?)";
+}
+
+const char* command_name(Command command) {
+  switch (command) {
+    case Command::kGenerate:
+      return "generate";
+    case Command::kBench:
+      return "bench";
+    case Command::kInspect:
+      return "inspect";
+  }
+  return "";
+}
+
+}  // namespace specmoe::cli

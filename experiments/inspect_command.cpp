@@ -1,0 +1,92 @@
+#include <iostream>
+
+#include "core/nn/memory_table.h"
+#include "core/nn/model_family.h"
+#include "core/params.h"
+#include "experiments/commands.h"
+#include "experiments/models.h"
+#include "experiments/settings.h"
+#include "experiments/table.h"
+#include "kernels/check.h"
+#include "kernels/thread_pool.h"
+
+namespace specmoe::cli {
+namespace {
+
+constexpr const char* kHelp = R"(Usage: specmoe inspect --target FOLDER [option]...
+
+Prints what a checkpoint is and the memory it will take, from its config.json alone: nothing is loaded. With --drafter
+'independent(path=FOLDER)' the drafter's folder too. The KV cache is for --batch texts of the whole context.
+
+Example:
+  specmoe inspect --target experiments/models/target --drafter 'independent(path=experiments/models/drafter)'
+)";
+
+constexpr std::int64_t kPassRows = 64;  // workspaces are shown for a pass of this many rows per sequence
+
+void print_architecture(const nn::ModelSpec& spec, const nn::ModelSize& size) {
+  const nn::LayerSpec& layer = spec.layers.at(0);
+  Table table(2);
+  table.row({"model", spec.name + " (" + spec.model_type + ")"});
+  table.row({"layers", concat(spec.layers.size(), " of width ", spec.hidden_size)});
+  table.row({"attention", concat(layer.attention.heads, " heads, ", layer.attention.kv_heads, " key-value heads of ",
+                                 layer.attention.head_dim)});
+  if (layer.ffn.router) {
+    table.row({"experts", concat(layer.ffn.router->experts, " of width ", layer.ffn.width, ", ",
+                                 layer.ffn.router->experts_per_token, " per token")});
+  } else {
+    table.row({"feed-forward", concat("dense, width ", layer.ffn.width)});
+  }
+  table.row({"vocabulary", concat(spec.vocab_size, spec.tied_embeddings ? ", embeddings tied" : "")});
+  table.row({"context", concat(spec.max_positions, " tokens")});
+  table.row({"parameters", with_unit(double(size.parameters)) + " total, " + with_unit(double(size.active_parameters)) +
+                               " active per token"});
+  table.row({"read per token", bytes_text(size.active_weight_bytes) + " of weights"});
+  table.print(std::cout);
+}
+
+void print_memory(const nn::ModelSpec& spec, const nn::MemoryUse& use, std::int64_t batch) {
+  const nn::MemoryTable memory = nn::memory_table(spec, use);
+  std::cout << "\nmemory, " << kernels::dtype_name(use.dtype) << ", batch " << batch << ", context "
+            << spec.max_positions << "\n";
+  Table table;
+  for (const nn::MemoryLine& line : memory.lines) table.row({"  " + line.part, bytes_text(line.bytes)});
+  table.row({"  total", bytes_text(memory.total())});
+  table.print(std::cout);
+}
+
+void inspect_model(const std::string& folder, const Settings& settings) {
+  const nn::ModelSpec spec = nn::read_spec(folder);
+  const std::int64_t batch = settings.integer("batch", 1, 4096);
+  nn::MemoryUse use;
+  use.dtype = dtype_of(settings.text("dtype"));
+  use.context = batch * spec.max_positions;
+  use.rows = batch * kPassRows;
+  use.threads = kernels::ThreadPool(static_cast<int>(settings.integer("threads", 0, 1024))).size();
+  print_architecture(spec, nn::model_size(spec, use.dtype, spec.tied_embeddings));
+  print_memory(spec, use, batch);
+}
+
+}  // namespace
+
+int run_inspect(const std::vector<std::string>& arguments) {
+  if (wants_help(arguments)) {
+    std::cout << kHelp << help_text(Command::kInspect);
+    return 0;
+  }
+  const Settings settings = Settings::parse(Command::kInspect, arguments);
+  const std::string target = settings.text("target");
+  SPECMOE_CHECK(!target.empty(), "inspect needs --target FOLDER, a Hugging Face checkpoint");
+  SPECMOE_CHECK(settings.text("device") == "cpu", "--device: expected cpu, got '", settings.text("device"), "'");
+  inspect_model(target, settings);
+  for (const std::string& drafter : settings.items("drafter")) {
+    std::string canonical;
+    drafters().create(drafter, canonical);
+    const std::string folder = Params::parse(canonical).text("path", "", "checkpoint folder");
+    std::cout << "\ndrafter " << canonical << (folder.empty() ? ": no model\n" : "\n");
+    if (!folder.empty()) inspect_model(folder, settings);
+  }
+  return 0;
+}
+
+}  // namespace specmoe::cli

@@ -1,0 +1,106 @@
+#include "experiments/models.h"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+
+#include "core/nn/model_loader.h"
+#include "core/nn/text_stop.h"
+#include "experiments/interrupt.h"
+#include "experiments/table.h"
+#include "kernels/check.h"
+
+namespace specmoe::cli {
+namespace {
+
+std::string method_name(const std::string& spec) { return spec.substr(0, spec.find('(')); }
+
+std::shared_ptr<LanguageModel> load_reporting(const std::string& folder, const nn::LoadOptions& options,
+                                              Progress& progress) {
+  const auto begin = std::chrono::steady_clock::now();
+  auto model = nn::load_model(folder, options);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const ModelInfo& info = model->info();
+  progress.say("loaded " + folder + ": " + info.architecture + ", " + with_unit(double(info.parameters)) +
+               " parameters (" + with_unit(double(info.active_parameters)) + " active), " + info.dtype + ", " +
+               info.instruction_set + ", " + fixed(seconds, 2) + " s");
+  poll_interrupt();
+  return model;
+}
+
+}  // namespace
+
+kernels::DType dtype_of(const std::string& name) {
+  if (name == "float32") return kernels::DType::kFloat32;
+  SPECMOE_CHECK(name == "bfloat16", "--dtype: expected float32 or bfloat16, got '", name, "'");
+  return kernels::DType::kBFloat16;
+}
+
+Models open_models(const RunOptions& options, Progress& progress) {
+  const auto has_turns = [](const Prompt& prompt) { return prompt.turns > 1; };
+  if (std::any_of(options.prompts.begin(), options.prompts.end(), has_turns)) {
+    progress.say("some questions have several turns: only the first turn of each is used");
+  }
+  nn::LoadOptions load;
+  load.dtype = dtype_of(options.dtype);
+  load.device = options.device;
+  load.pool = std::make_shared<kernels::ThreadPool>(options.threads);
+  Models models;
+  models.pool = load.pool;
+  models.target = load_reporting(options.target, load, progress);
+  models.tokenizer = nn::Tokenizer::from_file(options.target);
+  models.load_model =
+      [load, &progress,
+       loaded = std::make_shared<std::map<std::string, std::shared_ptr<LanguageModel>>>()](const std::string& folder) {
+        auto& model = (*loaded)[folder];
+        if (model == nullptr) model = load_reporting(folder, load, progress);
+        return model;
+      };
+  return models;
+}
+
+namespace {
+
+/// Every prompt is checked before the first one runs.
+void check_prompt(const Request& request, const ModelInfo& target) {
+  SPECMOE_CHECK(!request.prompt.empty(), "question ", request.id, ": the prompt gives no token; it needs some text");
+  SPECMOE_CHECK(static_cast<int>(request.prompt.size()) < target.max_positions, "question ", request.id,
+                ": the prompt has ", request.prompt.size(), " tokens, the context of ", target.name, " is ",
+                target.max_positions, "; shorten it");
+}
+
+}  // namespace
+
+std::vector<Request> make_requests(const RunOptions& options, const Models& models, double temperature) {
+  std::vector<Request> requests;
+  for (const Prompt& prompt : options.prompts) {
+    Request request;
+    request.id = prompt.id;
+    request.prompt = models.tokenizer->encode(prompt.text);
+    request.sampling = options.sampling;
+    request.sampling.temperature = temperature;
+    request.sampling.sequence = requests.size();
+    request.max_new_tokens = options.max_new_tokens;
+    if (!options.ignore_eos) request.stop_tokens = models.target->info().stop_tokens;
+    check_prompt(request, models.target->info());
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+std::string text_of(const Models& models, const std::vector<std::string>& stops, const std::vector<TokenId>& tokens) {
+  nn::TextStop text(models.tokenizer, stops);
+  for (TokenId token : tokens) text.push(token);
+  text.finish();
+  return text.text();
+}
+
+std::string model_id(const ModelInfo& target, const EngineSpec& spec, double temperature) {
+  std::string id = target.name + "-";
+  id += spec.drafter.empty()
+            ? "plain"
+            : method_name(spec.drafter) + "-" + method_name(spec.tree) + "-" + method_name(spec.acceptance);
+  return concat(id, "-", target.dtype, "-temp-", temperature);
+}
+
+}  // namespace specmoe::cli

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/engine.h"
+#include "core/language_model.h"
+#include "core/nn/tokenizer.h"
+#include "experiments/progress.h"
+#include "experiments/run_options.h"
+#include "kernels/packed_matrix.h"
+#include "kernels/thread_pool.h"
+
+namespace specmoe::cli {
+
+/// What a run works with. load_model opens drafters with the target's dtype, device and threads, each folder once.
+struct Models {
+  std::shared_ptr<kernels::ThreadPool> pool;
+  std::shared_ptr<LanguageModel> target;
+  std::shared_ptr<const nn::Tokenizer> tokenizer;
+  std::function<std::shared_ptr<LanguageModel>(const std::string&)> load_model;
+};
+
+Models open_models(const RunOptions& options, Progress& progress);
+
+/// float32 or bfloat16; throws Error for anything else.
+kernels::DType dtype_of(const std::string& name);
+
+/// One request per prompt, in order, without on_token. Throws Error for a prompt that cannot be run.
+std::vector<Request> make_requests(const RunOptions& options, const Models& models, double temperature);
+
+/// What tokens say, cut before a stop string.
+std::string text_of(const Models& models, const std::vector<std::string>& stops, const std::vector<TokenId>& tokens);
+
+/// Names target and method as Spec-Bench does: target-ngram-chain-token-bfloat16-temp-0.
+std::string model_id(const ModelInfo& target, const EngineSpec& spec, double temperature);
+
+}  // namespace specmoe::cli

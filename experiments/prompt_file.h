@@ -1,0 +1,22 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace specmoe::cli {
+
+/// What a text is continued from.
+struct Prompt {
+  std::string id;
+  std::string category;
+  std::string text;
+  int turns = 1;  // of the question; only the first one is asked
+};
+
+/// Reads prompts: rows of the Spec-Bench question format, {"question_id": …, "category": …, "turns": [text, …]}, one a
+/// line; or, when the first line does not begin with '{', plain text, one prompt a line, numbered from 1.
+/// Empty lines are skipped. Throws Error naming the line.
+std::vector<Prompt> read_prompts(const std::filesystem::path& path);
+
+}  // namespace specmoe::cli

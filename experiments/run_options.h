@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/sampling_params.h"
+#include "experiments/marked_text.h"
+#include "experiments/prompt_file.h"
+#include "experiments/settings.h"
+
+namespace specmoe::cli {
+
+/// What generate and bench are asked to do, checked. Lists of methods have one item or more; generate takes one each.
+struct RunOptions {
+  std::string target;
+  std::vector<std::string> drafters;  // [""]: plain decoding
+  std::vector<std::string> trees;     // [""]: the default
+  std::vector<std::string> acceptances;
+  std::vector<double> temperatures;
+  SamplingParams sampling;  // its temperature is unused
+  bool allow_lossy = false;
+
+  std::string dtype, device;
+  int threads = 0;
+
+  std::vector<Prompt> prompts;
+  int max_new_tokens = 0;
+  std::vector<std::string> stops;
+  bool ignore_eos = false;
+
+  int batch = 1;
+  int repeat = 1;
+  MarkStyle mark = MarkStyle::kNone;
+  bool show_text = false;
+  bool quiet = false;
+  std::string output;  // empty: no file
+};
+
+/// Throws Error for what is missing or out of range. Reads the prompt file, no model.
+RunOptions run_options(Command command, const Settings& settings);
+
+}  // namespace specmoe::cli

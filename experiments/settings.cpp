@@ -1,0 +1,267 @@
+#include "experiments/settings.h"
+
+#include <boost/program_options.hpp>
+#include <charconv>
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "experiments/flags.h"
+#include "experiments/split_list.h"
+#include "kernels/check.h"
+
+namespace specmoe::cli {
+namespace {
+
+namespace po = boost::program_options;
+using Json = nlohmann::ordered_json;
+using Values = std::vector<std::string>;
+
+const char* config_kind(FlagKind kind) {
+  switch (kind) {
+    case FlagKind::kText:
+      return "a text";
+    case FlagKind::kNumber:
+      return "a number";
+    case FlagKind::kItems:
+      return "a text, a number or a list of them";
+    case FlagKind::kRepeated:
+      return "a text or a list of texts";
+    case FlagKind::kSwitch:
+      return "true or false";
+  }
+  return "";
+}
+
+po::options_description describe(Command command) {
+  po::options_description all;
+  for (const Flag& flag : all_flags()) {
+    if (!flag.taken_by(command)) continue;
+    if (flag.kind == FlagKind::kSwitch) {
+      all.add_options()(flag.name, po::bool_switch());
+    } else if (flag.kind == FlagKind::kRepeated) {
+      all.add_options()(flag.name, po::value<Values>());
+    } else {
+      all.add_options()(flag.name, po::value<std::string>());
+    }
+  }
+  return all;
+}
+
+/// Boost's complaints in the user's words.
+po::parsed_options parse_command_line(Command command, const Values& arguments, const po::options_description& flags) {
+  const std::string help = concat("; see specmoe ", command_name(command), " --help");
+  namespace style = po::command_line_style;
+  const int exact = style::unix_style & ~style::allow_guessing & ~style::allow_short;
+  try {
+    po::parsed_options parsed = po::command_line_parser(arguments).options(flags).style(exact).run();
+    for (const po::option& option : parsed.options) {
+      SPECMOE_CHECK(option.position_key < 0, "unexpected '", option.original_tokens.at(0),
+                    "': every value follows its flag, and a text with spaces needs quotes", help);
+    }
+    return parsed;
+  } catch (const po::unknown_option& error) {
+    const std::string name = error.get_option_name().substr(error.get_option_name().find_first_not_of('-'));
+    fail(command_name(command), " has no option --", name, spelling_hint(name, command), help);
+  } catch (const po::invalid_command_line_syntax& error) {
+    const bool extra = error.kind() == po::invalid_syntax::extra_parameter;
+    fail(error.get_option_name(), extra ? " takes no value" : " needs a value", help);
+  } catch (const po::error& error) {
+    fail(error.what(), help);
+  }
+}
+
+std::string scalar_text(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+
+/// A config value as the strings that the command line would have given.
+Values config_values(const Flag& flag, const Json& value, const std::string& where) {
+  const auto scalar = [&](const Json& one) {
+    return flag.kind == FlagKind::kNumber  ? one.is_number()
+           : flag.kind == FlagKind::kItems ? one.is_number() || one.is_string()
+                                           : one.is_string();
+  };
+  if (flag.kind == FlagKind::kSwitch) {
+    SPECMOE_CHECK(value.is_boolean(), where, flag.name, " must be true or false, got ", value.dump());
+    return value.get<bool>() ? Values{"true"} : Values{};
+  }
+  const bool list = value.is_array() && (flag.kind == FlagKind::kItems || flag.kind == FlagKind::kRepeated);
+  Values values;
+  for (const Json& one : list ? value : Json::array({value})) {
+    SPECMOE_CHECK(scalar(one), where, flag.name, " must be ", config_kind(flag.kind), ", got ", one.dump());
+    values.push_back(scalar_text(one));
+  }
+  if (flag.kind != FlagKind::kItems || values.empty()) return values;
+  std::string joined = values[0];
+  for (std::size_t i = 1; i < values.size(); ++i) joined += ";" + values[i];
+  return {joined};
+}
+
+Json read_config(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  SPECMOE_CHECK(file, "--config: cannot read '", path, "'");
+  try {
+    Json config = Json::parse(file, nullptr, true, /*ignore_comments=*/true);
+    SPECMOE_CHECK(config.is_object(), "--config: '", path, "' must hold one JSON object of flags");
+    return config;
+  } catch (const Json::parse_error& error) {
+    fail("--config: '", path, "' is not valid JSON (at byte ", error.byte, ")");
+  }
+}
+
+Json number_json(const std::string& flag, const std::string& text) {
+  const double number = parse_real(flag, text);
+  const bool whole = text.find_first_not_of("-0123456789") == std::string::npos;
+  return whole ? Json::parse(text) : Json(number);
+}
+
+std::string group_help(Command command, const char* group) {
+  constexpr std::size_t kColumn = 26;
+  std::string text;
+  for (const Flag& flag : all_flags()) {
+    if (!flag.taken_by(command) || std::string_view(flag.group) != group) continue;
+    std::string left = std::string("  --") + flag.name + (*flag.placeholder ? " " : "") + flag.placeholder;
+    left.resize(std::max(kColumn, left.size() + 2), ' ');
+    text += left + flag.meaning;
+    if (flag.fallback != nullptr) text += std::string(" [") + flag.fallback + "]";
+    text += "\n";
+  }
+  return text;
+}
+
+}  // namespace
+
+Settings Settings::parse(Command command, const Values& arguments) {
+  Settings settings;
+  settings.take_command_line(command, arguments);
+  if (settings.given("config")) settings.take_config(command, settings.text("config"));
+  settings.take_defaults(command);
+  return settings;
+}
+
+void Settings::take_command_line(Command command, const Values& arguments) {
+  const po::options_description flags = describe(command);
+  po::variables_map given;
+  try {
+    po::store(parse_command_line(command, arguments, flags), given);
+  } catch (const po::multiple_occurrences& error) {
+    fail(error.get_option_name(), " was given more than once");
+  }
+  for (const Flag& flag : all_flags()) {
+    if (!given.count(flag.name)) continue;
+    const po::variable_value& value = given[flag.name];
+    if (flag.kind == FlagKind::kSwitch) {
+      if (value.as<bool>()) entries_[flag.name] = {{"true"}, false};
+    } else if (flag.kind == FlagKind::kRepeated) {
+      entries_[flag.name] = {value.as<Values>(), false};
+    } else {
+      entries_[flag.name] = {{value.as<std::string>()}, false};
+    }
+  }
+}
+
+void Settings::take_config(Command command, const std::string& path) {
+  const std::string where = "--config: '" + path + "': ";
+  const Json config = read_config(path);
+  for (const auto& [name, value] : config.items()) {
+    const Flag* flag = find_flag(name);
+    SPECMOE_CHECK(flag != nullptr && flag->taken_by(command) && name != "config", where, command_name(command),
+                  " has no option '", name, "'", spelling_hint(name, command));
+    const Values values = config_values(*flag, value, where);
+    if (!values.empty()) entries_.try_emplace(name, Entry{values, false});
+  }
+}
+
+void Settings::take_defaults(Command command) {
+  for (const Flag& flag : all_flags()) {
+    if (flag.fallback == nullptr || !flag.taken_by(command)) continue;
+    entries_.try_emplace(flag.name, Entry{{flag.fallback}, true});
+  }
+}
+
+bool Settings::given(const std::string& flag) const {
+  const auto found = entries_.find(flag);
+  return found != entries_.end() && !found->second.defaulted;
+}
+
+bool Settings::on(const std::string& flag) const { return entries_.contains(flag); }
+
+std::string Settings::text(const std::string& flag) const {
+  const auto found = entries_.find(flag);
+  return found == entries_.end() ? "" : found->second.values.at(0);
+}
+
+Values Settings::texts(const std::string& flag) const {
+  const auto found = entries_.find(flag);
+  return found == entries_.end() ? Values{} : found->second.values;
+}
+
+Values Settings::items(const std::string& flag) const {
+  const auto found = entries_.find(flag);
+  if (found == entries_.end()) return {};
+  try {
+    return split_list(found->second.values.at(0));
+  } catch (const Error& error) {
+    fail("--", flag, ": ", error.what());
+  }
+}
+
+std::int64_t Settings::integer(const std::string& flag, std::int64_t least, std::int64_t most) const {
+  const std::string written = text(flag);
+  std::int64_t number = 0;
+  const auto [end, error] = std::from_chars(written.data(), written.data() + written.size(), number);
+  const bool whole = error == std::errc() && end == written.data() + written.size();
+  SPECMOE_CHECK(whole && number >= least && number <= most, "--", flag, ": expected a whole number from ", least,
+                " to ", most, ", got '", written, "'");
+  return number;
+}
+
+double Settings::real(const std::string& flag) const { return parse_real(flag, text(flag)); }
+
+std::string Settings::json() const {
+  Json all = Json::object();
+  for (const Flag& flag : all_flags()) {
+    const std::string name = flag.name;
+    if (!entries_.contains(name) || name == "config" || name == "output") continue;
+    const Values& values = entries_.at(name).values;
+    switch (flag.kind) {
+      case FlagKind::kText:
+        all[name] = values[0];
+        break;
+      case FlagKind::kNumber:
+        all[name] = number_json(name, values[0]);
+        break;
+      case FlagKind::kItems:
+        all[name] = items(name);
+        break;
+      case FlagKind::kRepeated:
+        all[name] = values;
+        break;
+      case FlagKind::kSwitch:
+        all[name] = true;
+        break;
+    }
+  }
+  return all.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+double parse_real(const std::string& flag, const std::string& text) {
+  double number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const bool whole = error == std::errc() && end == text.data() + text.size() && std::isfinite(number);
+  SPECMOE_CHECK(whole, "--", flag, ": expected a number, got '", text, "'");
+  return number;
+}
+
+std::string help_text(Command command) {
+  std::string text;
+  std::vector<std::string> done;
+  for (const Flag& flag : all_flags()) {
+    const std::string lines = group_help(command, flag.group);
+    if (lines.empty() || std::find(done.begin(), done.end(), flag.group) != done.end()) continue;
+    done.push_back(flag.group);
+    text += "\n" + done.back() + ":\n" + lines;
+  }
+  return text;
+}
+
+}  // namespace specmoe::cli

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace specmoe::cli {
+
+enum class Command { kGenerate, kBench, kInspect };
+
+/// The flags of one command in force: given on the command line, else in --config, else their defaults.
+///
+/// A config file is a JSON object with a flag's name as key: {"target": "models/target", "max-new-tokens": 64,
+/// "tree": ["chain(gamma=4)", "expansion(2,2)"], "ignore-eos": true}. What bench records as "config" is one.
+class Settings {
+ public:
+  /// arguments  what follows the command's name
+  /// throws     Error in the user's words for unknown flags, missing values, flags given twice
+  static Settings parse(Command command, const std::vector<std::string>& arguments);
+
+  /// Whether a value is there that is not a default.
+  bool given(const std::string& flag) const;
+  bool on(const std::string& flag) const;
+  /// Empty when the flag has neither value nor default.
+  std::string text(const std::string& flag) const;
+  std::vector<std::string> texts(const std::string& flag) const;
+  /// A list of items separated by commas or semicolons outside parentheses; empty when not given.
+  std::vector<std::string> items(const std::string& flag) const;
+  std::int64_t integer(const std::string& flag, std::int64_t least, std::int64_t most) const;
+  double real(const std::string& flag) const;
+
+  /// Every flag in force as a JSON object that --config reads back; --config and --output are left out.
+  std::string json() const;
+
+ private:
+  struct Entry {
+    std::vector<std::string> values;
+    bool defaulted = false;
+  };
+  void take_command_line(Command command, const std::vector<std::string>& arguments);
+  void take_config(Command command, const std::string& path);
+  void take_defaults(Command command);
+
+  std::map<std::string, Entry> entries_;
+};
+
+/// A number as the user wrote it. Throws Error naming the flag.
+double parse_real(const std::string& flag, const std::string& text);
+
+/// What --help prints for a command.
+std::string help_text(Command command);
+
+}  // namespace specmoe::cli

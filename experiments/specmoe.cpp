@@ -1,0 +1,95 @@
+// The command-line program: specmoe generate | bench | list | inspect | prove.
+
+#include <algorithm>
+#include <exception>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "experiments/commands.h"
+#include "experiments/interrupt.h"
+#include "experiments/prove_command.h"
+#include "kernels/check.h"
+
+namespace specmoe::cli {
+namespace {
+
+constexpr const char* kHelp = R"(Speculative decoding of Mixture-of-Experts language models.
+
+Usage: specmoe COMMAND [option]...
+
+  generate   continue texts, plainly or speculatively
+  bench      measure speculative against plain decoding on the same prompts
+  list       drafters, tree topologies and acceptance policies, with parameters
+  inspect    a checkpoint's architecture, parameters and memory, before loading it
+  prove      whether a policy keeps the target's distribution, by exact enumeration
+
+`specmoe COMMAND --help` explains a command's options, with examples. First steps:
+  specmoe list
+  specmoe generate --target experiments/models/target --prompt "Problem: Ada has 3 apples"
+
+Results go to stdout, progress to stderr. Exit code 2: a mistake in the call, explained in one line.
+)";
+
+using Run = std::function<int(const std::vector<std::string>&)>;
+
+const std::map<std::string, Run>& commands() {
+  static const std::map<std::string, Run> all = {{"generate", run_generate},
+                                                 {"bench", run_bench},
+                                                 {"list", run_list},
+                                                 {"inspect", run_inspect},
+                                                 {"prove", run_prove}};
+  return all;
+}
+
+int run(const std::vector<std::string>& arguments) {
+  if (arguments.empty()) {
+    std::cerr << kHelp;
+    return 2;
+  }
+  if (arguments[0] == "--help" || arguments[0] == "-h" || arguments[0] == "help") {
+    std::cout << kHelp;
+    return 0;
+  }
+  const auto command = commands().find(arguments[0]);
+  SPECMOE_CHECK(command != commands().end(), "unknown command '", arguments[0],
+                "'; known: bench, generate, inspect, list, prove; see specmoe --help");
+  return command->second({arguments.begin() + 1, arguments.end()});
+}
+
+/// Errors are one line, whatever is in them.
+int report(const char* kind, std::string text, int code) {
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  std::cout.flush();
+  std::cerr << "specmoe: " << kind << ": " << text << std::endl;
+  return code;
+}
+
+}  // namespace
+
+bool wants_help(const std::vector<std::string>& arguments) {
+  return std::any_of(arguments.begin(), arguments.end(),
+                     [](const std::string& argument) { return argument == "--help" || argument == "-h"; });
+}
+
+}  // namespace specmoe::cli
+
+int main(int argc, char** argv) {
+  using namespace specmoe::cli;
+  catch_signals();
+  try {
+    return run({argv + 1, argv + argc});
+  } catch (const Interrupted& interrupted) {
+    std::cout << std::endl;
+    std::cerr << "specmoe: interrupted" << std::endl;
+    return 128 + interrupted.signal;
+  } catch (const specmoe::Error& error) {
+    return report("error", error.what(), 2);
+  } catch (const std::bad_alloc&) {
+    return report("error", "out of memory; `specmoe inspect` shows what a model needs", 2);
+  } catch (const std::exception& error) {
+    return report("internal error", error.what(), 70);
+  }
+}
