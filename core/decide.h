@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <span>
 
@@ -91,10 +90,11 @@ TokenId draw_in_block(int lo, int hi, const Term& term, W below, const W& total,
   return pending;
 }
 
-/// Draws a token with probability term(x) / total among those not taken; -1 when none has mass.
+/// Draws a token with probability term(x) / total among those not taken; -1 when none has mass. `below` is mass that
+/// comes before token 0, on which the uniform was found not to fall.
 template <class W, class Term>
-TokenId draw_token(int vocab, const Term& term, const W& total, const Taken& taken, const Uniform<W>& uniform) {
-  W below(0);
+TokenId draw_token(int vocab, const Term& term, const W& total, const Taken& taken, const Uniform<W>& uniform,
+                   W below = W(0)) {
   W below_last(0);
   int last = -1;  // the last block with any mass
   for (int lo = 0; lo < vocab; lo += kDecideBlock) {
@@ -142,12 +142,50 @@ TokenId draw_from_row(const ProbRow<Real>& row, const Taken& taken, const Unifor
   return draw_token(row.vocab(), term, total, taken, uniform);
 }
 
+/// The largest value of [lo, hi), hi > lo.
+template <class Real>
+Real block_max(std::span<const Real> values, int lo, int hi) {
+  constexpr int kLanes = 8;
+  Real lanes[kLanes];
+  std::fill(lanes, lanes + kLanes, values[lo]);
+  int x = lo;
+  for (; x + kLanes <= hi; x += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane)
+      lanes[lane] = lanes[lane] < values[x + lane] ? values[x + lane] : lanes[lane];
+  }
+  for (; x < hi; ++x) lanes[0] = std::max(lanes[0], values[x]);
+  return *std::max_element(lanes, lanes + kLanes);
+}
+
+/// The smallest value of [lo, hi), hi > lo.
+template <class Real>
+Real block_min(std::span<const Real> values, int lo, int hi) {
+  constexpr int kLanes = 8;
+  Real lanes[kLanes];
+  std::fill(lanes, lanes + kLanes, values[lo]);
+  int x = lo;
+  for (; x + kLanes <= hi; x += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane)
+      lanes[lane] = values[x + lane] < lanes[lane] ? values[x + lane] : lanes[lane];
+  }
+  for (; x < hi; ++x) lanes[0] = std::min(lanes[0], values[x]);
+  return *std::min_element(lanes, lanes + kLanes);
+}
+
 /// The likeliest token, the lowest id among equals.
 template <class Real>
 TokenId argmax_token(const ProbRow<Real>& row) {
   if (row.is_point()) return row.point_token();
-  const auto values = row.dense();
-  return static_cast<TokenId>(std::max_element(values.begin(), values.end()) - values.begin());
+  const std::span<const Real> values = row.dense();
+  int best_block = 0;
+  Real best = values[0];
+  for (int lo = 0; lo < row.vocab(); lo += kDecideBlock) {
+    const Real most = block_max(values, lo, std::min(lo + kDecideBlock, row.vocab()));
+    if (!(most > best)) continue;
+    best = most;
+    best_block = lo;
+  }
+  return static_cast<TokenId>(std::find(values.begin() + best_block, values.end(), best) - values.begin());
 }
 
 /// Throws Error naming `what`, the node and the value unless the row is a distribution: no NaN, nothing negative, sum 1
@@ -156,13 +194,17 @@ template <class Real>
 void check_row(const ProbRow<Real>& row, const char* what, NodeId node) {
   if (row.is_point()) return;
   using W = Wide<Real>;
-  using std::abs;
   const auto values = row.dense();
-  const auto magnitude = [&values](TokenId x) { return W(abs(values[x])); };
-  const W total = sum_terms<W>(row.vocab(), row_term(row));
-  // Equal in every bit when nothing is negative, because both sums take the same order.
-  const bool sound = total == sum_terms<W>(row.vocab(), magnitude);
-  if (sound && abs(static_cast<double>(total) - 1.0) <= 1e-4) return;
+  // NaN shows in the sum, a negative value in a block's minimum; a block is in the cache when it is read again.
+  W total(0);
+  bool negative = false;
+  for (int lo = 0; lo < row.vocab(); lo += kDecideBlock) {
+    const int hi = std::min(lo + kDecideBlock, row.vocab());
+    total += block_sum<W>(lo, hi, row_term(row), Taken{});
+    negative |= block_min(values, lo, hi) < Real(0);
+  }
+  const double off = static_cast<double>(total) - 1.0;
+  if (!negative && off <= 1e-4 && off >= -1e-4) return;
   for (TokenId x = 0; x < row.vocab(); ++x) {
     SPECMOE_CHECK(values[x] >= Real(0), what, " of node ", node, ": expected probabilities of 0 or more, got ",
                   values[x], " for token ", x);
@@ -187,136 +229,5 @@ inline void check_chain(const TokenTree& tree, const char* policy) {
                   tree.parent(n + 1), " branches; choose a policy for trees, such as naive");
   }
 }
-
-/// What is left of the target's row at a node while its children are rejected one by one.
-///
-/// The residual is kept as max(p - c q, 0) / mass with the two scalars c and mass, on the tokens that are not taken, so
-/// no vocabulary row is stored. Children drawn from different rows chain such steps.
-template <class Real>
-class Residual {
- public:
-  using W = Wide<Real>;
-
-  /// without_replacement  the tokens of rejected children are out of the draft row of those after them, and out of the
-  ///                      residual; otherwise this holds only for children chosen without a row
-  Residual(Draft<Real>& draft, NodeId node, ProbRow<Real> target, bool without_replacement)
-      : draft_(draft),
-        target_(target),
-        without_replacement_(without_replacement),
-        taken_(Taken::children_before(draft, node, draft.tree.first_child(node), !without_replacement)) {}
-
-  /// r(x) / q(x) of a child's token, q being the law it was drawn by after its earlier siblings.
-  struct Ratio {
-    W residual;
-    W drawn;
-  };
-  Ratio ratio(NodeId child) const {
-    const TokenId x = draft_.tree.token(child);
-    const ProbRow<Real> q = draft_.row(child);
-    SPECMOE_CHECK(q[x] > W(0), "draft row of node ", child, ": gives its own token ", x, " probability 0");
-    return {at(x) * left(q, child), mass_ * q[x]};
-  }
-
-  /// Makes it norm((weight r - q)+), for a child that was rejected with acceptance weight `weight`; returns the mass of
-  /// that difference. When it is 0 (p = q but for rounding) nothing is left to draw from, and the residual stays.
-  W reject(NodeId child, const W& weight = W(1)) {
-    if (!(weight > W(0))) return W(0);
-    const NodeId end = taken_.end;
-    const int steps = step_count_;
-    W rest(0);
-    if (draft_.row_of[child] < 0) {
-      const TokenId x = draft_.tree.token(child);
-      const W own = at(x);
-      taken_.end = draft_.tree.next_sibling(child);
-      rest = mass_ - own;
-      // A small difference would be mostly rounding: sum what is left instead.
-      if (!(rest > mass_ * W(0.125))) rest = total();
-    } else {
-      const ProbRow<Real> q = draft_.row(child);
-      const W c = mass_ / (weight * left(q, child));
-      taken_.end = draft_.tree.next_sibling(child);
-      push_step(draft_.row_of[child], q, c);
-      rest = total();
-      if (!(rest > W(0))) pop_step(steps, c);
-    }
-    if (!(rest > W(0))) {
-      taken_.end = end;
-      return W(0);
-    }
-    const W difference = weight * rest / mass_;
-    mass_ = rest;
-    return difference;
-  }
-
-  /// A token of the residual.
-  TokenId draw(const Uniform<W>& uniform) const {
-    if (target_.is_point()) return target_.point_token();
-    const TokenId x = with_term([&](const auto& term) {
-      const bool whole = step_count_ == 0 && taken_.empty();
-      const W sum = whole ? sum_terms<W>(target_.vocab(), term) : mass_;
-      return draw_token(target_.vocab(), term, sum, taken_, uniform);
-    });
-    return x;
-  }
-
- private:
-  struct Step {
-    std::int32_t row = -1;
-    ProbRow<Real> q;
-    W c = W(0);
-  };
-  static constexpr int kMaxSteps = 16;
-
-  W at(TokenId x) const { return taken_.contains(x) ? W(0) : unmasked(x); }
-  W unmasked(TokenId x) const {
-    W value = target_[x];
-    for (int i = 0; i < step_count_; ++i) value = std::max(W(value - steps_[i].c * steps_[i].q[x]), W(0));
-    return value;
-  }
-  W total() const {
-    if (target_.is_point()) return at(target_.point_token());
-    return with_term([&](const auto& term) { return sum_terms<W>(target_.vocab(), term, taken_); });
-  }
-  /// Calls body with the cheapest function that gives unmasked(x).
-  template <class Body>
-  auto with_term(Body body) const {
-    const Real* p = target_.dense().data();
-    if (step_count_ == 0) return body([p](TokenId x) { return W(p[x]); });
-    if (step_count_ == 1 && !steps_[0].q.is_point()) {
-      return body([p, q = steps_[0].q.dense().data(), c = steps_[0].c](TokenId x) {
-        return std::max(W(W(p[x]) - c * W(q[x])), W(0));
-      });
-    }
-    return body([this](TokenId x) { return unmasked(x); });
-  }
-  /// Mass that the child's row had left when the child was drawn from it.
-  W left(const ProbRow<Real>& q, NodeId child) const {
-    if (!without_replacement_ || draft_.row_of[child] < 0) return W(1);
-    Taken earlier = taken_;
-    earlier.end = child;
-    return mass_outside(q, earlier);
-  }
-  void push_step(std::int32_t row, const ProbRow<Real>& q, const W& c) {
-    if (step_count_ > 0 && steps_[step_count_ - 1].row == row) {
-      steps_[step_count_ - 1].c += c;
-      return;
-    }
-    SPECMOE_CHECK(step_count_ < kMaxSteps, "children of one node: expected at most ", kMaxSteps,
-                  " changes of the row they were drawn from; order them by row");
-    steps_[step_count_++] = {row, q, c};
-  }
-  void pop_step(int count, const W& c) {
-    if (step_count_ == count) steps_[count - 1].c -= c;
-    step_count_ = count;
-  }
-
-  Draft<Real>& draft_;
-  ProbRow<Real> target_;
-  bool without_replacement_;
-  Taken taken_;
-  W mass_ = W(1);
-  int step_count_ = 0;
-  std::array<Step, kMaxSteps> steps_;
-};
 
 }  // namespace specmoe

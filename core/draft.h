@@ -42,18 +42,28 @@ class LawSet {
   std::uint8_t bits_ = 0;
 };
 
+/// What a topology writes down about a node while the tree grows.
+struct NodeNote {
+  double score = 0.0;
+  std::uint8_t flag = 0;
+};
+
 /// A drafted tree and how it came about.
 ///
 /// law    the law of every group of children in the tree
 /// rows   the probability rows that children were drawn from
 /// row_of [tree.size()] index into rows of the row that node n itself was drawn from (before any earlier sibling was
 ///        taken out of it), -1 for the root and for nodes of a deterministic draft
+/// notes  [nodes grown] the topology's own
+/// memory the topology's own from step to step of one sequence; empty at first, and reset() leaves it alone
 template <class Real>
 struct Draft {
   TokenTree tree;
   DraftLaw law = DraftLaw::kDeterministic;
   StoredRows<Real> rows;
   std::vector<std::int32_t> row_of;
+  std::vector<NodeNote> notes;
+  std::vector<double> memory;
 
   /// The row that node n was drawn from; a point mass on its own token when it was chosen deterministically.
   ProbRow<Real> row(NodeId n) {
@@ -64,9 +74,11 @@ struct Draft {
     tree.reset(root_token);
     rows.reset(vocab);
     row_of.assign(1, -1);
+    notes.assign(1, NodeNote{});
   }
   NodeId add(NodeId parent, TokenId token, std::int32_t drawn_from) {
     row_of.push_back(drawn_from);
+    notes.emplace_back();
     return tree.add(parent, token);
   }
 };

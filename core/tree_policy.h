@@ -55,6 +55,11 @@ class TreePolicy {
   /// drawn tokens is harmless. By default all (nothing written to kept).
   virtual void prune(const GrowthView<float>& view, std::vector<NodeId>& kept) const;
   virtual void prune(const GrowthView<double>& view, std::vector<NodeId>& kept) const;
+
+  /// The step's outcome, for topologies that adapt: `accepted` nodes of this draft were kept. What they learn goes into
+  /// draft.memory, so that sequences do not influence each other.
+  virtual void observe(Draft<float>&, int /*accepted*/) const {}
+  virtual void observe(Draft<double>&, int /*accepted*/) const {}
 };
 
 Registry<TreePolicy>& tree_policies();

@@ -15,7 +15,8 @@ namespace specmoe {
 ///       void grow(const GrowthView<Real>& view, std::vector<Growth>& growth) const { ... }
 ///     };
 ///
-/// A topology that chooses its frontier or prunes adds `choose_frontier` (as next_frontier) or `keep` (as prune).
+/// One that chooses its frontier, prunes or learns adds `choose_frontier` (as next_frontier), `keep` (as prune) or
+/// `learn` (as observe).
 template <class Shape>
 class TopologyOf : public TreePolicy {
  public:
@@ -33,6 +34,8 @@ class TopologyOf : public TreePolicy {
   }
   void prune(const GrowthView<float>& view, std::vector<NodeId>& kept) const override { cut(view, kept); }
   void prune(const GrowthView<double>& view, std::vector<NodeId>& kept) const override { cut(view, kept); }
+  void observe(Draft<float>& draft, int accepted) const override { tell(draft, accepted); }
+  void observe(Draft<double>& draft, int accepted) const override { tell(draft, accepted); }
 
  private:
   const Shape& shape() const { return static_cast<const Shape&>(*this); }
@@ -48,6 +51,10 @@ class TopologyOf : public TreePolicy {
   template <class Real>
   void cut(const GrowthView<Real>& view, std::vector<NodeId>& kept) const {
     if constexpr (requires { shape().keep(view, kept); }) shape().keep(view, kept);
+  }
+  template <class Real>
+  void tell(Draft<Real>& draft, int accepted) const {
+    if constexpr (requires { shape().learn(draft, accepted); }) shape().learn(draft, accepted);
   }
 };
 

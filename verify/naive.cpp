@@ -18,8 +18,7 @@ class Naive : public PolicyOf<Naive> {
   bool judges_trees() const override { return true; }
 
   template <class Real>
-  void decide(Draft<Real>& draft, ProbRows<Real>& target, UniformSource<Wide<Real>>& uniforms,
-              Verdict& verdict) const {
+  void decide(Draft<Real>& draft, ProbRows<Real>& target, UniformSource<Wide<Real>>& uniforms, Verdict& verdict) const {
     check_draft(draft, target);
     walk_tokens(
         draft.tree,

@@ -1,5 +1,4 @@
-#include "core/acceptance.h"
-#include "core/decide.h"
+#include "verify/chain_walk.h"
 
 namespace specmoe {
 namespace {
@@ -19,29 +18,8 @@ class Token : public PolicyOf<Token> {
   bool judges_trees() const override { return false; }
 
   template <class Real>
-  void decide(Draft<Real>& draft, ProbRows<Real>& target, UniformSource<Wide<Real>>& uniforms,
-              Verdict& verdict) const {
-    check_draft(draft, target);
-    check_chain(draft.tree, "token");
-    verdict.accepted.clear();
-    for (NodeId node = TokenTree::kRoot;;) {
-      const ProbRow<Real> row = target.row(node);
-      check_row(row, "target row", node);
-      Residual<Real> residual(draft, node, row, false);
-      const NodeId child = draft.tree.first_child(node);
-      if (child != TokenTree::kNone) {
-        check_row(draft.row(child), "draft row", child);
-        const auto [p, q] = residual.ratio(child);
-        if (uniforms.at({child, Purpose::kAccept, 0}).less(p, q)) {
-          verdict.accepted.push_back(child);
-          node = child;
-          continue;
-        }
-        residual.reject(child);
-      }
-      verdict.next = residual.draw(uniforms.at({node, Purpose::kNext, 0}));
-      return;
-    }
+  void decide(Draft<Real>& draft, ProbRows<Real>& target, UniformSource<Wide<Real>>& uniforms, Verdict& verdict) const {
+    ratio_walk(draft, target, uniforms, "token", Wide<Real>(1), verdict);
   }
 };
 

@@ -1,0 +1,150 @@
+#include "experiments/prove_command.h"
+
+#include <boost/program_options.hpp>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "core/oracle_bounds.h"
+#include "core/prover.h"
+#include "experiments/proof_matrix.h"
+#include "experiments/table.h"
+
+namespace specmoe::cli {
+namespace {
+
+namespace po = boost::program_options;
+
+constexpr const char* kHelp = R"(Usage: specmoe prove --accept POLICY [--law LAW] [--tree TREE] [option]...
+       specmoe prove --all [--json]
+
+Visits every way of drafting and judging on tiny Markov models, with the real code, and compares what is emitted with
+the target's distribution. Exit code 0: lossless (with --all: everything as labelled), 1: not.
+
+  specmoe prove --accept multi_step --law iid --tree 'expansion(2,2)'
+  specmoe prove --accept 'lenient(lenience=0.5)' --tree 'chain(2)'
+  specmoe prove --accept token --tree 'chain(2)' --target target.json --draft draft.json    rows as [[.5,.5],[.1,.9]]
+)";
+
+po::options_description flags() {
+  po::options_description all("Options");
+  all.add_options()("accept", po::value<std::string>(), "acceptance policy")(
+      "law", po::value<std::string>()->default_value("iid"),
+      "how children are drawn: deterministic, iid, without_replacement, top_plus_sampled, multi_drafter")(
+      "tree", po::value<std::string>()->default_value("expansion(2,2)"), "tree topology")(
+      "target", po::value<std::string>(), "JSON file with the target's rows by last token, [V, V]")(
+      "draft", po::value<std::string>(), "JSON file with the drafter's rows, [V, V]")(
+      "rounds", po::value<int>()->default_value(1), "steps that are enumerated, 1 or 2")(
+      "exact", po::bool_switch(), "compute in exact fractions")("json", po::bool_switch(), "print JSON")(
+      "all", po::bool_switch(), "every policy, law and small tree, and the wrong rules")("help,h", "this text");
+  return all;
+}
+
+MarkovModel read_rows(const std::string& path) {
+  std::ifstream file(path);
+  SPECMOE_CHECK(file.good(), "cannot read ", path);
+  try {
+    return markov(nlohmann::json::parse(file).get<std::vector<std::vector<double>>>());
+  } catch (const nlohmann::json::exception& error) {
+    fail(path, ": expected rows such as [[0.5, 0.5], [0.1, 0.9]]: ", error.what());
+  }
+}
+
+std::vector<ProofModels> models_of(const po::variables_map& given) {
+  if (given.count("target") == 0 && given.count("draft") == 0) return builtin_proof_models();
+  SPECMOE_CHECK(given.count("target") == 1 && given.count("draft") == 1,
+                "give --target and --draft together, or neither for the built-in models");
+  return {{"given", read_rows(given["target"].as<std::string>()), {read_rows(given["draft"].as<std::string>())}, {0}}};
+}
+
+nlohmann::json to_json(const ProofReport& report, double bound) {
+  nlohmann::json json = {{"models", report.models},
+                         {"lossless", report.lossless},
+                         {"tvd", report.tvd},
+                         {"expected_tokens", report.expected_tokens},
+                         {"bound", bound},
+                         {"outcomes", report.outcomes},
+                         {"law_length", report.length},
+                         {"law_expected", report.expected},
+                         {"law_emitted", report.emitted}};
+  if (report.counter_example) {
+    const CounterExample& example = *report.counter_example;
+    json["counter_example"] = {{"text", example.text}, {"expected", example.expected}, {"actual", example.actual},
+                               {"tree", example.tree}, {"uniforms", example.uniforms}, {"emitted", example.emitted}};
+  }
+  return json;
+}
+
+std::string spell(const std::vector<TokenId>& tokens) {
+  std::string text;
+  for (TokenId token : tokens) {
+    if (!text.empty()) text += ' ';
+    text += std::to_string(token);
+  }
+  return text;
+}
+
+void print(const ProofReport& report, double bound) {
+  std::cout << (report.lossless ? "LOSSLESS" : "BIASED  ") << "  " << report.models << ": "
+            << fixed(report.expected_tokens, 6) << " tokens per target pass (no policy can exceed " << fixed(bound, 6)
+            << "), distance " << report.tvd << " over " << report.length << " tokens, " << report.outcomes
+            << " outcomes\n";
+  if (!report.counter_example) return;
+  const CounterExample& example = *report.counter_example;
+  std::cout << "  counter-example: the text [" << spell(example.text) << "] has probability "
+            << fixed(example.expected, 6) << " under the target and is emitted with " << fixed(example.actual, 6)
+            << "\n  one way: drafted tree " << example.tree << " emits [" << spell(example.emitted) << "] where\n";
+  for (const std::string& uniform : example.uniforms) std::cout << "    " << uniform << '\n';
+}
+
+int prove_one(const po::variables_map& given) {
+  SPECMOE_CHECK(given.count("accept") == 1, "prove needs --accept POLICY, or --all; see specmoe prove --help");
+  const auto policy = acceptance_policies().create(given["accept"].as<std::string>());
+  const auto tree = tree_policies().create(given["tree"].as<std::string>());
+  const DraftLaw law = law_from_name(given["law"].as<std::string>());
+  ProofOptions options;
+  options.rounds = given["rounds"].as<int>();
+  options.exact = given["exact"].as<bool>();
+  bool lossless = true;
+  nlohmann::json reports = nlohmann::json::array();
+  for (const ProofModels& models : models_of(given)) {
+    SPECMOE_CHECK(law != DraftLaw::kMultiDrafter || models.drafts.size() > 1,
+                  "the law multi_drafter needs several drafts; leave --target and --draft out");
+    const ProofReport report = prove(*policy, law, *tree, models, options);
+    const double bound = oracle_bounds(law, *tree, models).expected_tokens;
+    lossless &= report.lossless;
+    if (given["json"].as<bool>()) {
+      reports.push_back(to_json(report, bound));
+    } else {
+      print(report, bound);
+    }
+  }
+  if (given["json"].as<bool>()) std::cout << reports.dump(2) << '\n';
+  return lossless ? 0 : 1;
+}
+
+}  // namespace
+
+int run_prove(const std::vector<std::string>& arguments) {
+  po::variables_map given;
+  try {
+    po::store(po::command_line_parser(arguments).options(flags()).positional({}).run(), given);
+    po::notify(given);
+  } catch (const po::error& error) {
+    fail("prove: ", error.what(), "; see specmoe prove --help");
+  }
+  if (given.count("help") != 0) {
+    std::cout << kHelp << '\n' << flags();
+    return 0;
+  }
+  if (!given["all"].as<bool>()) return prove_one(given);
+  const ProofMatrix matrix = prove_matrix(std::cerr);
+  if (given["json"].as<bool>()) {
+    std::cout << matrix_json(matrix) << '\n';
+  } else {
+    print_matrix(matrix, std::cout);
+  }
+  return matrix.as_labelled() ? 0 : 1;
+}
+
+}  // namespace specmoe::cli

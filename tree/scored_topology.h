@@ -1,0 +1,82 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "tree/static_shape.h"
+
+namespace specmoe {
+
+/// Shared by topologies that score nodes by the drafter's probability of their text and keep the best: the score of a
+/// node is the sum of ln q along its path, so no node scores above its parent.
+///
+/// Such choices look at drafted tokens, so children are always taken deterministically, the likeliest first.
+namespace scored {
+
+inline constexpr std::uint8_t kAsked = 1;  // was in a frontier
+inline constexpr std::uint8_t kKept = 2;   // belongs to the final tree whatever else grows
+
+/// Scores the nodes just added below the frontier. Without a row, the i-th proposed token counts as 2^-i.
+template <class Real>
+void score_added(const GrowthView<Real>& view, std::span<const NodeId> added) {
+  const TokenTree& tree = view.draft.tree;
+  for (std::size_t i = 0; i < view.frontier.size(); ++i) {
+    const NodeId parent = view.frontier[i];
+    view.draft.notes[parent].flag |= kAsked;
+    double guess = 1.0;
+    for (NodeId n = tree.first_child(parent); n != TokenTree::kNone; n = tree.next_sibling(n)) {
+      if (n < added.front()) continue;
+      guess *= 0.5;
+      const int row = view.frontier_rows[i];
+      const double q = row < 0 ? guess : static_cast<double>(view.draft.rows.row(row)[tree.token(n)]);
+      view.draft.notes[n].score = view.draft.notes[parent].score + std::log(std::max(q, 1e-300));
+    }
+  }
+}
+
+/// Whether a comes before b: by score, then depth, then index, so that no node comes before its parent.
+template <class Real>
+auto better(const Draft<Real>& draft) {
+  return [&draft](NodeId a, NodeId b) {
+    const double left = draft.notes[a].score;
+    const double right = draft.notes[b].score;
+    if (left != right) return left > right;
+    if (draft.tree.depth(a) != draft.tree.depth(b)) return draft.tree.depth(a) < draft.tree.depth(b);
+    return a < b;
+  };
+}
+
+/// Leaves the `count` best of `nodes`, in any order.
+template <class Real>
+void select_best(const Draft<Real>& draft, std::vector<NodeId>& nodes, std::size_t count) {
+  if (nodes.size() <= count) return;
+  std::nth_element(nodes.begin(), nodes.begin() + static_cast<std::ptrdiff_t>(count), nodes.end(), better(draft));
+  nodes.resize(count);
+}
+
+/// Leaves the `count` best of `nodes`, ascending.
+template <class Real>
+void keep_best(const Draft<Real>& draft, std::vector<NodeId>& nodes, std::size_t count) {
+  select_best(draft, nodes, count);
+  std::sort(nodes.begin(), nodes.end());
+}
+
+/// The root and the `count` best other nodes, ascending.
+template <class Real>
+void best_tree(const Draft<Real>& draft, int count, std::vector<NodeId>& kept) {
+  kept.clear();
+  for (NodeId n = 1; n < draft.tree.size(); ++n) kept.push_back(n);
+  keep_best(draft, kept, static_cast<std::size_t>(count));
+  kept.insert(kept.begin(), TokenTree::kRoot);
+}
+
+/// Gives every frontier node `width` children.
+template <class Real>
+void grow_all(const GrowthView<Real>& view, int width, std::vector<Growth>& growth) {
+  for (NodeId node : view.frontier) growth.push_back({node, width});
+}
+
+}  // namespace scored
+}  // namespace specmoe
