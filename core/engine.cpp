@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <numeric>
 
 #include "core/decide.h"
@@ -192,39 +193,31 @@ void Engine::record(Sequence& sequence, const StageTimes& times, int batch) {
 // ---- around the step ------------------------------------------------------------------------------------------------
 
 Engine::Engine(std::shared_ptr<LanguageModel> target, const EngineSpec& spec,
-               std::function<std::shared_ptr<LanguageModel>(const std::string&)> load_model)
-    : target_(std::move(target)), workspace_(std::make_unique<Workspace>()) {
-  spec_.allow_lossy = spec.allow_lossy;
-  if (spec.drafter.empty()) {
-    SPECMOE_CHECK(spec.tree.empty() && spec.acceptance.empty(),
+               const std::function<std::shared_ptr<LanguageModel>(const std::string&)>& load_model, EngineParts parts)
+    : target_(std::move(target)),
+      drafter_(std::move(parts.drafter)),
+      tree_(std::move(parts.tree)),
+      acceptance_(std::move(parts.acceptance)),
+      spec_(spec),
+      workspace_(std::make_unique<Workspace>()) {
+  if (drafter_ == nullptr && spec.drafter.empty()) {
+    SPECMOE_CHECK(spec.tree.empty() && spec.acceptance.empty() && tree_ == nullptr && acceptance_ == nullptr,
                   "a tree or an acceptance policy without a drafter has nothing to work on; name a drafter");
     return;
   }
-  drafter_ = drafters().create(spec.drafter, spec_.drafter);
-  tree_ = tree_policies().create(spec.tree.empty() ? "chain" : spec.tree, spec_.tree);
-  const std::string acceptance = tree_->branches() ? "naive" : "token";
-  acceptance_ = acceptance_policies().create(spec.acceptance.empty() ? acceptance : spec.acceptance, spec_.acceptance);
-  assemble(load_model);
-}
-
-Engine::Engine(std::shared_ptr<LanguageModel> target, std::shared_ptr<Drafter> drafter,
-               std::shared_ptr<TreePolicy> tree, std::shared_ptr<AcceptancePolicy> acceptance, bool allow_lossy,
-               std::function<std::shared_ptr<LanguageModel>(const std::string&)> load_model)
-    : target_(std::move(target)),
-      drafter_(std::move(drafter)),
-      tree_(std::move(tree)),
-      acceptance_(std::move(acceptance)),
-      workspace_(std::make_unique<Workspace>()) {
-  spec_.allow_lossy = allow_lossy;
-  if (drafter_ == nullptr) return;
-  SPECMOE_CHECK(tree_ != nullptr && acceptance_ != nullptr,
-                "an engine with a drafter needs a tree and an acceptance policy");
-  assemble(load_model);
+  if (drafter_ == nullptr) drafter_ = drafters().create(spec.drafter, spec_.drafter);
+  if (tree_ == nullptr) tree_ = tree_policies().create(spec.tree.empty() ? "chain" : spec.tree, spec_.tree);
+  if (acceptance_ == nullptr) {
+    const std::string by_shape = tree_->branches() ? "naive" : "token";
+    acceptance_ = acceptance_policies().create(spec.acceptance.empty() ? by_shape : spec.acceptance, spec_.acceptance);
+  }
+  check_parts();
+  drafter_->attach({target_, load_model});
 }
 
 Engine::~Engine() = default;
 
-void Engine::assemble(const std::function<std::shared_ptr<LanguageModel>(const std::string&)>& load_model) {
+void Engine::check_parts() {
   SPECMOE_CHECK(!tree_->branches() || acceptance_->judges_trees(),
                 "this acceptance policy judges chains only, and the ", "tree '", spec_.tree,
                 "' branches; use a chain, or a policy that judges trees");
@@ -233,7 +226,13 @@ void Engine::assemble(const std::function<std::shared_ptr<LanguageModel>(const s
   SPECMOE_CHECK(lossless_ || spec_.allow_lossy, "acceptance '", spec_.acceptance, "' is not lossless for drafts drawn ",
                 law_name(law), " (lossless for: ", acceptance_->lossless_laws().to_string(),
                 "); choose another policy or tree, or allow it with --allow-lossy (allow_lossy=True)");
-  drafter_->attach({target_, load_model});
+}
+
+void tell_repeats_apart(std::span<Request> requests) {
+  std::map<std::pair<std::vector<TokenId>, std::uint64_t>, std::uint64_t> seen;
+  for (Request& request : requests) {
+    request.sampling.sequence = seen[{request.prompt, request.sampling.seed}]++;
+  }
 }
 
 void Engine::validate(const Request& request) const {

@@ -36,19 +36,27 @@ struct EngineSpec {
   bool allow_lossy = false;
 };
 
+/// Ready-made parts; a null one is made from its spec.
+struct EngineParts {
+  std::shared_ptr<Drafter> drafter{};
+  std::shared_ptr<TreePolicy> tree{};
+  std::shared_ptr<AcceptancePolicy> acceptance{};
+};
+
+/// Numbers equal prompts with equal seeds (SamplingParams::sequence = 0, 1, ...), so that they get different samples;
+/// every other request keeps the text it would have alone.
+void tell_repeats_apart(std::span<Request> requests);
+
 /// Speculative decoding of any number of requests, up to `batch` at a time with one target pass per step for all of
 /// them. Plain decoding is the same loop with no drafter.
 class Engine {
  public:
-  /// Assembles plug-ins by name. load_model is what drafters open their checkpoints with.
+  /// load_model is what drafters open their checkpoints with; a part that is there already is used instead of its spec.
   /// Throws Error for unknown names or parameters; for a policy that is not lossless under the law the drafts will
   /// have, unless spec.allow_lossy; for a chain-only policy with a branching tree; for vocabularies that differ.
   Engine(std::shared_ptr<LanguageModel> target, const EngineSpec& spec,
-         std::function<std::shared_ptr<LanguageModel>(const std::string&)> load_model = {});
-  /// The same with ready-made parts; drafter null: plain decoding (tree and acceptance are then ignored).
-  Engine(std::shared_ptr<LanguageModel> target, std::shared_ptr<Drafter> drafter, std::shared_ptr<TreePolicy> tree,
-         std::shared_ptr<AcceptancePolicy> acceptance, bool allow_lossy = false,
-         std::function<std::shared_ptr<LanguageModel>(const std::string&)> load_model = {});
+         const std::function<std::shared_ptr<LanguageModel>(const std::string&)>& load_model = {},
+         EngineParts parts = {});
   ~Engine();
 
   /// Runs all requests to their end; record i belongs to request i.
@@ -64,14 +72,14 @@ class Engine {
   const Drafter* drafter() const { return drafter_.get(); }
   /// Whether every text it emits has exactly the target's distribution.
   bool lossless() const { return lossless_; }
-  /// The specs with every parameter written out; empty for parts that were passed ready-made.
+  /// The specs with every parameter written out; as they were given for parts that were ready-made.
   const EngineSpec& spec() const { return spec_; }
 
  private:
   struct Sequence;
   struct Workspace;
 
-  void assemble(const std::function<std::shared_ptr<LanguageModel>(const std::string&)>& load_model);
+  void check_parts();
   void validate(const Request& request) const;
   std::unique_ptr<Sequence> start(const Request& request, RequestRecord& record) const;
   void step(std::span<const std::unique_ptr<Sequence>> batch);

@@ -79,12 +79,12 @@ std::vector<Request> make_requests(const RunOptions& options, const Models& mode
     request.prompt = models.tokenizer->encode(prompt.text);
     request.sampling = options.sampling;
     request.sampling.temperature = temperature;
-    request.sampling.sequence = requests.size();
     request.max_new_tokens = options.max_new_tokens;
     if (!options.ignore_eos) request.stop_tokens = models.target->info().stop_tokens;
     check_prompt(request, models.target->info());
     requests.push_back(std::move(request));
   }
+  tell_repeats_apart(requests);
   return requests;
 }
 
