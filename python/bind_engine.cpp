@@ -1,0 +1,211 @@
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/engine.h"
+#include "core/nn/text_stop.h"
+#include "python/part.h"
+#include "python/prompts.h"
+#include "python/result.h"
+
+namespace specmoe::python {
+namespace {
+
+using ModelLoader = std::function<std::shared_ptr<LanguageModel>(const std::string& path)>;
+
+/// An engine and what it needs beside it.
+struct EngineHandle {
+  std::shared_ptr<Model> target;
+  std::unique_ptr<Engine> engine;
+  EngineSpec spec;  // canonical; a plug-in that was passed as an object is named by its class
+  bool running = false;
+};
+
+/// Sets a value for a scope.
+template <class T>
+class Scoped {
+ public:
+  Scoped(T& place, T value) : place_(place), before_(std::exchange(place, std::move(value))) {}
+  ~Scoped() { place_ = std::move(before_); }
+  Scoped(const Scoped&) = delete;
+  Scoped& operator=(const Scoped&) = delete;
+
+ private:
+  T& place_;
+  T before_;
+};
+
+std::shared_ptr<Model> target_of(const py::object& given) {
+  if (py::isinstance<Model>(given)) return given.cast<std::shared_ptr<Model>>();
+  return py::module_::import("specmoe").attr("load")(given).cast<std::shared_ptr<Model>>();
+}
+
+std::unique_ptr<EngineHandle> assemble(const py::object& target, const py::object& drafter, const py::object& tree,
+                                       const py::object& acceptance, bool allow_lossy) {
+  auto handle = std::make_unique<EngineHandle>();
+  handle->target = target_of(target);
+  Part<Drafter> draft(drafter, "drafter");
+  Part<TreePolicy> topology(tree, "tree");
+  Part<AcceptancePolicy> policy(acceptance, "acceptance");
+  const ModelLoader load_model = [options = handle->target->options](const std::string& path) {
+    return nn::load_model(path, options);
+  };
+
+  py::gil_scoped_release unlocked;
+  const std::lock_guard alone(handle->target->running);
+  const Scoped<std::shared_ptr<Model>> attaching(assembling(), handle->target);
+  const EngineSpec spec{draft.spec, topology.spec, policy.spec, allow_lossy};
+  handle->engine = std::make_unique<Engine>(handle->target->network, spec, load_model,
+                                            EngineParts{draft.object, topology.object, policy.object});
+  handle->spec = handle->engine->spec();
+  return handle;
+}
+
+/// Raises what a signal handler of Python raised (KeyboardInterrupt), looking a few times a second.
+class SignalPoll {
+ public:
+  void operator()() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last_ < std::chrono::milliseconds(50)) return;
+    last_ = now;
+    py::gil_scoped_acquire locked;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+using Stops = std::vector<std::shared_ptr<nn::TextStop>>;
+
+/// Requests for prompts. A request's text depends on its prompt and its seed alone, never on what else is in the call;
+/// only equal prompts with equal seeds are told apart, by counting them.
+std::vector<Request> make_requests(const EngineHandle& handle, Prompts prompts, const Request& pattern,
+                                   const std::vector<std::uint64_t>& seeds, const std::vector<std::string>& stop,
+                                   Stops& stops) {
+  SPECMOE_CHECK(stop.empty() || handle.target->tokenizer != nullptr,
+                "stop: this model's folder has no tokenizer.json, so stop strings cannot be found");
+  std::vector<Request> requests(prompts.ids.size(), pattern);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    Request& request = requests[i];
+    request.id = std::to_string(i);
+    request.sampling.seed = seeds[i];
+    request.prompt = std::move(prompts.ids[i]);
+    if (stop.empty()) continue;
+    stops.push_back(std::make_shared<nn::TextStop>(handle.target->tokenizer, stop));
+    request.on_token = [text = stops.back()](TokenId token, bool) { return text->push(token); };
+  }
+  tell_repeats_apart(requests);
+  return requests;
+}
+
+std::vector<RequestRecord> run(EngineHandle& handle, const std::vector<Request>& requests, int batch) {
+  py::gil_scoped_release unlocked;
+  const std::lock_guard alone(handle.target->running);
+  SPECMOE_CHECK(!handle.running, "this engine is generating already; a plug-in cannot call its own engine");
+  const Scoped<bool> running(handle.running, true);
+  return handle.engine->generate(requests, batch, SignalPoll{});
+}
+
+std::optional<std::string> text_of(const Model& target, const RequestRecord& record, nn::TextStop* stop) {
+  if (stop != nullptr) {
+    stop->finish();
+    return stop->text();
+  }
+  if (target.tokenizer == nullptr) return std::nullopt;
+  return target.tokenizer->decode(record.tokens);
+}
+
+py::object generate(EngineHandle& handle, const py::object& given, int max_new_tokens, double temperature, int top_k,
+                    double top_p, const py::object& seed, const py::object& stop, bool ignore_eos, int batch) {
+  Prompts prompts = read_prompts(given, handle.target->tokenizer.get());
+  const bool single = prompts.single;
+  const std::vector<std::uint64_t> seeds = read_seeds(seed, prompts.ids.size());
+  std::vector<std::string> stop_strings;
+  if (py::isinstance<py::str>(stop)) {
+    stop_strings.push_back(stop.cast<std::string>());
+  } else if (!stop.is_none()) {
+    stop_strings = stop.cast<std::vector<std::string>>();
+  }
+  const ModelInfo& info = handle.target->network->info();
+  Request pattern;
+  pattern.max_new_tokens = max_new_tokens;
+  pattern.sampling = {.temperature = temperature, .top_k = top_k, .top_p = top_p};
+  if (!ignore_eos) pattern.stop_tokens = info.stop_tokens;
+
+  Stops stops;
+  const std::vector<Request> requests = make_requests(handle, std::move(prompts), pattern, seeds, stop_strings, stops);
+  std::vector<RequestRecord> records = run(handle, requests, batch);
+  py::list results;
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    auto result = std::make_shared<Result>();
+    result->text = text_of(*handle.target, records[i], stops.empty() ? nullptr : stops[i].get());
+    result->record = std::move(records[i]);
+    result->context.model_id = info.name;
+    result->context.spec = handle.spec;
+    result->context.sampling = requests[i].sampling;
+    result->context.text = result->text.value_or("");
+    result->context.experts_per_token = info.experts_per_token;
+    results.append(std::move(result));
+  }
+  return single ? py::object(results[0]) : py::object(results);
+}
+
+py::dict spec_of(const EngineHandle& self) {
+  py::dict spec;
+  spec["drafter"] = self.spec.drafter;
+  spec["tree"] = self.spec.tree;
+  spec["acceptance"] = self.spec.acceptance;
+  spec["allow_lossy"] = self.spec.allow_lossy;
+  return spec;
+}
+
+}  // namespace
+
+void bind_engine(py::module_& m) {
+  const Request request;
+  const SamplingParams sampling;
+  py::class_<EngineHandle>(m, "Engine",
+                           "Speculative decoding, or plain decoding when there is no drafter.\n\n"
+                           "target       Model, or the path of one to load()\n"
+                           "drafter      spec string such as 'independent(path)', or a Drafter; None: plain decoding\n"
+                           "tree         spec string such as 'chain(gamma=4)', or a TreePolicy\n"
+                           "acceptance   spec string such as 'token', or an AcceptancePolicy\n"
+                           "allow_lossy  permit a policy that does not keep the target's distribution\n"
+                           "raises       Error for unknown names or parameters and for parts that do not fit together")
+      .def(py::init(&assemble), py::arg("target"), py::arg("drafter") = py::none(), py::arg("tree") = py::none(),
+           py::arg("acceptance") = py::none(), py::arg("allow_lossy") = EngineSpec{}.allow_lossy)
+      .def("generate", &generate, py::arg("prompts"), py::arg("max_new_tokens") = request.max_new_tokens,
+           py::arg("temperature") = sampling.temperature, py::arg("top_k") = sampling.top_k,
+           py::arg("top_p") = sampling.top_p, py::arg("seed") = sampling.seed, py::arg("stop") = py::none(),
+           py::arg("ignore_eos") = false, py::arg("batch") = 1,
+           "Continues prompts: one Result for one prompt, a list of them for a list.\n\n"
+           "prompts         str, or token ids (a list or an integer array); a list of those; an integer array [B, S]\n"
+           "max_new_tokens  most tokens per prompt\n"
+           "temperature     0 is greedy; top_k 0 and top_p 1 cut nothing\n"
+           "seed            an int, or one per prompt. A text depends on its prompt and seed alone, whatever else is\n"
+           "                in the call; equal prompts with equal seeds come out different, in their order\n"
+           "stop            a string or several: the text ends before the first of them\n"
+           "ignore_eos      go on past the checkpoint's end-of-text tokens\n"
+           "batch           most prompts that are decoded at a time\n"
+           "raises          Error before anything runs when a prompt cannot be run; KeyboardInterrupt on Ctrl-C;\n"
+           "                whatever a plug-in written in Python raises")
+      .def_readonly("target", &EngineHandle::target, "The target Model.")
+      .def_property_readonly("spec", &spec_of, "drafter, tree and acceptance with every parameter, and allow_lossy.")
+      .def_property_readonly(
+          "lossless", [](const EngineHandle& self) { return self.engine->lossless(); },
+          "Whether every text it emits has exactly the target's distribution.")
+      .def("__repr__", [](const EngineHandle& self) {
+        if (self.spec.drafter.empty()) return concat("<specmoe.Engine: ", self.target->path, ", plain decoding>");
+        return concat("<specmoe.Engine: ", self.target->path, ", ", self.spec.drafter, ", ", self.spec.tree, ", ",
+                      self.spec.acceptance, ">");
+      });
+}
+
+}  // namespace specmoe::python

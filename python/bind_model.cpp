@@ -1,0 +1,185 @@
+#include <pybind11/stl.h>
+
+#include <filesystem>
+#include <numeric>
+
+#include "kernels/check.h"
+#include "python/bindings.h"
+
+namespace specmoe::python {
+namespace {
+
+kernels::DType dtype_from_name(const std::string& name) {
+  for (kernels::DType dtype : {kernels::DType::kFloat32, kernels::DType::kBFloat16}) {
+    if (kernels::dtype_name(dtype) == name) return dtype;
+  }
+  fail("dtype: expected float32 or bfloat16, got '", name, "'");
+}
+
+/// One pass over a text of its own, every position wanted.
+ForwardResult forward(Model& model, const std::vector<TokenId>& tokens, bool want_experts) {
+  SPECMOE_CHECK(!tokens.empty(), "token_ids: expected one token or more, got none");
+  const int limit = model.network->info().max_positions;
+  SPECMOE_CHECK(static_cast<std::int64_t>(tokens.size()) <= limit, "token_ids: ", tokens.size(),
+                " tokens, the context of ", model.network->info().name, " is ", limit);
+  std::vector<std::int32_t> parents(tokens.size());
+  std::iota(parents.begin(), parents.end(), -1);
+  ForwardResult result;
+  result.want_experts = want_experts;
+
+  py::gil_scoped_release unlocked;
+  const std::lock_guard alone(model.running);
+  const std::unique_ptr<KVCache> cache = model.network->new_cache(static_cast<int>(tokens.size()));
+  const RowBlock block{cache.get(), tokens, parents, want_experts ? LogitsWanted::kLast : LogitsWanted::kAll};
+  model.network->forward(std::span(&block, 1), result);
+  return result;
+}
+
+py::array logits(Model& model, py::handle token_ids) {
+  const std::vector<TokenId> tokens = to_token_ids(token_ids, "token_ids");
+  ForwardResult result = forward(model, tokens, false);
+  return adopt(std::move(result.logits), {static_cast<py::ssize_t>(tokens.size()), result.vocab});
+}
+
+py::array experts(Model& model, py::handle token_ids) {
+  const std::vector<TokenId> tokens = to_token_ids(token_ids, "token_ids");
+  ForwardResult result = forward(model, tokens, true);
+  const py::ssize_t per_token = model.network->info().experts_per_token;
+  return adopt(std::move(result.experts), {result.moe_layers, static_cast<py::ssize_t>(tokens.size()), per_token});
+}
+
+void bind_info(py::module_& m) {
+  py::class_<ModelInfo> info(m, "ModelInfo", "What a checkpoint is and what it costs: read-only attributes.");
+  py::list names;
+  const auto field = [&](const char* name, auto member, const char* doc) {
+    info.def_readonly(name, member, doc);
+    names.append(name);
+  };
+  field("name", &ModelInfo::name, "Folder name.");
+  field("architecture", &ModelInfo::architecture, "model_type of config.json.");
+  field("dtype", &ModelInfo::dtype, "Type of the packed weights.");
+  field("device", &ModelInfo::device, "Where it runs.");
+  field("instruction_set", &ModelInfo::instruction_set, "Back end in use, such as avx2.");
+  field("vocab_size", &ModelInfo::vocab_size, "Tokens V.");
+  field("max_positions", &ModelInfo::max_positions, "Longest text in tokens, prompt and output together.");
+  field("hidden_size", &ModelInfo::hidden_size, "Width D.");
+  field("layers", &ModelInfo::layers, "Layers L.");
+  field("experts", &ModelInfo::experts, "Experts E of a mixture-of-experts layer; 0: dense.");
+  field("experts_per_token", &ModelInfo::experts_per_token, "Experts K that a token is routed to; 0: dense.");
+  field("parameters", &ModelInfo::parameters, "All parameters.");
+  field("active_parameters", &ModelInfo::active_parameters, "Parameters read for one token.");
+  field("weight_bytes", &ModelInfo::weight_bytes, "Bytes of the packed weights.");
+  field("active_weight_bytes", &ModelInfo::active_weight_bytes, "Bytes of them read for one token.");
+  field("expert_bytes", &ModelInfo::expert_bytes, "Bytes of one expert of one layer.");
+  field("kv_bytes_per_token", &ModelInfo::kv_bytes_per_token, "Bytes of keys and values per token of text.");
+  field("stop_tokens", &ModelInfo::stop_tokens, "End-of-text ids of the checkpoint.");
+  info.attr("_fields") = py::tuple(names);
+  info.def(
+      "as_dict",
+      [](py::object self) {
+        py::dict fields;
+        for (py::handle name : self.attr("_fields")) fields[name] = self.attr(py::str(name));
+        return fields;
+      },
+      "All attributes by name.");
+  info.def("__repr__",
+           [](py::object self) { return py::str("ModelInfo({})").format(self.attr("as_dict")()).cast<std::string>(); });
+}
+
+void bind_tokenizer(py::module_& m) {
+  py::class_<nn::Tokenizer, std::shared_ptr<nn::Tokenizer>>(m, "Tokenizer",
+                                                            "Text to token ids and back, as tokenizer.json says.")
+      .def_property_readonly("vocab_size", &nn::Tokenizer::vocab_size, "One more than the largest id.")
+      .def(
+          "encode",
+          [](const nn::Tokenizer& self, const std::string& text, bool add_special) {
+            return self.encode(text, add_special);
+          },
+          py::arg("text"), py::arg("add_special") = true,
+          "Token ids of a text as a list; add_special adds what the template adds, such as a begin token.")
+      .def(
+          "decode",
+          [](const nn::Tokenizer& self, py::handle token_ids, bool skip_special) {
+            return self.decode(to_token_ids(token_ids, "token_ids"), skip_special);
+          },
+          py::arg("token_ids"), py::arg("skip_special") = true, "The text of token ids; broken UTF-8 becomes U+FFFD.");
+}
+
+}  // namespace
+
+std::vector<TokenId> to_token_ids(py::handle given, const std::string& what) {
+  std::vector<TokenId> ids;
+  py::object array = py::module_::import("numpy").attr("asarray")(given);
+  const auto numbers = array.cast<py::array>();
+  if (numbers.size() == 0) return ids;
+  const char kind = numbers.dtype().kind();
+  if ((kind != 'i' && kind != 'u') || numbers.ndim() != 1) {
+    throw py::type_error(what + ": expected a flat sequence of integer token ids, got " +
+                         py::repr(given).cast<std::string>().substr(0, 60));
+  }
+  const auto wide = py::array_t < std::int64_t, py::array::c_style | py::array::forcecast > (numbers);
+  for (const std::int64_t id : std::span(wide.data(), static_cast<std::size_t>(wide.size()))) {
+    SPECMOE_CHECK(id >= 0 && id <= INT32_MAX, what, ": ", id, " is no token id");
+    ids.push_back(static_cast<TokenId>(id));
+  }
+  return ids;
+}
+
+std::shared_ptr<Model> load(const std::string& path, const std::string& dtype, const std::string& device, int threads) {
+  SPECMOE_CHECK(threads >= 0, "threads must be at least 0 (0: one per core), got ", threads);
+  auto model = std::make_shared<Model>();
+  model->path = path;
+  model->options.dtype = dtype_from_name(dtype);
+  model->options.device = device;
+  model->options.threads = threads;
+  model->options.pool = std::make_shared<kernels::ThreadPool>(threads);
+  model->network = nn::load_model(path, model->options);
+  if (std::filesystem::exists(std::filesystem::path(path) / "tokenizer.json")) {
+    model->tokenizer = nn::Tokenizer::from_file(path);
+  }
+  return model;
+}
+
+void bind_model(py::module_& m) {
+  bind_info(m);
+  bind_tokenizer(m);
+
+  py::class_<Model, std::shared_ptr<Model>>(m, "Model", "A loaded checkpoint. Made by load().")
+      .def_property_readonly(
+          "info", [](const Model& self) { return self.network->info(); }, "What it is: ModelInfo.")
+      .def_property_readonly(
+          "tokenizer", [](const Model& self) { return std::const_pointer_cast<nn::Tokenizer>(self.tokenizer); },
+          "Its Tokenizer, or None when the folder has no tokenizer.json: prompts are then token ids.")
+      .def_readonly("path", &Model::path, "The folder it was loaded from.")
+      .def("logits", &logits, py::arg("token_ids"),
+           "Logits after each position of a text: float32 [T, V].\n\n"
+           "token_ids  T ids, a list or an integer array\n"
+           "raises     Error when T is 0 or exceeds the context, or an id is outside the vocabulary")
+      .def("experts", &experts, py::arg("token_ids"),
+           "Experts that each position is routed to: int32 [MoE layers, T, K], by falling weight.\n\n"
+           "token_ids  T ids, a list or an integer array")
+      .def("__repr__", [](const Model& self) {
+        const ModelInfo& info = self.network->info();
+        return concat("<specmoe.Model ", self.path, ": ", info.architecture, ", ", info.parameters, " parameters, ",
+                      info.dtype, " on ", info.device, ">");
+      });
+
+  const nn::LoadOptions defaults;
+  m.def(
+      "load",
+      [](py::object path, const std::string& dtype, const std::string& device, int threads) {
+        const auto folder = py::module_::import("os").attr("fspath")(path).cast<std::string>();
+        py::gil_scoped_release unlocked;
+        return load(folder, dtype, device, threads);
+      },
+      py::arg("path"), py::arg("dtype") = std::string(kernels::dtype_name(defaults.dtype)),
+      py::arg("device") = defaults.device, py::arg("threads") = defaults.threads,
+      "Opens a Hugging Face folder.\n\n"
+      "path     folder with config.json and safetensors; tokenizer.json is used when it is there\n"
+      "dtype    'float32' or 'bfloat16', of the packed weights; sums are always float32\n"
+      "device   'cpu'\n"
+      "threads  0: one per usable core\n"
+      "raises   Error when anything in the folder is missing, extra, mis-shaped or not supported");
+}
+
+}  // namespace specmoe::python

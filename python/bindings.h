@@ -1,0 +1,70 @@
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/language_model.h"
+#include "core/nn/model_loader.h"
+#include "core/nn/tokenizer.h"
+
+/// The extension module `_specmoe`, which the package `specmoe` re-exports. One bind_ function per topic.
+///
+/// Models and engines run without the GIL. Plug-ins written in Python take it for each of their calls, and whatever
+/// they raise travels through the engine to the caller as it is.
+namespace specmoe::python {
+
+namespace py = pybind11;
+
+void bind_model(py::module_& m);
+void bind_values(py::module_& m);
+void bind_acceptance(py::module_& m);
+void bind_topology(py::module_& m);
+void bind_drafter(py::module_& m);
+void bind_registry(py::module_& m);
+void bind_result(py::module_& m);
+void bind_engine(py::module_& m);
+void bind_prover(py::module_& m);
+
+/// A loaded checkpoint as Python sees it.
+struct Model {
+  std::string path;
+  nn::LoadOptions options;  // its thread pool too, which drafters of an engine share
+  std::shared_ptr<LanguageModel> network;
+  std::shared_ptr<const nn::Tokenizer> tokenizer;  // null: the folder has none
+  /// Held while anything runs on the pool: Python threads may share a model. Recursive, because a plug-in written in
+  /// Python may ask the target for logits from inside the engine.
+  std::recursive_mutex running;
+};
+
+/// The target of the engine that this thread is assembling: what drafters written in Python are attached to.
+std::shared_ptr<Model>& assembling();
+
+std::shared_ptr<Model> load(const std::string& path, const std::string& dtype, const std::string& device, int threads);
+
+/// A read-only NumPy view [values.size()] of memory that `owner` keeps alive.
+template <class T>
+py::array view(std::span<const T> values, py::handle owner) {
+  py::array_t<T> array(static_cast<py::ssize_t>(values.size()), values.data(), owner);
+  array.attr("setflags")(py::arg("write") = false);
+  return array;
+}
+
+/// A NumPy array of this shape that takes over the memory of `values`.
+template <class T>
+py::array adopt(std::vector<T> values, std::vector<py::ssize_t> shape) {
+  auto kept = std::make_unique<std::vector<T>>(std::move(values));
+  const T* data = kept->data();
+  py::capsule owner(kept.release(), [](void* memory) { delete static_cast<std::vector<T>*>(memory); });
+  return py::array_t<T>(std::move(shape), data, owner);
+}
+
+/// Token ids from a sequence of integers or an integer array. what names them in errors.
+std::vector<TokenId> to_token_ids(py::handle given, const std::string& what);
+
+}  // namespace specmoe::python

@@ -1,0 +1,78 @@
+"""Speculative decoding of mixture-of-experts language models.
+
+A drafter proposes a tree of tokens, one pass of the target scores all of it, and an acceptance policy keeps a path:
+
+    import specmoe
+
+    target = specmoe.load("experiments/models/target")
+    engine = specmoe.Engine(target, drafter="independent(experiments/models/drafter)", tree="chain(gamma=4)")
+    result = engine.generate("Question: ", max_new_tokens=64)
+    print(result.text, result.metrics["tau"])
+    print(specmoe.prove("token", law="iid", tree="chain(gamma=3)"))
+
+Drafters, topologies and policies may be written in Python: subclass Drafter, TreePolicy or AcceptancePolicy.
+"""
+
+from _specmoe import (
+    AcceptancePolicy,
+    CounterExample,
+    Draft,
+    Drafter,
+    Engine,
+    Error,
+    GrowthView,
+    Model,
+    ModelInfo,
+    Parameter,
+    PluginInfo,
+    ProbRows,
+    Proof,
+    ProposeRequest,
+    Result,
+    Tokenizer,
+    TokenTree,
+    TreePolicy,
+    Uniform,
+    Uniforms,
+    __version__,
+    acceptance_policies,
+    drafters,
+    load,
+    metric_definitions,
+    metrics,
+    prove,
+    register,
+    tree_policies,
+)
+
+__all__ = [
+    "AcceptancePolicy",
+    "CounterExample",
+    "Draft",
+    "Drafter",
+    "Engine",
+    "Error",
+    "GrowthView",
+    "Model",
+    "ModelInfo",
+    "Parameter",
+    "PluginInfo",
+    "ProbRows",
+    "Proof",
+    "ProposeRequest",
+    "Result",
+    "TokenTree",
+    "Tokenizer",
+    "TreePolicy",
+    "Uniform",
+    "Uniforms",
+    "__version__",
+    "acceptance_policies",
+    "drafters",
+    "load",
+    "metric_definitions",
+    "metrics",
+    "prove",
+    "register",
+    "tree_policies",
+]

@@ -1,0 +1,438 @@
+"""The package `specmoe`: loading, logits, engines, results, errors. On tiny random checkpoints."""
+
+import gc
+import json
+import os
+import pickle
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import specmoe
+
+PROMPT = [3, 141, 59, 26, 53, 58]
+DRAFTERS = ["independent(path={draft})", "ngram", "synthetic(alpha=0.7)"]
+TREES = ["chain(gamma=3)", "expansion(2,2)"]
+
+
+def engine_with(target, draft_path, drafter, **parts):
+    return specmoe.Engine(target, drafter=drafter.format(draft=draft_path), **parts)
+
+
+# ---- models ---------------------------------------------------------------------------------------------------------
+
+
+def test_info_has_every_field_as_attribute_and_in_a_dict(target):
+    info = target.info.as_dict()
+    assert info["architecture"] == target.info.architecture == "mixtral"
+    assert (info["vocab_size"], info["experts"], info["experts_per_token"]) == (199, 8, 2)
+    assert info["active_parameters"] < info["parameters"]
+    assert "mixtral" in repr(target)
+
+
+def test_logits_are_those_of_transformers(target, target_path):
+    expected = load_file(target_path / "expected.safetensors")
+    logits = target.logits(expected["input_ids"])
+    assert logits.dtype == np.float32 and logits.shape == expected["logits"].shape
+    np.testing.assert_allclose(logits, expected["logits"], atol=1e-4 * max(1, np.abs(expected["logits"]).max()))
+    assert (target.experts(expected["input_ids"]) == expected["routers"]).all()
+
+
+def test_a_row_does_not_depend_on_the_rows_behind_it(target):
+    assert (target.logits(PROMPT)[:2] == target.logits(PROMPT[:2])).all()
+
+
+def test_logits_keep_their_memory(target):
+    rows = [target.logits([token]) for token in range(5)]
+    gc.collect()
+    assert all((row == target.logits([token])).all() for token, row in enumerate(rows))
+
+
+def test_load_takes_its_defaults_from_the_library(target_path):
+    assert specmoe.load(target_path).info.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "error", "words"),
+    [
+        ([], specmoe.Error, "one token or more"),
+        ([199], specmoe.Error, "199"),
+        ([-1], specmoe.Error, "-1"),
+        ([0] * 257, specmoe.Error, "256"),
+        ([0.5], TypeError, "integer"),
+        ("text", TypeError, "integer"),
+        ([[1, 2], [3, 4]], TypeError, "flat"),
+    ],
+)
+def test_bad_token_ids(target, tokens, error, words):
+    with pytest.raises(error, match=words):
+        target.logits(tokens)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"path": "no/such/folder"}, "no/such/folder"),
+        ({"dtype": "int3"}, "bfloat16"),
+        ({"device": "abacus"}, "abacus"),
+        ({"threads": -1}, "threads"),
+    ],
+)
+def test_load_errors_are_one_line_and_a_value_error(target_path, arguments, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        specmoe.load(**({"path": target_path} | arguments))
+    assert isinstance(caught.value, specmoe.Error) and "\n" not in str(caught.value)
+
+
+def test_errors_can_be_pickled():
+    assert str(pickle.loads(pickle.dumps(specmoe.Error("gamma")))) == "gamma"
+
+
+# ---- engines and prompts --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tree", TREES)
+@pytest.mark.parametrize("drafter", DRAFTERS)
+def test_greedy_speculation_gives_the_plain_tokens(target_path, draft_path, drafter, tree, dtype):
+    target = specmoe.load(target_path, dtype=dtype, threads=1)
+    prompts = [PROMPT, [7] * 9]
+    plain = specmoe.Engine(target).generate(prompts, max_new_tokens=40)
+    engine = engine_with(target, draft_path, drafter, tree=tree)
+    assert engine.lossless and engine.spec["tree"].startswith(tree.split("(")[0])
+    for a, b in zip(plain, engine.generate(prompts, max_new_tokens=40, batch=2), strict=True):
+        assert (a.token_ids == b.token_ids).all()
+        assert not a.from_draft.any()
+
+
+def test_one_prompt_gives_a_result_and_a_list_gives_a_list(target):
+    engine = specmoe.Engine(target)
+    one = engine.generate(PROMPT, max_new_tokens=4)
+    assert isinstance(one, specmoe.Result)
+    for form in ([PROMPT], (PROMPT,), np.array([PROMPT]), [np.array(PROMPT, dtype=np.uint16)]):
+        results = engine.generate(form, max_new_tokens=4)
+        assert isinstance(results, list) and len(results) == 1
+        assert (results[0].token_ids == one.token_ids).all()
+    assert (engine.generate(np.array(PROMPT), max_new_tokens=4).token_ids == one.token_ids).all()
+    assert engine.generate([], max_new_tokens=4) == []
+
+
+def test_an_engine_may_be_given_a_path(target_path):
+    result = specmoe.Engine(str(target_path)).generate(PROMPT, max_new_tokens=2)
+    assert len(result.token_ids) == 2
+
+
+def test_the_context_bounds_the_text(target):
+    result = specmoe.Engine(target).generate([5] * 250, max_new_tokens=100, ignore_eos=True)
+    assert result.finish_reason == "context_full"
+    assert len(result.token_ids) == 6
+
+
+def test_an_end_of_text_token_ends_it_unless_ignored(target):
+    engine = specmoe.Engine(target)
+    stops = target.info.stop_tokens
+    seeds = range(60)
+    ended = [engine.generate(PROMPT, temperature=3.0, seed=seed, max_new_tokens=60) for seed in seeds]
+    stopped = [result for result in ended if result.finish_reason == "stop_token"]
+    assert stopped and all(result.token_ids[-1] in stops for result in stopped)
+    seed = ended.index(stopped[0])
+    longer = engine.generate(PROMPT, temperature=3.0, seed=seed, max_new_tokens=60, ignore_eos=True)
+    assert len(longer.token_ids) == 60
+    assert (longer.token_ids[: len(stopped[0].token_ids)] == stopped[0].token_ids).all()
+
+
+# ---- randomness -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("drafter", [None, *DRAFTERS])
+def test_a_text_depends_on_prompt_and_seed_alone(target, draft_path, drafter):
+    engine = specmoe.Engine(target) if drafter is None else engine_with(target, draft_path, drafter)
+    sampling = {"max_new_tokens": 12, "temperature": 1.0, "top_k": 50, "top_p": 0.95}
+    prompts = [PROMPT, [9, 8, 7], [1, 2]]
+    alone = [engine.generate(prompt, seed=5, **sampling).token_ids.tolist() for prompt in prompts]
+    together = engine.generate(prompts[::-1], seed=5, batch=3, **sampling)
+    assert [result.token_ids.tolist() for result in together[::-1]] == alone
+    each = engine.generate(prompts, seed=[4, 5, 6], batch=2, **sampling)
+    assert each[1].token_ids.tolist() == alone[1] and each[0].token_ids.tolist() != alone[0]
+
+
+def test_equal_prompts_in_one_call_come_out_different(target):
+    results = specmoe.Engine(target).generate([PROMPT] * 4, max_new_tokens=12, temperature=1.0)
+    assert len({tuple(result.token_ids) for result in results}) == 4
+
+
+# ---- results --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def result(target):
+    engine = specmoe.Engine(target, drafter="synthetic(alpha=0.7)", tree="chain(gamma=3)")
+    return engine.generate(PROMPT, max_new_tokens=30, ignore_eos=True)
+
+
+def test_counts_add_up(result):
+    counts, steps = result.counts, result.steps
+    assert len(result.token_ids) == counts["emitted"] == steps["emitted"].sum() == 30
+    assert counts["drafted"] == counts["accepted"] + counts["rejected"] + counts["unjudged"]
+    assert counts["accepted"] == result.from_draft.sum() == steps["accepted"].sum() > 0
+    assert result.metrics["tau"] == counts["emitted"] / counts["steps"] == 30 / len(steps)
+    assert result.metrics["acceptance_per_position"][0] == counts["accepted_at"][0] / counts["judged_at"][0]
+    assert result.prompt_ids.tolist() == PROMPT
+
+
+def test_steps_carry_times_and_distinct_experts(result, target):
+    times = result.stage_times
+    for stage in ["draft_ns", "verify_ns", "judge_ns", "rest_ns"]:
+        assert result.steps[stage].sum() == times[stage] >= 0
+    assert times["verify_ns"] > 0 and times["prefill_ns"] > 0
+    experts = result.unique_experts
+    assert experts.shape == (len(result.steps), target.info.layers) and experts.dtype == np.int32
+    assert (experts >= target.info.experts_per_token).all() and (experts <= target.info.experts).all()
+    assert result.counts["unique_experts"] == experts.sum(axis=0).tolist()
+
+
+def test_arrays_are_read_only_views_that_keep_the_result_alive(target):
+    result = specmoe.Engine(target).generate(PROMPT, max_new_tokens=5)
+    arrays = [result.token_ids, result.prompt_ids, result.from_draft, result.steps, result.unique_experts]
+    assert all(array.base is not None and not array.flags.writeable for array in arrays)
+    copies = [array.copy() for array in arrays]
+    del result
+    gc.collect()
+    assert all((array == copy).all() for array, copy in zip(arrays, copies, strict=True))
+    with pytest.raises(ValueError, match="read-only"):
+        arrays[0][0] = 1
+
+
+def test_metrics_over_several_results_divide_sums(target, draft_path):
+    engine = engine_with(target, draft_path, DRAFTERS[2])
+    results = engine.generate([PROMPT, [4, 5]], max_new_tokens=20)
+    counts = [r.counts for r in results]
+    together = specmoe.metrics(results)
+    assert together["tau"] == sum(c["emitted"] for c in counts) / sum(c["steps"] for c in counts)
+    assert together["draft_efficiency"] == sum(c["accepted"] for c in counts) / sum(c["drafted"] for c in counts)
+    assert set(specmoe.metric_definitions()) & set(together)
+
+
+def test_a_result_is_a_line_of_json(result):
+    line = result.to_json(category="math")
+    assert "\n" not in line
+    row = json.loads(line)
+    assert row["category"] == "math" and row["token_ids"] == result.token_ids.tolist()
+    assert row["choices"][0]["new_tokens"] == [30] and row["drafter"].startswith("synthetic")
+
+
+def test_steps_make_a_table(result):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(result.steps)
+    assert table["emitted"].sum() == 30 and len(table) == len(result.steps)
+
+
+# ---- text -----------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_tokenizer_prompts_are_token_ids(target):
+    assert target.tokenizer is None
+    engine = specmoe.Engine(target)
+    assert engine.generate(PROMPT, max_new_tokens=2).text is None
+    with pytest.raises(specmoe.Error, match=r"tokenizer\.json"):
+        engine.generate("text")
+    with pytest.raises(specmoe.Error, match=r"tokenizer\.json"):
+        engine.generate(PROMPT, stop="x")
+
+
+def test_text_goes_in_and_comes_out(text_target):
+    tokenizer = text_target.tokenizer
+    ids = tokenizer.encode("one two é")
+    assert tokenizer.decode(ids) == "one two é" and tokenizer.decode(np.array(ids)) == "one two é"
+    engine = specmoe.Engine(text_target)
+    result = engine.generate("one two", max_new_tokens=30, temperature=2.0, seed=3)
+    assert result.prompt_ids.tolist() == tokenizer.encode("one two")
+    assert result.text == tokenizer.decode(result.token_ids)
+    assert [r.text for r in engine.generate(["one two"], max_new_tokens=30, temperature=2.0, seed=3)] == [result.text]
+
+
+@pytest.mark.parametrize("drafter", [None, "synthetic(alpha=0.9)"])
+def test_a_stop_string_ends_the_text_before_it(text_target, drafter):
+    engine = specmoe.Engine(text_target, drafter=drafter)
+    whole = engine.generate("one two", max_new_tokens=60, ignore_eos=True).text
+    stop = whole[20:22]
+    cut = engine.generate("one two", max_new_tokens=60, ignore_eos=True, stop=["never in there", stop])
+    assert cut.text == whole[: whole.index(stop)] and cut.finish_reason == "stop_text"
+    assert len(cut.token_ids) == cut.counts["emitted"] < 60
+
+
+# ---- bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"drafter": "crystal_ball"}, "ngram"),
+        ({"drafter": "ngram(speed=3)"}, "speed"),
+        ({"drafter": "ngram", "tree": "oak"}, "chain"),
+        ({"drafter": "ngram", "tree": "chain(gamma=0)"}, "gamma"),
+        ({"drafter": "ngram", "tree": "chain(gamma=3"}, "chain"),
+        ({"drafter": "ngram", "acceptance": "vibes"}, "token"),
+        ({"drafter": "ngram", "tree": "expansion(2,2)", "acceptance": "token"}, "chain"),
+        ({"drafter": "ngram", "acceptance": "typical"}, "allow_lossy"),
+        ({"drafter": "independent(path=no/such/folder)"}, "no/such/folder"),
+        ({"tree": "chain"}, "drafter"),
+        ({"acceptance": "token"}, "drafter"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(target, parts, words):
+    with pytest.raises(specmoe.Error, match=words) as caught:
+        specmoe.Engine(target, **parts)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_lossy_policy_runs_when_it_is_allowed(target):
+    engine = specmoe.Engine(target, drafter="ngram", acceptance="typical", allow_lossy=True)
+    assert not engine.lossless and engine.spec["allow_lossy"]
+    assert len(engine.generate(PROMPT, max_new_tokens=8, temperature=1.0, ignore_eos=True).token_ids) == 8
+
+
+def test_parts_of_the_wrong_type(target):
+    with pytest.raises(TypeError, match="drafter"):
+        specmoe.Engine(target, drafter=3)
+    with pytest.raises(TypeError):
+        specmoe.Engine(None)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "arguments", "error"),
+    [
+        ([[]], {}, specmoe.Error),
+        ([199], {}, specmoe.Error),
+        ([5] * 256, {}, specmoe.Error),
+        (PROMPT, {"max_new_tokens": 0}, specmoe.Error),
+        (PROMPT, {"temperature": -1.0}, specmoe.Error),
+        (PROMPT, {"temperature": float("nan")}, specmoe.Error),
+        (PROMPT, {"top_p": 0.0}, specmoe.Error),
+        (PROMPT, {"top_k": -1}, specmoe.Error),
+        (PROMPT, {"batch": 0}, specmoe.Error),
+        (PROMPT, {"seed": -1}, specmoe.Error),
+        (PROMPT, {"seed": 2**64}, specmoe.Error),
+        (PROMPT, {"seed": [1, 2]}, specmoe.Error),
+        (PROMPT, {"seed": 0.5}, TypeError),
+        (7, {}, TypeError),
+        (b"bytes", {}, TypeError),
+        ([1.5], {}, TypeError),
+        (np.array([0.5]), {}, TypeError),
+        (np.zeros((1, 1, 1), dtype=int), {}, TypeError),
+        ([PROMPT, "text"], {}, specmoe.Error),
+    ],
+)
+def test_bad_requests(target, prompts, arguments, error):
+    engine = specmoe.Engine(target)
+    with pytest.raises(error) as caught:
+        engine.generate(prompts, **arguments)
+    assert "\n" not in str(caught.value)
+    assert len(engine.generate(PROMPT, max_new_tokens=2).token_ids) == 2
+
+
+# ---- threads and signals --------------------------------------------------------------------------------------------
+
+LONG = [PROMPT] * 20_000  # far more than is ever waited for
+
+
+def test_control_c_ends_a_run(target):
+    engine = specmoe.Engine(target)
+    interrupt = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        engine.generate(LONG, max_new_tokens=200, ignore_eos=True)
+    assert time.monotonic() - begin < 20
+    assert len(engine.generate(PROMPT, max_new_tokens=2).token_ids) == 2
+
+
+def test_other_threads_run_meanwhile(target):
+    engine = specmoe.Engine(target)
+    steps = 0
+    done = threading.Event()
+
+    def count():
+        nonlocal steps
+        while not done.is_set():
+            steps += 1
+            time.sleep(0.001)
+
+    counter = threading.Thread(target=count)
+    counter.start()
+    try:
+        before = steps
+        results = engine.generate([PROMPT] * 60, max_new_tokens=200, ignore_eos=True)
+        assert steps - before >= 10 and len(results) == 60
+    finally:
+        done.set()
+        counter.join()
+
+
+def test_threads_may_share_a_model(target):
+    expected = specmoe.Engine(target).generate(PROMPT, max_new_tokens=30).token_ids.tolist()
+    logits = target.logits(PROMPT)
+    found = []
+
+    def work(drafter):
+        engine = specmoe.Engine(target, drafter=drafter)
+        for _ in range(10):
+            same = engine.generate(PROMPT, max_new_tokens=30).token_ids.tolist() == expected
+            found.append(same and (target.logits(PROMPT) == logits).all())
+
+    threads = [threading.Thread(target=work, args=(d,)) for d in [None, "ngram", "synthetic"]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 30 and all(found)
+
+
+# ---- registries and proofs ------------------------------------------------------------------------------------------
+
+
+def test_plugins_are_listed_with_their_parameters():
+    assert {"independent", "ngram", "synthetic"} <= set(specmoe.drafters())
+    assert {"greedy", "naive", "token"} <= set(specmoe.acceptance_policies())
+    chain = specmoe.tree_policies()["chain"]
+    assert chain.name == "chain" and chain.summary
+    assert [(p.name, int(p.default) > 0) for p in chain.parameters][0] == ("gamma", True)
+    assert "gamma=" in repr(chain)
+
+
+def test_a_lossless_policy_is_proved():
+    proof = specmoe.prove("token", law="iid", tree="chain(gamma=2)")
+    assert proof.lossless and proof.tvd < 1e-12 and proof.counter_example is None
+    assert 1 < proof.expected_tokens < 3
+    np.testing.assert_allclose(proof.law["emitted"], proof.law["exact"], atol=1e-12)
+    assert proof.law["exact"].shape == (3, 3, 3) and abs(proof.law["exact"].sum() - 1) < 1e-12
+
+
+def test_a_biased_pair_is_shown_with_a_counter_example():
+    matrices = {"target": [[0.5, 0.5], [0.9, 0.1]], "draft": [[0.8, 0.2], [0.3, 0.7]]}
+    proof = specmoe.prove("multi_step", law="without_replacement", tree="expansion(2)", **matrices)
+    assert proof.lossless
+    proof = specmoe.prove("typical", law="iid", tree="chain(gamma=1)", **matrices)
+    assert not proof.lossless and proof.tvd > 0.01
+    example = proof.counter_example
+    assert example.actual > example.expected and example.tree and len(example.text) >= 1
+    assert proof.law["emitted"][tuple(example.text)].sum() == pytest.approx(example.actual)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"policy": "token", "tree": "expansion(2)"},
+        {"policy": "nothing"},
+        {"policy": "token", "tree": "chain(1)", "law": "lottery"},
+        {"policy": "token", "tree": "chain(1)", "target": [[1.0]]},
+        {"policy": "token", "tree": "chain(1)", "target": [[0.5, 0.5]], "draft": [[1.0, 0.0], [-1.0, 2.0]]},
+    ],
+)
+def test_proofs_that_cannot_be_made(arguments):
+    with pytest.raises(specmoe.Error):
+        specmoe.prove(**arguments)

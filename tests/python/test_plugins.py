@@ -1,0 +1,445 @@
+"""Drafters, topologies and policies written in Python, in the engine and in the prover."""
+
+import gc
+import itertools
+
+import numpy as np
+import pytest
+
+import specmoe
+
+PROMPT = [3, 141, 59, 26, 53, 58]
+SAMPLING = {"max_new_tokens": 24, "temperature": 1.0, "ignore_eos": True}
+
+
+class Token(specmoe.AcceptancePolicy):
+    """Keeps each token of a chain with probability min(1, p/q)."""
+
+    def lossless_laws(self):
+        return ["deterministic", "iid"]
+
+    def judge(self, draft, target, uniforms):
+        accepted, node = [], 0
+        while draft.tree.children(node):
+            (child,) = draft.tree.children(node)
+            p, q = target.row(node), draft.row(child)
+            x = draft.tree.tokens[child]
+            if not uniforms.uniform(child, "accept").less(p[x], q[x]):
+                return accepted, uniforms.uniform(node, "next").choose(np.maximum(p - q, 0))
+            accepted.append(child)
+            node = child
+        return accepted, uniforms.uniform(node, "next").choose(target.row(node))
+
+
+class WrongToken(Token):
+    """The same with a favourite bug: the replacement comes from the target's row, not from the residual."""
+
+    def judge(self, draft, target, uniforms):
+        accepted, following = super().judge(draft, target, uniforms)
+        node = accepted[-1] if accepted else 0
+        return accepted, uniforms.uniform(node, "plugin").choose(target.row(node))
+
+
+class Naive(specmoe.AcceptancePolicy):
+    """Samples the target and keeps what the tree holds."""
+
+    def lossless_laws(self):
+        return ["deterministic", "iid", "without_replacement", "top_plus_sampled", "multi_drafter"]
+
+    def judges_trees(self):
+        return True
+
+    def judge(self, draft, target, uniforms):
+        accepted, node = [], 0
+        while True:
+            token = uniforms.uniform(node, "next").choose(target.row(node))
+            held = [child for child in draft.tree.children(node) if draft.tree.tokens[child] == token]
+            if not held:
+                return accepted, token
+            node = held[0]
+            accepted.append(node)
+
+
+class Widths(specmoe.TreePolicy):
+    """children per node at depth 1, 2, …"""
+
+    def __init__(self, *widths):
+        super().__init__()
+        self.widths = widths or (1, 1)
+
+    def max_nodes(self):
+        return 1 + sum(np.cumprod(self.widths))
+
+    def max_depth(self):
+        return len(self.widths)
+
+    def branches(self):
+        return max(self.widths) > 1
+
+    def expand(self, view):
+        return [(node, self.widths[view.tree.depth(node)]) for node in view.frontier]
+
+
+class ModelDrafter(specmoe.Drafter):
+    """Proposes what a model of its own expects: independent(path) in a few lines."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def attach(self, target):
+        self.model = specmoe.load(self.path, dtype=target.info.dtype, threads=1)
+
+    def propose(self, request):
+        rows = np.empty((len(request.frontier), request.vocab_size), dtype=np.float32)
+        for row, node in zip(rows, request.frontier, strict=True):
+            logits = self.model.logits([*request.text, *request.tree.path_tokens(node)])[-1].astype(np.float64)
+            weights = np.exp((logits - logits.max()) / (request.temperature or 1.0))
+            row[:] = weights / weights.sum()
+        return rows
+
+
+class Repeat(specmoe.Drafter):
+    """Proposes that the last `length` tokens come again: deterministic."""
+
+    def __init__(self, length=2):
+        super().__init__()
+        self.length = length
+        self.steps = 0
+
+    def deterministic(self):
+        return True
+
+    def open(self, prompt):
+        return {"prompt": prompt.tolist(), "emitted": []}
+
+    def propose(self, request):
+        assert request.text.tolist() == request.state["prompt"] + request.state["emitted"]
+        text = [[*request.text, *request.tree.path_tokens(node)] for node in request.frontier]
+        return [[t[-self.length]] if len(t) >= self.length else None for t in text]
+
+    def commit(self, state, tree, accepted, next):
+        self.steps += 1
+        state["emitted"] += [*tree.tokens[accepted].tolist(), next]
+
+
+def tokens(engine, **sampling):
+    return [engine.generate(PROMPT, seed=seed, **(SAMPLING | sampling)).token_ids.tolist() for seed in range(6)]
+
+
+# ---- they do what their twins in C++ do -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("drafter", ["independent(path={draft})", "ngram", "synthetic(alpha=0.6)"])
+def test_a_policy_in_python_decides_like_its_twin(target, draft_path, drafter):
+    """Same uniforms, same arithmetic: the same texts, not only the same law."""
+    parts = {"drafter": drafter.format(draft=draft_path), "tree": "chain(gamma=3)"}
+    twin = specmoe.Engine(target, acceptance="token", **parts)
+    engine = specmoe.Engine(target, acceptance=Token(), **parts)
+    assert engine.lossless and engine.spec["acceptance"] == "Token"
+    assert tokens(engine) == tokens(twin)
+    counts = engine.generate(PROMPT, **SAMPLING).counts
+    if drafter != "ngram":
+        assert counts["accepted"] > 0 and counts["rejected"] > 0
+
+
+@pytest.mark.parametrize("law", ["iid", "without_replacement"])
+def test_a_policy_on_trees_decides_like_its_twin(target, draft_path, law):
+    parts = {"drafter": f"independent(path={draft_path})", "tree": f"expansion(2,2,law={law})"}
+    twin = specmoe.Engine(target, acceptance="naive", **parts)
+    assert tokens(specmoe.Engine(target, acceptance=Naive(), **parts)) == tokens(twin)
+
+
+def test_a_topology_in_python_grows_like_its_twin(target, draft_path):
+    parts = {"drafter": f"independent(path={draft_path})", "acceptance": "naive"}
+    twin = specmoe.Engine(target, tree="expansion(3,2,law=iid)", **parts)
+    engine = specmoe.Engine(target, tree=Widths(3, 2), **parts)
+    assert tokens(engine) == tokens(twin)
+    result = engine.generate(PROMPT, **SAMPLING)
+    assert result.steps["drafted"].max() == 9
+
+
+def test_a_drafter_in_python_proposes_like_its_twin(target_path, draft_path):
+    target = specmoe.load(target_path, dtype="float32", threads=1)
+    twin = specmoe.Engine(target, drafter=f"independent(path={draft_path})", tree="chain(gamma=2)")
+    engine = specmoe.Engine(target, drafter=ModelDrafter(draft_path), tree="chain(gamma=2)")
+    assert engine.spec["drafter"] == "ModelDrafter" and engine.spec["acceptance"] == twin.spec["acceptance"]
+    for a, b in zip(tokens(engine, temperature=0.0), tokens(twin, temperature=0.0), strict=True):
+        assert a == b
+
+
+def test_a_deterministic_drafter_keeps_text_and_state(target):
+    drafter = Repeat()
+    engine = specmoe.Engine(target, drafter=drafter, tree="chain(gamma=3)", acceptance="token")
+    plain = specmoe.Engine(target).generate(PROMPT, max_new_tokens=40, ignore_eos=True)
+    result = engine.generate(PROMPT, max_new_tokens=40, ignore_eos=True)
+    assert (result.token_ids == plain.token_ids).all()
+    assert drafter.steps == len(result.steps) and result.counts["drafted"] > 0
+
+
+def test_nothing_but_python_parts(target):
+    engine = specmoe.Engine(target, drafter=Repeat(1), tree=Widths(1, 1), acceptance=Token())
+    plain = specmoe.Engine(target).generate(PROMPT, max_new_tokens=20)
+    assert (engine.generate(PROMPT, max_new_tokens=20).token_ids == plain.token_ids).all()
+    assert len(tokens(engine)) == 6
+
+
+# ---- proofs ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_policy_in_python_is_proved():
+    proof = specmoe.prove(Token(), law="iid", tree="chain(gamma=2)")
+    assert proof.lossless
+    assert proof.expected_tokens == pytest.approx(
+        specmoe.prove("token", law="iid", tree="chain(gamma=2)").expected_tokens, abs=1e-12
+    )
+    assert specmoe.prove(Naive(), law="without_replacement", tree=Widths(2, 2)).lossless
+
+
+def test_a_wrong_policy_in_python_is_caught():
+    proof = specmoe.prove(WrongToken(), law="iid", tree="chain(gamma=1)")
+    assert not proof.lossless and proof.counter_example is not None
+
+
+# ---- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+class Oops(Exception):
+    """An exception that the library cannot know."""
+
+
+def raising(base, name):
+    def raise_it(self, *arguments):
+        raise Oops(name)
+
+    return type("Raising", (base,), {name: raise_it})()
+
+
+CASES = [
+    *[(Repeat, name) for name in ["deterministic", "attach", "open", "propose", "commit"]],
+    *[(Widths, name) for name in ["law", "max_nodes", "max_depth", "branches", "expand", "next_frontier", "prune"]],
+    *[(Token, name) for name in ["lossless_laws", "judges_trees", "judge"]],
+]
+
+
+@pytest.mark.parametrize(("base", "name"), CASES)
+def test_an_exception_reaches_the_caller_as_it_is(target, draft_path, base, name):
+    parts = {"drafter": Repeat(1), "tree": Widths(1, 1), "acceptance": Token()}
+    key = {Repeat: "drafter", Widths: "tree", Token: "acceptance"}[base]
+    # These two are only asked about rows, and about a tree that branches.
+    parts |= {"law": {"drafter": f"independent(path={draft_path})"}, "judges_trees": {"tree": "expansion(2)"}}.get(
+        name, {}
+    )
+    with pytest.raises(Oops, match=f"^{name}$"):
+        specmoe.Engine(target, **(parts | {key: raising(base, name)})).generate(PROMPT, **SAMPLING)
+
+
+def odd(base, name, value, *arguments):
+    return type("Odd", (base,), {name: lambda self, *_: value})(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("key", "base", "name", "value", "words"),
+    [
+        ("acceptance", Token, "judge", None, "Odd.judge must return"),
+        ("acceptance", Token, "judge", ([2, 1], 0), "not a child of 0"),
+        ("acceptance", Token, "judge", ([0], 1), "path down from the root"),
+        ("acceptance", Token, "judge", ([], 199), r"next token in \[0, 199\)"),
+        ("acceptance", Token, "lossless_laws", ["magic"], "magic"),
+        ("tree", Widths, "expand", [1], "Odd.expand must return"),
+        ("tree", Widths, "expand", [(5, 1)], "not in the frontier"),
+        ("tree", Widths, "expand", [(0, -1)], "-1 children"),
+        ("tree", Widths, "expand", [(0, 10**9)], "max_nodes"),
+        ("tree", Widths, "next_frontier", [7], "not just added"),
+        ("tree", Widths, "prune", [5], "subset"),
+        ("drafter", Repeat, "propose", None, "one proposal per frontier node"),
+        ("drafter", Repeat, "propose", [[199]], "outside the vocabulary"),
+        ("drafter", Repeat, "propose", [[1], [2]], "expected 1 proposals"),
+        ("drafter", Repeat, "propose", [[0.5]], "integer token ids"),
+        ("drafter", Repeat, "deterministic", False, "probability row"),
+        ("drafter", specmoe.Drafter, "propose", np.full((1, 199), 0.01), "sums to"),
+        ("drafter", specmoe.Drafter, "propose", np.full((1, 199), np.nan), "nan"),
+        ("drafter", specmoe.Drafter, "propose", np.full((1, 7), 1 / 7), "V=199"),
+    ],
+)
+def test_odd_answers_are_refused_with_the_method_named(target, key, base, name, value, words):
+    parts = {"drafter": Repeat(1), "tree": Widths(1, 1), "acceptance": Token()}
+    with pytest.raises((specmoe.Error, TypeError), match=words) as caught:
+        specmoe.Engine(target, **(parts | {key: odd(base, name, value)})).generate(PROMPT, **SAMPLING)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "base", "method"),
+    [
+        ("acceptance", specmoe.AcceptancePolicy, "judge"),
+        ("tree", specmoe.TreePolicy, "max_"),
+        ("drafter", specmoe.Drafter, "propose"),
+    ],
+)
+def test_a_plugin_without_its_method_says_which(target, key, base, method):
+    empty = type("Empty", (base,), {})()
+    parts = {"drafter": Repeat(1), "tree": "chain(gamma=2)", "acceptance": "naive"} | {key: empty}
+    with pytest.raises(NotImplementedError, match=f"Empty must define {method}"):
+        specmoe.Engine(target, allow_lossy=True, **parts).generate(PROMPT, **SAMPLING)
+
+
+def test_a_constructor_that_forgets_its_base_is_told(target):
+    class Forgetful(specmoe.Drafter):
+        def __init__(self):
+            pass
+
+    with pytest.raises(TypeError, match="__init__"):
+        Forgetful()
+
+
+def test_what_a_policy_does_not_claim_is_not_assumed(target):
+    class Claimless(Token):
+        def lossless_laws(self):
+            return []
+
+    with pytest.raises(specmoe.Error, match="allow_lossy"):
+        specmoe.Engine(target, drafter="ngram", acceptance=Claimless())
+    assert not specmoe.Engine(target, drafter="ngram", acceptance=Claimless(), allow_lossy=True).lossless
+    with pytest.raises(specmoe.Error, match="chain"):
+        specmoe.Engine(target, drafter="ngram", tree="expansion(2,2)", acceptance=Token())
+
+
+def test_lent_things_end_with_the_call(target):
+    kept = []
+
+    class Keeper(Naive):
+        def judge(self, draft, target, uniforms):
+            kept.append((draft, target, uniforms, target.row(0)))
+            return super().judge(draft, target, uniforms)
+
+    engine = specmoe.Engine(target, drafter="synthetic", acceptance=Keeper(), tree="chain(gamma=2)")
+    engine.generate(PROMPT, **SAMPLING)
+    draft, rows, uniforms, row = kept[0]
+    assert len(draft.tree) == 3 and abs(row.sum() - 1) < 1e-5 and row.dtype == np.float64
+    for use in (lambda: draft.row(1), lambda: rows.row(0), lambda: uniforms.uniform(0, "next")):
+        with pytest.raises(specmoe.Error, match="during the call"):
+            use()
+
+
+def test_an_engine_keeps_its_plugins_alive(target):
+    engine = specmoe.Engine(target, drafter=Repeat(1), tree=Widths(1, 1), acceptance=Token())
+    gc.collect()
+    assert len(tokens(engine)) == 6
+
+
+def test_a_plugin_may_ask_the_target_but_not_its_own_engine(target):
+    class Asking(Naive):
+        def judge(self, draft, rows, uniforms):
+            assert target.logits([1, 2]).shape == (2, 199)
+            with pytest.raises(specmoe.Error, match="generating already"):
+                engine.generate(PROMPT)
+            return super().judge(draft, rows, uniforms)
+
+    engine = specmoe.Engine(target, drafter="synthetic", acceptance=Asking())
+    assert len(engine.generate(PROMPT, **SAMPLING).token_ids) == 24
+
+
+# ---- uniforms and trees ---------------------------------------------------------------------------------------------
+
+
+def test_uniforms_are_addressed(target):
+    seen = []
+
+    class Looking(Naive):
+        def judge(self, draft, target, uniforms):
+            def number(*address):
+                low, high = 0.0, 1.0
+                for _ in range(40):
+                    middle = (low + high) / 2
+                    low, high = (low, middle) if uniforms.uniform(*address).less(middle) else (middle, high)
+                return low
+
+            addresses = itertools.product([0, 1], ["accept", "next", "plugin"], [0, 1])
+            seen.append([number(*address) for address in addresses])
+            assert number(0, "accept") == seen[-1][0]
+            with pytest.raises(specmoe.Error, match="purpose"):
+                uniforms.uniform(0, "luck")
+            for weights in ([], [0.0, 0.0], [-1.0, 2.0], [np.nan, 1.0], [np.inf, 1.0]):
+                with pytest.raises(specmoe.Error):
+                    uniforms.uniform(0, "plugin").choose(weights)
+            with pytest.raises(specmoe.Error, match="denominator"):
+                uniforms.uniform(0, "plugin").less(1.0, 0.0)
+            return super().judge(draft, target, uniforms)
+
+    specmoe.Engine(target, drafter="synthetic", acceptance=Looking()).generate(PROMPT, **SAMPLING)
+    numbers = [number for step in seen for number in step]
+    assert len(set(numbers)) == len(numbers) and all(0 <= number < 1 for number in numbers)
+
+
+def test_a_tree_can_be_walked(target):
+    trees = []
+
+    class Looking(Naive):
+        def judge(self, draft, target, uniforms):
+            trees.append(draft.tree)
+            for node in (-1, len(draft.tree)):
+                for read in (draft.tree.children, draft.tree.path, draft.tree.depth, draft.row, target.row):
+                    with pytest.raises(specmoe.Error, match="node"):
+                        read(node)
+            return super().judge(draft, target, uniforms)
+
+    engine = specmoe.Engine(target, drafter="synthetic", tree="expansion(2,2)", acceptance=Looking())
+    engine.generate(PROMPT, **SAMPLING)
+    tree = trees[0]
+    assert len(tree) == 7 and tree.max_depth == 2 and tree.parents.tolist() == [-1, 0, 0, 1, 1, 2, 2]
+    assert tree.tokens[0] == PROMPT[-1] and tree.children(1) == [3, 4] and tree.path(6) == [2, 6]
+    assert tree.path_tokens(6) == tree.tokens[[2, 6]].tolist() and tree.depth(6) == 2
+
+
+# ---- registration ---------------------------------------------------------------------------------------------------
+
+
+def test_registered_classes_are_known_by_name(target, draft_path):
+    specmoe.register("py_repeat")(Repeat)
+    specmoe.register("py_widths", summary="widths by level")(Widths)
+    specmoe.register("py_token")(Token)
+    specmoe.register("py_model")(ModelDrafter)
+    assert specmoe.acceptance_policies()["py_token"].summary.startswith("Keeps each token")
+    assert specmoe.tree_policies()["py_widths"].summary == "widths by level"
+    (length,) = specmoe.drafters()["py_repeat"].parameters
+    assert (length.name, length.default) == ("length", "2")
+
+    engine = specmoe.Engine(target, drafter="py_repeat(length=1)", tree="py_widths(1,1)", acceptance="py_token")
+    assert "length=1" in engine.spec["drafter"] and engine.lossless
+    objects = specmoe.Engine(target, drafter=Repeat(1), tree=Widths(1, 1), acceptance=Token())
+    assert tokens(engine) == tokens(objects)
+    with pytest.raises(specmoe.Error, match="length"):
+        specmoe.Engine(target, drafter="py_repeat(width=1)")
+    assert specmoe.Engine(target, drafter=f"py_model(path={draft_path})", tree="chain(gamma=1)").lossless
+
+
+def test_a_class_may_be_registered_again_but_not_in_place_of_a_built_in(target):
+    @specmoe.register("py_again")
+    class First(Repeat):
+        """first"""
+
+    @specmoe.register("py_again")
+    class Second(Repeat):
+        """second"""
+
+    assert First is not Second and specmoe.drafters()["py_again"].summary == "second"
+    with pytest.raises(specmoe.Error, match="twice"):
+        specmoe.register("ngram")(Repeat)
+    assert "ngram" in specmoe.drafters()
+
+
+def test_only_plugin_classes_can_be_registered():
+    for wrong in (int, Repeat(), "Repeat"):
+        with pytest.raises(TypeError, match="register"):
+            specmoe.register("py_wrong")(wrong)
+
+
+def test_a_parameter_of_another_type_is_refused_at_once():
+    class OddDefault(Repeat):
+        def __init__(self, table=None):
+            super().__init__()
+
+    with pytest.raises(specmoe.Error, match="table"):
+        specmoe.register("py_odd_default")(OddDefault)
+    assert "py_odd_default" not in specmoe.drafters()
