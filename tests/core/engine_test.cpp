@@ -112,6 +112,27 @@ TEST(Engine, TheSeedAloneDecidesASampledText) {
   EXPECT_NE(make_engine(spec).generate({&request, 1})[0].tokens, alone[0].tokens);
 }
 
+TEST(Engine, OnlyEqualRequestsAreNumbered) {
+  std::vector<Request> requests = {make_request({1}), make_request({2}), make_request({1}), make_request({1})};
+  requests[3].sampling.seed = 5;
+  tell_repeats_apart(requests);
+  EXPECT_EQ(requests[0].sampling.sequence, 0U);
+  EXPECT_EQ(requests[1].sampling.sequence, 0U) << "its place in the list must not matter";
+  EXPECT_EQ(requests[2].sampling.sequence, 1U);
+  EXPECT_EQ(requests[3].sampling.sequence, 0U);
+}
+
+TEST(Engine, TakesReadyMadePartsInPlaceOfTheirSpecs) {
+  EngineParts parts;
+  parts.tree = tree_policies().create("chain(2)");
+  Engine engine(make_toy_model(kTarget), {.drafter = "ngram"}, {}, parts);
+  Request request = make_request({1, 2, 1, 2, 1});
+  const auto record = engine.generate({&request, 1})[0];
+  EXPECT_EQ(record.tokens, test::toy_greedy(kTarget, request.prompt, 40));
+  for (const StepRecord& step : record.steps) EXPECT_LE(step.drafted, 2);
+  EXPECT_THROW(Engine(make_toy_model(kTarget), {}, {}, parts), Error) << "a tree without a drafter";
+}
+
 TEST(Engine, NothingIsEmittedOrCountedPastAStop) {
   const std::vector<TokenId> greedy = test::toy_greedy(kTarget, {1, 2, 3}, 60);
   for (const char* drafter : {"", "synthetic(alpha=1)"}) {
