@@ -1,0 +1,184 @@
+"""Checks of the training scripts and, where they are there, of the bundled models and prompts."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from corpus import BEGIN_ID, Corpus, code_files
+from evaluate import generate, held_out_problems, tokens_per_step
+from export import check, export, load
+from model import LanguageModel, SoftCrossEntropy
+from train_pair import schedule
+from word_problems import KINDS, is_held_out, make_problem, read_answer, wrong_sums
+
+HERE = Path(__file__).parent
+MODELS = HERE.parent / "models"
+RECIPE = json.loads((HERE / "recipe.json").read_text())
+
+needs_models = pytest.mark.skipif(
+    not (MODELS / "target" / "model.safetensors").exists(),
+    reason="the bundled models are not there",
+)
+
+
+def small(config: dict) -> dict:
+    """A shrunken copy of a model of the recipe."""
+    return copy.deepcopy(config) | {"hidden_size": 32, "num_hidden_layers": 2, "head_dim": 16}
+
+
+def random_model(config: dict) -> LanguageModel:
+    """Weights large enough that a wrong name, order or shape shows in the logits."""
+    model = LanguageModel(config)
+    generator = torch.Generator().manual_seed(3)
+    for tensor in model.parameters():
+        mean = 1.0 if tensor.dim() == 1 else 0.0
+        torch.nn.init.normal_(tensor, mean=mean, std=0.1, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_solutions_are_right(kind):
+    rng = Random(5)
+    for _ in range(500):
+        problem = make_problem(rng, kind)
+        assert read_answer(problem.solution) == problem.answer
+        assert not wrong_sums(problem.solution)
+        numbers = [int(n) for n in re.findall(r"\d+", problem.prompt + problem.solution)]
+        assert max(numbers) < 100 and min(numbers) > 0
+
+
+def test_training_never_draws_a_held_out_prompt():
+    rng = Random(6)
+    assert not any(is_held_out(make_problem(rng).prompt) for _ in range(5000))
+    problems = held_out_problems(20)
+    assert all(is_held_out(p.prompt) for p in problems)
+    assert len({p.prompt for p in problems}) == len(problems) == 20 * len(KINDS)
+    assert not set(code_files(held_out=True)) & set(code_files(held_out=False))
+
+
+def test_wrong_solutions_are_seen():
+    assert wrong_sums("There are 3 + 4 = 8 pens and 6 / 2 = 3 cups.") == ["3 + 4 = 8"]
+    assert read_answer("Answer: 8\n") == 8
+    assert read_answer("The answer is 8") is None
+
+
+@pytest.mark.parametrize("name", ["target", "drafter"])
+def test_export_gives_the_logits_of_transformers(name, tmp_path):
+    config = small(RECIPE[name])
+    model = random_model(config)
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer.mkdir()
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (tokenizer / file).write_text("{}")
+    export(model.state_dict(), config, tokenizer, tmp_path / name)
+    assert check(tmp_path / name) < 1e-4
+
+
+def test_batched_generation_is_that_of_one_row():
+    model = random_model(small(RECIPE["target"])).eval()
+    prompts = [[0, 5, 9, 33, 7], [0, 8], [0, 90, 41]]
+    together = generate(model, prompts, 12)
+    for prompt, text in zip(prompts, together, strict=True):
+        assert generate(model, [prompt], 12) == [text]
+        ids = list(prompt)
+        for token in text:
+            assert int(model(torch.tensor([ids]))[0, -1].argmax()) == token
+            ids.append(token)
+
+
+def test_soft_cross_entropy_is_torchs():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(9, 13, generator=generator, requires_grad=True)
+    text = torch.randint(0, 13, (9,), generator=generator)
+    law = torch.randn(9, 13, generator=generator).softmax(-1)
+    for mixed, weight in ((None, 1.0), (law, 0.3)):
+        loss, probs = SoftCrossEntropy.apply(logits, text, mixed, weight)
+        (got,) = torch.autograd.grad(loss, logits)
+        logs = logits.log_softmax(-1)
+        expected = -weight * logs.gather(1, text[:, None]).mean()
+        if mixed is not None:
+            expected = expected - (1 - weight) * (mixed * logs).sum(-1).mean()
+        (wanted,) = torch.autograd.grad(expected, logits)
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(got, wanted)
+        torch.testing.assert_close(probs, logs.exp())
+
+
+def test_tokens_per_step_takes_runs_and_one_more():
+    yes, no = True, False
+    assert tokens_per_step([yes] * 10, 4) == (10, 2)
+    assert tokens_per_step([no] * 6, 4) == (6, 6)
+    assert tokens_per_step([yes, no, yes, yes, no], 4) == (5, 2)
+
+
+def test_schedule_warms_up_stays_and_decays():
+    warm, share = RECIPE["warm_up_steps"], RECIPE["decay_share"]
+    assert schedule(0.0, 0, RECIPE) == pytest.approx(1 / warm)
+    assert schedule(1 - share, 10 * warm, RECIPE) == pytest.approx(1.0)
+    assert schedule(1 - share / 2, 10 * warm, RECIPE) == pytest.approx(0.5)
+    assert schedule(1.0, 10 * warm, RECIPE) == 0.0
+
+
+@needs_models
+@pytest.mark.parametrize("name", ["target", "drafter"])
+def test_bundled_model_gives_the_logits_of_transformers(name):
+    assert check(MODELS / name) < 1e-4
+
+
+@needs_models
+def test_bundled_tokenizer_keeps_text_and_digits_apart():
+    files = [MODELS / name / "tokenizer.json" for name in ("target", "drafter")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    tokenizer = Tokenizer.from_file(str(files[0]))
+    text = "Problem: 1234 pens\tand “cups” 🙂\n\n    def f(x):\n"
+    encoded = tokenizer.encode(text)
+    assert encoded.ids[0] == BEGIN_ID
+    assert tokenizer.decode(encoded.ids) == text
+    assert {"1", "2", "3", "4"} <= set(encoded.tokens)
+    problem = make_problem(Random(1))
+    prompt = tokenizer.encode(problem.prompt).ids
+    assert tokenizer.encode(problem.prompt + problem.solution).ids[: len(prompt)] == prompt
+
+
+@needs_models
+def test_batches_depend_on_the_step_alone():
+    tokenizer = Tokenizer.from_file(str(MODELS / "target" / "tokenizer.json"))
+    corpus = Corpus(tokenizer, RECIPE)
+    ids, counts = corpus.batch(7, 4, 256)
+    assert ids.shape == (4, 257) and counts.shape == (4, 256)
+    assert (ids[:, 0] == BEGIN_ID).all()
+    corpus.batch(8, 4, 256)
+    assert np.array_equal(ids, corpus.batch(7, 4, 256)[0])
+
+
+@needs_models
+def test_bundled_pair_solves_problems():
+    target = load(MODELS / "target")
+    tokenizer = Tokenizer.from_file(str(MODELS / "target" / "tokenizer.json"))
+    problems = held_out_problems(4, "test")
+    texts = generate(target, [tokenizer.encode(p.prompt).ids for p in problems], 128)
+    answers = [read_answer(tokenizer.decode(ids)) for ids in texts]
+    right = sum(a == p.answer for a, p in zip(answers, problems, strict=True))
+    assert right >= len(problems) // 2
+
+
+@needs_models
+def test_bundled_prompts_are_held_out():
+    seen = set()
+    for name in ("quickstart", "bench", "heldout_problems"):
+        lines = (MODELS / "prompts" / f"{name}.jsonl").read_text().splitlines()
+        for item in map(json.loads, lines):
+            assert set(item) == {"question_id", "category", "turns", "reference"}
+            (prompt,) = item["turns"]
+            assert (name, prompt) not in seen
+            seen.add((name, prompt))
+            assert item["category"] == "code" or is_held_out(prompt)
