@@ -128,18 +128,14 @@ CASES = {
     ),
     "llama_bias": (
         LlamaConfig,
-        LLAMA
-        | {"attention_bias": True, "mlp_bias": True, "head_dim": 24}
-        | rope(rope_type="default"),
+        LLAMA | {"attention_bias": True, "mlp_bias": True, "head_dim": 24} | rope(rope_type="default"),
         torch.bfloat16,
         {},
     ),
 }
 
 
-def randomise(
-    model: torch.nn.Module, generator: torch.Generator, storage: torch.dtype
-) -> None:
+def randomise(model: torch.nn.Module, generator: torch.Generator, storage: torch.dtype) -> None:
     """Values every one of which matters, exact in the storage type."""
     # A tied embedding must be small against what the layers add, or every token predicts itself.
     embedding = 0.05 if model.config.tie_word_embeddings else 0.3
@@ -147,13 +143,7 @@ def randomise(
         if "norm" in name:
             value = torch.rand(parameter.shape, generator=generator) + 0.5
         else:
-            spread = (
-                0.5
-                if name.endswith("bias")
-                else 1.0
-                if name.endswith("mlp.gate.weight")
-                else 0.08
-            )
+            spread = 0.5 if name.endswith("bias") else 1.0 if name.endswith("mlp.gate.weight") else 0.08
             spread = embedding if "lm_head" in name or "embed" in name else spread
             value = torch.randn(parameter.shape, generator=generator) * spread
         parameter.copy_(value.to(storage).float())
@@ -170,9 +160,7 @@ def run(model: torch.nn.Module, ids: torch.Tensor) -> tuple[torch.Tensor, list, 
         margin = min(margin, float((ranked[:, :-1] - ranked[:, 1:]).min()))
         choices.append(chosen.to(torch.int32))
 
-    gates = [
-        layer.mlp.gate for layer in model.model.layers if hasattr(layer.mlp, "experts")
-    ]
+    gates = [layer.mlp.gate for layer in model.model.layers if hasattr(layer.mlp, "experts")]
     hooks = [gate.register_forward_hook(keep) for gate in gates]
     logits = model(ids[None]).logits[0]
     for hook in hooks:
@@ -201,12 +189,8 @@ def telling(model: torch.nn.Module, expected: dict, experts: int) -> bool:
 
 
 def build(config, storage: torch.dtype) -> tuple[torch.nn.Module, dict, int]:
-    model = AutoModelForCausalLM.from_config(
-        config, attn_implementation="eager", dtype=torch.float32
-    ).eval()
-    if hasattr(model, "set_experts_implementation") and hasattr(
-        config, "num_local_experts"
-    ):
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
+    if hasattr(model, "set_experts_implementation") and hasattr(config, "num_local_experts"):
         model.set_experts_implementation("eager")
     for seed in range(1000):
         generator = torch.Generator().manual_seed(seed)
@@ -221,9 +205,7 @@ def build(config, storage: torch.dtype) -> tuple[torch.nn.Module, dict, int]:
         expected = {
             "input_ids": ids.to(torch.int32),
             "logits": logits.contiguous(),
-            "routers": torch.stack(routers)
-            if routers
-            else torch.zeros((0, LENGTH, 0), dtype=torch.int32),
+            "routers": torch.stack(routers) if routers else torch.zeros((0, LENGTH, 0), dtype=torch.int32),
             "greedy_ids": text.to(torch.int32),
         }
         if telling(model, expected, getattr(config, "num_local_experts", 0)):
@@ -244,23 +226,16 @@ def old_spelling(config: dict) -> dict:
 def save(folder: Path, model: torch.nn.Module, storage: torch.dtype, how: dict) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     size = "100KB" if how.get("shards") else "1GB"
-    model.to(storage).save_pretrained(
-        folder, max_shard_size=size, save_original_format=not how.get("fused", False)
-    )
+    model.to(storage).save_pretrained(folder, max_shard_size=size, save_original_format=not how.get("fused", False))
     (folder / "generation_config.json").unlink(missing_ok=True)
     path = folder / "config.json"
     config = json.loads(path.read_text())
     config = old_spelling(config) if how.get("old") else config
-    config = {
-        key: value for key, value in config.items() if key not in how.get("drop", ())
-    }
+    config = {key: value for key, value in config.items() if key not in how.get("drop", ())}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     if how.get("bare"):
         weights = folder / "model.safetensors"
-        renamed = {
-            name.removeprefix("model."): tensor
-            for name, tensor in load_file(weights).items()
-        }
+        renamed = {name.removeprefix("model."): tensor for name, tensor in load_file(weights).items()}
         save_file(renamed, weights, metadata={"format": "pt"})
 
 

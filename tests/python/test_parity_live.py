@@ -81,9 +81,7 @@ def random_model(config_class, arguments, seed):
         config, attn_implementation="eager", dtype=torch.float32
     ).eval()
     if config.model_type == "mixtral":
-        model.set_experts_implementation(
-            "eager"
-        )  # the fused one wants sizes in multiples of 16 bytes
+        model.set_experts_implementation("eager")  # the fused one wants sizes in multiples of 16 bytes
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -91,9 +89,7 @@ def random_model(config_class, arguments, seed):
                 parameter.copy_(torch.rand(parameter.shape, generator=generator) + 0.5)
             else:
                 spread = 1.0 if "gate.weight" in name else 0.1
-                parameter.copy_(
-                    torch.randn(parameter.shape, generator=generator) * spread
-                )
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
     return model
 
 
@@ -103,9 +99,7 @@ def test_logits_are_those_of_transformers(name, fused, tmp_path):
     config_class, arguments = CASES[name]
     reference = random_model(config_class, arguments, seed=3)
     reference.save_pretrained(tmp_path, save_original_format=not fused)
-    ids = torch.randint(
-        0, BASE["vocab_size"], (61,), generator=torch.Generator().manual_seed(5)
-    )
+    ids = torch.randint(0, BASE["vocab_size"], (61,), generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         expected = reference(ids[None]).logits[0].numpy()
     got = specmoe.load(str(tmp_path), dtype="float32").logits(ids.tolist())

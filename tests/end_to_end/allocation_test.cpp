@@ -1,0 +1,72 @@
+#include <gtest/gtest.h>
+#include <malloc.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "core/engine.h"
+#include "core/nn/model_loader.h"
+
+namespace {
+std::atomic<long> allocations{0};
+}
+
+// Counts every allocation of the program. The sanitizers bring their own operator new.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
+  ++allocations;
+  if (void* memory = std::malloc(bytes)) return memory;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+#endif
+
+namespace specmoe {
+namespace {
+
+const std::string kModels = std::string(SPECMOE_SOURCE_ROOT) + "/experiments/models";
+
+class Allocation : public testing::TestWithParam<EngineSpec> {};
+
+/// After warm-up a step allocates nothing, and the heap is as large after a thousand tokens as after a hundred.
+TEST_P(Allocation, StepsAllocateNothing) {
+  nn::LoadOptions options;
+  options.pool = std::make_shared<kernels::ThreadPool>(2);
+  Engine engine(nn::load_model(kModels + "/target", options), GetParam(),
+                [&](const std::string& path) { return nn::load_model(path, options); });
+  Request request;
+  request.prompt = {5, 6, 7};
+  request.max_new_tokens = 1000;
+  int tokens = 0;
+  long allocations_warm = 0;
+  std::size_t heap_warm = 0;
+  long allocations_end = 0;
+  std::size_t heap_end = 0;
+  request.on_token = [&](TokenId, bool) {
+    ++tokens;
+    if (tokens == 100) allocations_warm = allocations, heap_warm = mallinfo2().uordblks;
+    if (tokens == 1000) allocations_end = allocations, heap_end = mallinfo2().uordblks;
+    return false;
+  };
+  engine.generate({&request, 1});
+  ASSERT_EQ(tokens, 1000);
+  EXPECT_LE(heap_end, heap_warm + 4096) << "one page, for lazily made buffers of the C library";
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  EXPECT_EQ(allocations_end - allocations_warm, 0);
+#else
+  (void)allocations_end;
+  (void)allocations_warm;
+#endif
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Specs, Allocation,
+    testing::Values(EngineSpec{}, EngineSpec{.drafter = "independent(path=" + kModels + "/drafter)"},
+                    EngineSpec{.drafter = "independent(path=" + kModels + "/drafter)", .tree = "expansion(2,2)"},
+                    EngineSpec{.drafter = "synthetic(alpha=0.8)", .tree = "chain(6)"},
+                    EngineSpec{.drafter = "ngram", .tree = "chain(4)"}));
+
+}  // namespace
+}  // namespace specmoe

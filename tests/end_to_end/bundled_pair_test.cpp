@@ -1,0 +1,124 @@
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <map>
+
+#include "core/engine.h"
+#include "core/metrics.h"
+#include "core/nn/model_loader.h"
+#include "core/nn/tokenizer.h"
+
+namespace specmoe {
+namespace {
+
+const std::string kModels = std::string(SPECMOE_SOURCE_ROOT) + "/experiments/models";
+const std::string kIndependent = "independent(path=" + kModels + "/drafter)";
+
+const std::vector<std::string> kPrompts = {
+    "Problem: Maria buys 5 maps at 6 coins each and 4 tickets at 4 coins each. Maria pays with 63 coins. How many "
+    "coins "
+    "come back?\nSolution:",
+    "Problem: There are 41 stars in the box of Felix. A friend brings 25 more, then Felix loses 24. How many stars "
+    "does "
+    "Felix have now?\nSolution:",
+    "def read(self, size=-1):\n    \"\"\"",
+};
+
+/// The bundled pair in one dtype, with threads shared.
+struct Pair {
+  explicit Pair(kernels::DType dtype)
+      : options(load_options(dtype)),
+        target(nn::load_model(kModels + "/target", options)),
+        tokenizer(nn::Tokenizer::from_file(kModels + "/target")) {}
+
+  static nn::LoadOptions load_options(kernels::DType dtype) {
+    nn::LoadOptions options;
+    options.dtype = dtype;
+    options.pool = std::make_shared<kernels::ThreadPool>(2);
+    return options;
+  }
+
+  Engine engine(const EngineSpec& spec) const {
+    return Engine(target, spec, [this](const std::string& path) { return nn::load_model(path, options); });
+  }
+  std::vector<Request> requests(int new_tokens) const {
+    std::vector<Request> all;
+    for (const std::string& prompt : kPrompts) {
+      Request request;
+      request.prompt = tokenizer->encode(prompt);
+      request.max_new_tokens = new_tokens;
+      all.push_back(request);
+    }
+    return all;
+  }
+
+  nn::LoadOptions options;
+  std::shared_ptr<LanguageModel> target;
+  std::shared_ptr<const nn::Tokenizer> tokenizer;
+};
+
+class BundledPair : public testing::TestWithParam<kernels::DType> {};
+
+/// Promise "exact": whatever the drafter, the topology and the batch, the ids are those of plain decoding.
+TEST_P(BundledPair, GreedySpeculationEqualsPlainDecoding) {
+  const Pair pair(GetParam());
+  const std::vector<Request> requests = pair.requests(48);
+  const auto plain = pair.engine({}).generate(requests);
+  std::vector<std::string> trees = {"chain(1)", "chain(7)", "expansion(2,2,1)", "expansion(4,2)"};
+  for (const std::string& name : tree_policies().names()) trees.push_back(name);
+  for (const std::string& drafter : {kIndependent, std::string("ngram"), std::string("synthetic(alpha=0.8)")}) {
+    for (const std::string& tree : trees) {
+      Engine engine = pair.engine({.drafter = drafter, .tree = tree, .allow_lossy = true});
+      const auto records = engine.generate(requests, 2);
+      Counts counts;
+      for (std::size_t i = 0; i < requests.size(); ++i) {
+        ASSERT_EQ(records[i].tokens, plain[i].tokens) << drafter << " " << tree << " prompt " << i;
+        counts.add(records[i]);
+      }
+      counts.check_identities();
+    }
+  }
+}
+
+/// The inputs are telling: drafts are both accepted and rejected, and steps wake different numbers of experts.
+TEST_P(BundledPair, TheDrafterIsOftenRightAndSometimesWrong) {
+  const Pair pair(GetParam());
+  Engine engine = pair.engine({.drafter = kIndependent, .tree = "chain(4)"});
+  Counts counts;
+  for (const RequestRecord& record : engine.generate(pair.requests(48))) counts.add(record);
+  EXPECT_GT(counts.accepted, counts.drafted / 5);
+  EXPECT_GT(counts.rejected, 0);
+  const ModelInfo& info = pair.target->info();
+  const Metrics metrics = derive(counts, info.experts_per_token);
+  EXPECT_GT(metrics.unique_experts, info.experts_per_token);
+  EXPECT_LT(metrics.unique_experts, info.experts);
+}
+
+TEST_P(BundledPair, ATargetThatDraftsForItselfIsAlwaysAccepted) {
+  const Pair pair(GetParam());
+  const std::string self = "independent(path=" + kModels + "/target)";
+  for (double temperature : {0.0, 0.9}) {
+    std::vector<Request> requests = pair.requests(40);
+    for (Request& request : requests) request.sampling.temperature = temperature;
+    Counts counts;
+    for (const RequestRecord& record : pair.engine({.drafter = self}).generate(requests)) counts.add(record);
+    EXPECT_EQ(counts.accepted, counts.drafted) << "temperature " << temperature;
+  }
+}
+
+TEST_P(BundledPair, TheSeedAloneDecidesASampledText) {
+  const Pair pair(GetParam());
+  std::vector<Request> requests = pair.requests(32);
+  for (Request& request : requests) request.sampling = {.temperature = 0.8, .top_k = 40, .top_p = 0.95, .seed = 11};
+  const auto together = pair.engine({.drafter = kIndependent}).generate(requests, 3);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    const auto alone = pair.engine({.drafter = kIndependent}).generate({&requests[i], 1});
+    EXPECT_EQ(alone[0].tokens, together[i].tokens);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(DTypes, BundledPair, testing::Values(kernels::DType::kFloat32, kernels::DType::kBFloat16),
+                         [](const auto& info) { return std::string(kernels::dtype_name(info.param)); });
+
+}  // namespace
+}  // namespace specmoe

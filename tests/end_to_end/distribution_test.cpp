@@ -1,0 +1,232 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "core/engine.h"
+#include "core/logit_rows.h"
+#include "core/nn/model_loader.h"
+#include "core/nn/tokenizer.h"
+#include "tests/end_to_end/remembering_model.h"
+#include "tests/support/wrong_rules.h"
+
+namespace specmoe {
+namespace {
+
+const std::string kModels = std::string(SPECMOE_SOURCE_ROOT) + "/experiments/models";
+constexpr const char* kPrompt = "Problem:";
+constexpr int kTexts = 20'000;
+constexpr int kLength = 3;  // tokens whose joint law is compared
+/// Three tokens a position: the joint law has 27 bins, and every policy works on cut and heated rows.
+constexpr SamplingParams kSampling = {.temperature = 1.5, .top_k = 3, .seed = 20};
+
+using Text = std::vector<TokenId>;
+using Law = std::map<Text, double>;
+
+/// The bundled pair; loaded once, as rows are remembered from test to test.
+struct Pair {
+  Pair() {
+    nn::LoadOptions options;
+    options.dtype = kernels::DType::kFloat32;
+    options.pool = std::make_shared<kernels::ThreadPool>(1);
+    target = nn::load_model(kModels + "/target", options);
+    drafter = nn::load_model(kModels + "/drafter", options);
+    remembering_target = std::make_shared<RememberingModel>(target);
+    remembering_drafter = std::make_shared<RememberingModel>(drafter);
+    prompt = nn::Tokenizer::from_file(kModels + "/target")->encode(kPrompt);
+  }
+  static const Pair& get() {
+    static const Pair pair;
+    return pair;
+  }
+
+  std::shared_ptr<LanguageModel> target, drafter, remembering_target, remembering_drafter;
+  Text prompt;
+};
+
+EngineSpec speculative(const std::string& tree, const std::string& acceptance) {
+  return {.drafter = "independent(path=drafter)", .tree = tree, .acceptance = acceptance, .allow_lossy = true};
+}
+
+/// The first tokens of `count` texts that differ in their sequence number alone. One token more than compared is asked
+/// for, so that drafts reach to the last one compared and beyond.
+std::vector<Text> sample(Engine& engine, int count) {
+  std::vector<Request> requests(count);
+  for (int i = 0; i < count; ++i) {
+    requests[i].prompt = Pair::get().prompt;
+    requests[i].sampling = kSampling;
+    requests[i].sampling.sequence = i;
+    requests[i].max_new_tokens = kLength + 1;
+  }
+  std::vector<Text> texts;
+  for (const RequestRecord& record : engine.generate(requests, 32)) {
+    texts.emplace_back(record.tokens.begin(), record.tokens.begin() + kLength);
+  }
+  return texts;
+}
+
+Engine remembering_engine(const EngineSpec& spec, EngineParts parts = {}) {
+  const Pair& pair = Pair::get();
+  return {pair.remembering_target, spec, [&pair](const std::string&) { return pair.remembering_drafter; },
+          std::move(parts)};
+}
+
+/// Adds the probability of every continuation of `text` up to kLength tokens, straight from the target's logits.
+void enumerate(const Text& text, double mass, Law& law) {
+  const Pair& pair = Pair::get();
+  if (text.size() == kLength) {
+    law[text] = mass;
+    return;
+  }
+  Text whole = pair.prompt;
+  whole.insert(whole.end(), text.begin(), text.end());
+  const auto cache = pair.target->new_cache(static_cast<int>(whole.size()));
+  prefill(*pair.target, *cache, std::span(whole).first(whole.size() - 1));
+  const std::int32_t on_last = -1;
+  const RowBlock block{cache.get(), std::span(whole).last(1), {&on_last, 1}, LogitsWanted::kLast};
+  ForwardResult result;
+  pair.target->forward({&block, 1}, result);
+  std::vector<float> probs(result.vocab);
+  std::vector<std::int32_t> scratch;
+  logits_to_probs(result, 0, TokenTree::kRoot, kSampling, probs, scratch);
+  for (TokenId x = 0; x < result.vocab; ++x) {
+    if (probs[x] == 0.0F) continue;
+    Text longer = text;
+    longer.push_back(x);
+    enumerate(longer, mass * probs[x], law);
+  }
+}
+
+const Law& exact_law() {
+  static const Law law = [] {
+    Law all;
+    enumerate({}, 1.0, all);
+    return all;
+  }();
+  return law;
+}
+
+/// Total variation distance of the texts' frequencies from the exact law.
+double distance(const std::vector<Text>& texts) {
+  Law difference = exact_law();
+  for (const Text& text : texts) difference[text] -= 1.0 / static_cast<double>(texts.size());
+  double sum = 0.0;
+  for (const auto& [text, value] : difference) sum += std::abs(value);
+  return sum / 2.0;
+}
+
+/// What samples of the law itself stay below but once in a million.
+double bound() {
+  const double bins = static_cast<double>(exact_law().size());
+  return 0.5 * std::sqrt(bins / kTexts) + std::sqrt(std::log(1e6) / (2.0 * kTexts));
+}
+
+/// Judges float drafts with a rule that is written for doubles.
+class InDoubles final : public AcceptancePolicy {
+ public:
+  explicit InDoubles(std::shared_ptr<AcceptancePolicy> rule) : rule_(std::move(rule)) {}
+  LawSet lossless_laws() const override { return {}; }
+  bool judges_trees() const override { return true; }
+
+  void judge(Draft<float>& draft, ProbRows<float>& target, UniformSource<double>& uniforms,
+             Verdict& verdict) const override {
+    Draft<double> wide;
+    wide.reset(draft.tree.token(TokenTree::kRoot), target.vocab());
+    wide.tree = draft.tree;
+    wide.law = draft.law;
+    wide.row_of = draft.row_of;
+    for (int row = 0; row < draft.rows.size(); ++row) add(draft.rows.row(row), wide.rows);
+    StoredRows<double> wide_target;
+    wide_target.reset(target.vocab());
+    for (NodeId n = 0; n < draft.tree.size(); ++n) add(target.row(n), wide_target);
+    rule_->judge(wide, wide_target, uniforms, verdict);
+  }
+  void judge(Draft<double>& draft, ProbRows<double>& target, UniformSource<double>& uniforms,
+             Verdict& verdict) const override {
+    rule_->judge(draft, target, uniforms, verdict);
+  }
+
+ private:
+  static void add(const ProbRow<float>& from, StoredRows<double>& rows) {
+    const int index = rows.add_dense();
+    for (TokenId x = 0; x < from.vocab(); ++x) rows.dense(index)[x] = static_cast<double>(from[x]);
+  }
+
+  std::shared_ptr<AcceptancePolicy> rule_;
+};
+
+std::shared_ptr<AcceptancePolicy> wrong_rule(const std::string& name) {
+  for (const testing::WrongRule& rule : testing::wrong_rules()) {
+    if (rule.name == name) return std::make_shared<InDoubles>(rule.policy);
+  }
+  fail("no wrong rule is called ", name);
+}
+
+/// The comparison can tell: 27 texts, none of them with most of the mass, and drafts both accepted and rejected.
+TEST(Distribution, TheLawIsWide) {
+  double most = 0.0;
+  double sum = 0.0;
+  for (const auto& [text, mass] : exact_law()) {
+    most = std::max(most, mass);
+    sum += mass;
+  }
+  EXPECT_EQ(exact_law().size(), 27U);
+  EXPECT_LT(most, 0.5);
+  EXPECT_NEAR(sum, 1.0, 1e-5);
+}
+
+TEST(Distribution, RememberedRowsAreTheModelsOwn) {
+  const Pair& pair = Pair::get();
+  const EngineSpec spec = speculative("expansion(2,2)", "multi_step");
+  Engine engine(pair.target, spec, [&pair](const std::string&) { return pair.drafter; });
+  Engine remembering = remembering_engine(spec);
+  EXPECT_EQ(sample(engine, 48), sample(remembering, 48));
+}
+
+TEST(Distribution, PlainDecodingSamplesTheLaw) {
+  Engine engine = remembering_engine({});
+  EXPECT_LT(distance(sample(engine, kTexts)), bound());
+}
+
+struct Method {
+  std::string tree, acceptance;
+};
+void PrintTo(const Method& method, std::ostream* out) { *out << method.tree << " " << method.acceptance; }
+
+class Lossless : public ::testing::TestWithParam<Method> {};
+TEST_P(Lossless, EmitsTheTargetsLaw) {
+  Engine engine = remembering_engine(speculative(GetParam().tree, GetParam().acceptance));
+  ASSERT_TRUE(engine.lossless());
+  EXPECT_LT(distance(sample(engine, kTexts)), bound());
+}
+INSTANTIATE_TEST_SUITE_P(Distribution, Lossless,
+                         ::testing::Values(Method{"chain(2)", "token"}, Method{"chain(3)", "block"},
+                                           Method{"chain(2)", "naive"}, Method{"expansion(2,2)", "multi_step"},
+                                           Method{"expansion(2,1)", "greedy_ot"}, Method{"expansion(2,2)", "k_seq"},
+                                           Method{"expansion(2,1)", "traversal"}, Method{"chains(2,2)", "naive"}));
+
+/// Controls: the same comparison must reject what is known not to keep the law.
+class Lossy : public ::testing::TestWithParam<Method> {};
+TEST_P(Lossy, LeavesTheTargetsLaw) {
+  Engine engine = remembering_engine(speculative(GetParam().tree, GetParam().acceptance));
+  ASSERT_FALSE(engine.lossless());
+  EXPECT_GT(distance(sample(engine, kTexts)), bound());
+}
+INSTANTIATE_TEST_SUITE_P(Distribution, Lossy,
+                         ::testing::Values(Method{"chain(3)", "typical"}, Method{"chain(3)", "lenient(lenience=0.5)"}));
+
+class Wrong : public ::testing::TestWithParam<Method> {};
+TEST_P(Wrong, LeavesTheTargetsLaw) {
+  EngineSpec spec = speculative(GetParam().tree, "");
+  Engine engine = remembering_engine(spec, {.acceptance = wrong_rule(GetParam().acceptance)});
+  EXPECT_GT(distance(sample(engine, kTexts)), bound());
+}
+INSTANTIATE_TEST_SUITE_P(Distribution, Wrong,
+                         ::testing::Values(Method{"chain(2)", "recovers_from_the_whole_target"},
+                                           Method{"chain(2)", "only_the_rejected_token_is_removed"},
+                                           Method{"chain(2)", "accepts_when_more_likely"},
+                                           Method{"chain(2)", "noise_of_the_draft_reused"},
+                                           Method{"expansion(2)", "deduplicated_siblings"}));
+
+}  // namespace
+}  // namespace specmoe
