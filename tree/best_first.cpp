@@ -31,9 +31,16 @@ class BestFirst : public TopologyOf<BestFirst> {
                        std::vector<NodeId>& frontier) const {
     if (!added.empty()) scored::score_added(view, added);
     for (NodeId node : view.frontier) view.draft.notes[node].flag |= scored::kAsked;
+    // Scores never change, so a node that has fallen out of the best stays out: only survivors compete with new ones.
     frontier.clear();
-    for (NodeId n = 1; n < view.draft.tree.size(); ++n) frontier.push_back(n);
+    const NodeId first_new = added.empty() ? view.draft.tree.size() : added.front();
+    for (NodeId n = 1; n < view.draft.tree.size(); ++n) {
+      std::uint8_t& flag = view.draft.notes[n].flag;
+      if (n >= first_new || (flag & scored::kAmongBest) != 0) frontier.push_back(n);
+      flag &= static_cast<std::uint8_t>(~scored::kAmongBest);
+    }
     scored::select_best(view.draft, frontier, static_cast<std::size_t>(nodes_));
+    for (NodeId node : frontier) view.draft.notes[node].flag |= scored::kAmongBest;
     std::erase_if(frontier, [&](NodeId node) {
       return (view.draft.notes[node].flag & scored::kAsked) != 0 || view.draft.tree.depth(node) >= depth_;
     });

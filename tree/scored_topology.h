@@ -15,8 +15,9 @@ namespace specmoe {
 /// Such choices look at drafted tokens, so children are always taken deterministically, the likeliest first.
 namespace scored {
 
-inline constexpr std::uint8_t kAsked = 1;  // was in a frontier
-inline constexpr std::uint8_t kKept = 2;   // belongs to the final tree whatever else grows
+inline constexpr std::uint8_t kAsked = 1;      // was in a frontier
+inline constexpr std::uint8_t kKept = 2;       // belongs to the final tree whatever else grows
+inline constexpr std::uint8_t kAmongBest = 4;  // is one of the best nodes grown so far
 
 /// Scores the nodes just added below the frontier. Without a row, the i-th proposed token counts as 2^-i.
 template <class Real>
