@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -42,6 +43,11 @@ def label(summary: dict) -> str:
     return f"{drafter}, {summary['tree']}, {summary['acceptance']}{lossy}, T = {summary['temperature']:g}"
 
 
+def tick(name: str) -> str:
+    """A label in lines that fit beside a panel."""
+    return textwrap.fill(name.replace(",", ", ").replace(",  ", ", "), 30, break_long_words=False)
+
+
 def colours(count: int) -> list:
     """As many colours as there are methods, told apart even when there are many."""
     if count <= 10:
@@ -60,7 +66,7 @@ def plot_speedup(axes: Axes, summaries: list[dict]) -> None:
         axes.plot([median, median], [row - 0.35, row + 0.35], color=colour, linewidth=2.5)
         axes.annotate(f"{median:.2f}x", (median, row - 0.37), ha="center", va="bottom", fontsize=9, color=colour)
     axes.axvline(1, color="black", linestyle="--", linewidth=1)
-    axes.set_yticks(range(len(summaries)), [label(summary).replace(", ", "\n", 1) for summary in summaries], fontsize=8)
+    axes.set_yticks(range(len(summaries)), [tick(label(summary)) for summary in summaries], fontsize=8)
     axes.set_ylim(len(summaries) - 0.4, -0.7)
     axes.set_xlim(left=0)
     axes.set_xlabel("speed-up over plain decoding (x)")
@@ -112,7 +118,7 @@ def plot_time(axes: Axes, summaries: list[dict]) -> None:
             va="center",
             fontsize=8,
         )
-    axes.set_yticks(range(len(rows)), [name.replace(", ", "\n", 1) for name, *_ in rows], fontsize=8)
+    axes.set_yticks(range(len(rows)), [tick(name) for name, *_ in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1.6 * max(lefts))  # room for the legend
     axes.set_xlabel("decode time per emitted token (µs)")
@@ -123,7 +129,7 @@ def plot_time(axes: Axes, summaries: list[dict]) -> None:
 def plot(results: Path, output: Path) -> None:
     """Writes the three panels of one result file as a PNG."""
     summaries = read_summaries(results)
-    size = (16, 3.6 + 0.45 * len(summaries))
+    size = (16, 3.6 + 0.8 * len(summaries))
     figure, panels = plt.subplots(1, 3, figsize=size, layout="constrained", width_ratios=(1.1, 0.9, 1))
     for draw, axes in zip((plot_speedup, plot_acceptance, plot_time), panels, strict=True):
         draw(axes, summaries)
