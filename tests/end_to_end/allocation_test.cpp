@@ -28,13 +28,26 @@ namespace {
 
 const std::string kModels = std::string(SPECMOE_SOURCE_ROOT) + "/experiments/models";
 
-class Allocation : public testing::TestWithParam<EngineSpec> {};
+struct Case {
+  const char* name;
+  EngineSpec spec;
+};
+
+const Case kCases[] = {
+    {"plain", {}},
+    {"chain", {.drafter = "independent(path=" + kModels + "/drafter)"}},
+    {"expansion", {.drafter = "independent(path=" + kModels + "/drafter)", .tree = "expansion(2,2)"}},
+    {"synthetic", {.drafter = "synthetic(alpha=0.8)", .tree = "chain(6)"}},
+    {"ngram", {.drafter = "ngram", .tree = "chain(4)"}},
+};
+
+class Allocation : public testing::TestWithParam<int> {};
 
 /// After warm-up a step allocates nothing, and the heap is as large after a thousand tokens as after a hundred.
 TEST_P(Allocation, StepsAllocateNothing) {
   nn::LoadOptions options;
   options.pool = std::make_shared<kernels::ThreadPool>(2);
-  Engine engine(nn::load_model(kModels + "/target", options), GetParam(),
+  Engine engine(nn::load_model(kModels + "/target", options), kCases[GetParam()].spec,
                 [&](const std::string& path) { return nn::load_model(path, options); });
   Request request;
   request.prompt = {5, 6, 7};
@@ -61,12 +74,8 @@ TEST_P(Allocation, StepsAllocateNothing) {
 #endif
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Specs, Allocation,
-    testing::Values(EngineSpec{}, EngineSpec{.drafter = "independent(path=" + kModels + "/drafter)"},
-                    EngineSpec{.drafter = "independent(path=" + kModels + "/drafter)", .tree = "expansion(2,2)"},
-                    EngineSpec{.drafter = "synthetic(alpha=0.8)", .tree = "chain(6)"},
-                    EngineSpec{.drafter = "ngram", .tree = "chain(4)"}));
+INSTANTIATE_TEST_SUITE_P(Specs, Allocation, testing::Range(0, 5),
+                         [](const auto& info) { return std::string(kCases[info.param].name); });
 
 }  // namespace
 }  // namespace specmoe

@@ -62,7 +62,7 @@ class BundledPair : public testing::TestWithParam<kernels::DType> {};
 /// Promise "exact": whatever the drafter, the topology and the batch, the ids are those of plain decoding.
 TEST_P(BundledPair, GreedySpeculationEqualsPlainDecoding) {
   const Pair pair(GetParam());
-  const std::vector<Request> requests = pair.requests(48);
+  const std::vector<Request> requests = pair.requests(24);
   const auto plain = pair.engine({}).generate(requests);
   std::vector<std::string> trees = {"chain(1)", "chain(7)", "expansion(2,2,1)", "expansion(4,2)"};
   for (const std::string& name : tree_policies().names()) trees.push_back(name);
