@@ -13,7 +13,8 @@ namespace specmoe::nn {
 namespace {
 
 /// A smaller model runs on one thread: handing its activations from core to core at every barrier costs more than a
-/// second thread saves (measured on a 0.26 M-parameter drafter: 11.6 us on one thread, 17 us on two). Bits do not change.
+/// second thread saves (measured on a 0.26 M-parameter drafter: 11.6 us on one thread, 17 us on two). Bits do not
+/// change.
 constexpr std::int64_t kSerialBytes = 2 << 20;
 
 }  // namespace
