@@ -25,13 +25,18 @@ def run(command: str) -> str:
     return "\n".join(line.rstrip() for line in done.stdout.strip("\n").split("\n"))
 
 
+def shortened(output: str) -> str:
+    """Of several decoded texts the first, so that the table stays on the first screen."""
+    return re.sub(r"^== 2 ==$.*?(?=^target )", "[texts 2 and on left out]\n\n", output, flags=re.DOTALL | re.MULTILINE)
+
+
 def updated(text: str, names: list[str]) -> str:
     def replace(match: re.Match[str]) -> str:
         if names and match["name"] not in names:
             return match[0]
         head = match[0][: match.start("old") - match.start()]
         tail = match[0][match.end("old") - match.start() :]
-        return f"{head}```text\n{run(match['command'])}\n```\n{tail}"
+        return f"{head}```text\n{shortened(run(match['command']))}\n```\n{tail}"
 
     known = [match["name"] for match in BLOCK.finditer(text)]
     unknown = sorted(set(names) - set(known))
