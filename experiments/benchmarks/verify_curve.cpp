@@ -1,7 +1,7 @@
 // The cost of a verify pass: time of a pass of T rows over that of a plain step, r(T), beside what bytes and arithmetic
 // allow, on a model's own greedy text.
 //
-//     verify_curve FOLDER [rounds = 15] [threads = 0: all cores] [output.jsonl]
+//     verify_curve FOLDER [dtype = bfloat16] [rounds = 15] [threads = 0: all cores] [output.jsonl]
 //
 // A sample runs passes of T rows of a chain at successive positions of the text, keeping one row each, so that every T
 // sees the same positions and successive passes use the experts that decoding would. The limit is the larger of two
@@ -121,10 +121,13 @@ class Curve {
   ForwardResult result_;
 };
 
-void run(const std::string& folder, int rounds, int threads, const char* output) {
+void run(const std::string& folder, const std::string& dtype, int rounds, int threads, const char* output) {
   nn::LoadOptions options;
+  options.dtype = kernels::packed_dtype_from_name(dtype);
   options.pool = std::make_shared<kernels::ThreadPool>(threads);
+  const double start = now_s();
   const auto model = nn::load_model(folder, options);
+  const double load_s = now_s() - start;
   const ModelInfo& info = model->info();
   kernels::ThreadPool& pool = *options.pool;
   Curve curve(model, info.active_weight_bytes < (64 << 20) ? 24 : 2);
@@ -145,8 +148,8 @@ void run(const std::string& folder, int rounds, int threads, const char* output)
 
   const double multiply = arithmetic.known() ? samples.seconds(0).median : 0;
   const Provenance where = collect_provenance();
-  std::printf("%s, %s, %s, %d threads; %s\n", info.name.c_str(), info.dtype.c_str(), info.instruction_set.c_str(),
-              pool.size(), where.cpu.c_str());
+  std::printf("%s, %s, %s, %d threads; %s; loaded in %.2f s\n", info.name.c_str(), info.dtype.c_str(),
+              info.instruction_set.c_str(), pool.size(), where.cpu.c_str(), load_s);
   std::printf("arithmetic in registers %.0f GFLOP/s; of bytes and arithmetic the larger is the limit\n",
               multiply > 0 ? 1e-9 / multiply : std::nan(""));
   std::printf("%4s %8s %7s %23s %21s %9s %9s %9s %6s %8s %6s\n", "T", "experts", "MB", "us a pass [95 %]",
@@ -184,12 +187,14 @@ void run(const std::string& folder, int rounds, int threads, const char* output)
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::fprintf(stderr, "usage: verify_curve FOLDER [rounds = 15] [threads = 0: all cores] [output.jsonl]\n");
+    std::fprintf(
+        stderr,
+        "usage: verify_curve FOLDER [dtype = bfloat16] [rounds = 15] [threads = 0: all cores] [output.jsonl]\n");
     return 2;
   }
   try {
-    specmoe::bench::run(argv[1], argc > 2 ? std::atoi(argv[2]) : 15, argc > 3 ? std::atoi(argv[3]) : 0,
-                        argc > 4 ? argv[4] : nullptr);
+    specmoe::bench::run(argv[1], argc > 2 ? argv[2] : "bfloat16", argc > 3 ? std::atoi(argv[3]) : 15,
+                        argc > 4 ? std::atoi(argv[4]) : 0, argc > 5 ? argv[5] : nullptr);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "verify_curve: %s\n", error.what());
     return 1;
