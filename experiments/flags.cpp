@@ -27,7 +27,7 @@ constexpr std::array kFlags = {
          "checkpoint whose text is wanted (a Hugging Face folder or a GGUF file)"},
     Flag{"drafter", kItems, kAll, "SPEC", nullptr, kModels,
          "cheap proposer of tokens, such as 'independent(path=FOLDER)' or ngram; without one: plain decoding"},
-    Flag{"dtype", kOne, kAll, "TYPE", "bfloat16", kModels, "element type of the weights: float32 or bfloat16"},
+    Flag{"dtype", kOne, kAll, "TYPE", "bfloat16", kModels, "element type of the weights: float32, bfloat16 or int8"},
     Flag{"device", kOne, kAll, "NAME", "cpu", kModels, "where to compute: cpu"},
     Flag{"threads", kNumber, kAll, "N", "0", kModels, "computing threads; 0: one per usable core"},
     Flag{"tree", kItems, kDecoding, "SPEC", nullptr, kMethod,

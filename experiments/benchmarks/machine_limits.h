@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <span>
 
 #include "kernels/backend.h"
 #include "kernels/packed_matrix.h"
@@ -23,9 +24,16 @@ class ReadProbe {
   std::size_t bytes() const { return bytes_; }
 
   void read(kernels::ThreadPool& pool) const {
-    pool.run([this](kernels::ThreadPool::Member& member) {
-      const auto range = kernels::split(static_cast<std::int64_t>(bytes_), member.shard(), kUnit);
-      read_share(memory_.get() + range.begin, static_cast<std::size_t>(range.end - range.begin));
+    const kernels::Range all = {0, static_cast<std::int64_t>(bytes_)};
+    read(pool, {&all, 1});
+  }
+  /// The parts [begin, end) of the buffer in turn.
+  void read(kernels::ThreadPool& pool, std::span<const kernels::Range> parts) const {
+    pool.run([this, parts](kernels::ThreadPool::Member& member) {
+      for (const kernels::Range& part : parts) {
+        const auto range = kernels::split(part.end - part.begin, member.shard(), kUnit);
+        read_share(memory_.get() + part.begin + range.begin, static_cast<std::size_t>(range.end - range.begin));
+      }
     });
   }
 
@@ -34,7 +42,7 @@ class ReadProbe {
   static constexpr std::int64_t kUnit = kStreams * 64;
 
   __attribute__((target("avx2"))) static void read_share(const std::byte* from, std::size_t bytes) {
-    const std::size_t stream = bytes / kStreams;
+    const std::size_t stream = bytes / kUnit * 64;
     __m256i sums[kStreams] = {};
     for (std::size_t i = 0; i < stream; i += 64) {
 #pragma GCC unroll 8

@@ -28,7 +28,7 @@ class LinearTest : public BackendTest {
 TEST_P(LinearTest, MatchesDoubleReference) {
   const Shape shapes[] = {{0, 8, 16},   {1, 1, 1},    {1, 33, 16},    {2, 7, 5},     {3, 64, 48},   {5, 31, 65},
                           {7, 257, 33}, {16, 96, 80}, {33, 129, 100}, {70, 40, 130}, {9, 17000, 17}};
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kInt8}) {
     for (const Shape& shape : shapes) {
       const PackedMatrix weight = random_matrix(shape.outputs, shape.inputs, dtype, GetParam(), 1);
       const std::vector<float> x = random_floats(shape.rows * shape.inputs, 2);
@@ -49,7 +49,7 @@ TEST_P(LinearTest, MatchesDoubleReference) {
 }
 
 TEST_P(LinearTest, RowsDoNotDependOnTheirNumberOrOnShards) {
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kInt8}) {
     for (const Shape& shape : {Shape{33, 129, 100}, Shape{33, 512, 256}, Shape{33, 48, 8}}) {
       const PackedMatrix weight = random_matrix(shape.outputs, shape.inputs, dtype, GetParam(), 5);
       const std::vector<float> x = random_floats(shape.rows * shape.inputs, 6);

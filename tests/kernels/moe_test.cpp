@@ -81,7 +81,7 @@ class MoeTest : public BackendTest {};
 TEST_P(MoeTest, MatchesDoubleReference) {
   const Shape shapes[] = {{0, 16, 16, 4, 2}, {1, 32, 48, 8, 2},  {2, 33, 20, 4, 1},
                           {7, 40, 64, 5, 4}, {33, 24, 37, 9, 2}, {16, 64, 96, 64, 8}};
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kInt8}) {
     for (const Shape& s : shapes) {
       const Layer layer(s, dtype, GetParam());
       const Outcome got = run(layer, GetParam(), 0, s.rows, 1);
@@ -113,7 +113,7 @@ TEST_P(MoeTest, MatchesDoubleReference) {
 }
 
 TEST_P(MoeTest, RowsDoNotDependOnTheirNumberOrOnShards) {
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kInt8}) {
     for (const Shape& s : {Shape{33, 64, 96, 5, 2}, Shape{33, 40, 37, 17, 8}}) {
       const Layer layer(s, dtype, GetParam());
       Outcome alone;

@@ -22,6 +22,7 @@ std::vector<Case> cases() {
     for (const char* fixture : {"mixtral_a", "mixtral_b", "llama_bias"}) {
       all.push_back({fixture, backend, kernels::DType::kFloat32});
       all.push_back({fixture, backend, kernels::DType::kBFloat16});
+      all.push_back({fixture, backend, kernels::DType::kInt8});
     }
   }
   return all;

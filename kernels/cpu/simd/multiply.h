@@ -17,13 +17,14 @@ void multiply(std::int64_t count, const Row& row, const PackedMatrix& weight, st
   alignas(64) float sums[kTileRows * kGroupOutputs];
   Inputs inputs;
   const std::int64_t block_rows = Inputs::most_rows(weight.cols());
+  const int group = group_panels(weight);
   for (std::int64_t block = 0; block < count; block += block_rows) {
     const std::int64_t block_end = std::min(count, block + block_rows);
     inputs.take(row, block, block_end - block, weight.cols());
-    for (std::int64_t panel = begin; panel < end; panel += kGroup) {
-      const int panels = static_cast<int>(std::min<std::int64_t>(kGroup, end - panel));
+    for (std::int64_t panel = begin; panel < end; panel += group) {
+      const int panels = static_cast<int>(std::min<std::int64_t>(group, end - panel));
       const std::byte* last_ahead = next != nullptr ? next : weight.panel(panel);
-      const std::byte* ahead = panel + kGroup < end ? weight.panel(panel + kGroup) : last_ahead;
+      const std::byte* ahead = panel + group < end ? weight.panel(panel + group) : last_ahead;
       for (std::int64_t first = block; first < block_end;) {
         const std::int64_t left = block_end - first;
         const std::int64_t tiles = (left + kTileRows - 1) / kTileRows;

@@ -50,30 +50,42 @@ void tile(const float* const* rows, const std::byte* panel, const std::byte* ahe
       for (int v = 0; v < kVectors; ++v) acc[r][p][v] = zeros();
     }
   }
-  const auto at = [&](int p, int v) { return panel + p * panel_bytes + v * kWidth * 4; };
-  const auto whole = [&](int p, int v) { return load(reinterpret_cast<const float*>(at(p, v))); };
-  const auto low = [&](int p, int v) { return low_bfloat16(load_bits(at(p, v))); };
-  const auto high = [&](int p, int v) { return high_bfloat16(load_bits(at(p, v))); };
-  constexpr std::int64_t kStep = kType == DType::kBFloat16 ? 2 : 1;
+  // Elements that one load brings for an output, and its bytes.
+  constexpr std::int64_t kStep = kType == DType::kFloat32 ? 1 : 2;
+  constexpr int kLoad = kWidth * (kType == DType::kInt8 ? 2 : 4);
+  const auto at = [&](int p, int v) { return panel + p * panel_bytes + v * kLoad; };
+  const auto low = [&](int p, int v) {
+    if constexpr (kType == DType::kInt8) return low_int8(load_int8_pairs(at(p, v)));
+    if constexpr (kType == DType::kBFloat16) return low_bfloat16(load_bits(at(p, v)));
+    if constexpr (kType == DType::kFloat32) return load(reinterpret_cast<const float*>(at(p, v)));
+  };
+  const auto high = [&](int p, int v) {
+    if constexpr (kType == DType::kInt8) return high_int8(load_int8_pairs(at(p, v)));
+    if constexpr (kType == DType::kBFloat16) return high_bfloat16(load_bits(at(p, v)));
+  };
   std::int64_t k = 0;
-  for (; k + kStep <= inputs; k += kStep, panel += kPanel * 4, ahead += kPanel * 4) {
+  for (; k + kStep <= inputs; k += kStep, panel += kVectors * kLoad, ahead += kVectors * kLoad) {
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) prefetch(ahead + p * panel_bytes);
-    if constexpr (kType == DType::kBFloat16) {
-      multiply_add<R, P>(acc, x, k, low);
-      multiply_add<R, P>(acc, x, k + 1, high);
-    } else {
-      multiply_add<R, P>(acc, x, k, whole);
-    }
+    multiply_add<R, P>(acc, x, k, low);
+    if constexpr (kStep == 2) multiply_add<R, P>(acc, x, k + 1, high);
   }
-  if (k < inputs) multiply_add<R, P>(acc, x, k, low);
+  if (k < inputs) {
+    multiply_add<R, P>(acc, x, k, low);
+    panel += kVectors * kLoad;
+  }
+  const auto scaled = [&](Floats sum, int p, int v) {
+    if constexpr (kType != DType::kInt8) return sum;
+    const auto* scale = reinterpret_cast<const float*>(panel + p * panel_bytes) + v * kWidth;
+    return mul(sum, load(scale));
+  };
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) {
-        store(sums + r * kGroupOutputs + p * kPanel + v * kWidth, acc[r][p][v]);
+        store(sums + r * kGroupOutputs + p * kPanel + v * kWidth, scaled(acc[r][p][v], p, v));
       }
     }
   }
@@ -89,43 +101,49 @@ constexpr int tile_panels(int rows) {
   return rows <= 4 ? 4 : 2;
 }
 
-template <int R>
-Tile choose_panels(DType dtype, int panels) {
+template <DType kType, int R>
+Tile choose_panels(int panels) {
   constexpr int kMost = tile_panels(R);
-  const bool narrow = dtype == DType::kBFloat16;
   if constexpr (kMost >= 4) {
-    if (panels == 4) return narrow ? tile<DType::kBFloat16, R, 4> : tile<DType::kFloat32, R, 4>;
+    if (panels == 4) return tile<kType, R, 4>;
   }
   if constexpr (kMost >= 2) {
-    if (panels == 2) return narrow ? tile<DType::kBFloat16, R, 2> : tile<DType::kFloat32, R, 2>;
+    if (panels == 2) return tile<kType, R, 2>;
   }
-  return narrow ? tile<DType::kBFloat16, R, 1> : tile<DType::kFloat32, R, 1>;
+  return tile<kType, R, 1>;
+}
+
+template <int R>
+Tile choose_type(DType dtype, int panels) {
+  if (dtype == DType::kInt8) return choose_panels<DType::kInt8, R>(panels);
+  return dtype == DType::kBFloat16 ? choose_panels<DType::kBFloat16, R>(panels)
+                                   : choose_panels<DType::kFloat32, R>(panels);
 }
 
 inline Tile choose_tile(const PackedMatrix& weight, int rows, int panels) {
   const DType dtype = weight.dtype();
   switch (rows) {
     case 1:
-      return choose_panels<1>(dtype, panels);
+      return choose_type<1>(dtype, panels);
     case 2:
-      return choose_panels<2>(dtype, panels);
+      return choose_type<2>(dtype, panels);
     case 3:
-      return choose_panels<3>(dtype, panels);
+      return choose_type<3>(dtype, panels);
     case 4:
-      return choose_panels<4>(dtype, panels);
+      return choose_type<4>(dtype, panels);
     case 5:
-      return choose_panels<5>(dtype, panels);
+      return choose_type<5>(dtype, panels);
     default:
       break;
   }
   if constexpr (kTileRows > 5) {
     switch (rows) {
       case 6:
-        return choose_panels<6>(dtype, panels);
+        return choose_type<6>(dtype, panels);
       case 7:
-        return choose_panels<7>(dtype, panels);
+        return choose_type<7>(dtype, panels);
       case 8:
-        return choose_panels<8>(dtype, panels);
+        return choose_type<8>(dtype, panels);
       default:
         break;
     }
