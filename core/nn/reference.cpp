@@ -75,8 +75,8 @@ Array ReferenceModel::State::attention(const Array& x, std::size_t layer, const 
     return linear(x, projection).view({x.size(0), count, attention.head_dim});
   };
   const std::int64_t group = attention.heads / attention.kv_heads;
-  const Array q = rotate(heads(weights.query, attention.heads), attention.rope, positions);
-  const Array k = rotate(heads(weights.key, attention.kv_heads), attention.rope, positions);
+  const Array q = rotate(heads(weights.query, attention.heads), *attention.rope, positions);
+  const Array k = rotate(heads(weights.key, attention.kv_heads), *attention.rope, positions);
   const Array keys = k.repeat_interleave(group, 1);
   const Array values = heads(weights.value, attention.kv_heads).repeat_interleave(group, 1);
   Array seen = visible;

@@ -33,9 +33,9 @@ Transformer::Transformer(ModelSpec spec, Weights weights, ModelInfo info, kernel
       run_([this](Member& member) { run(member); }) {
   for (const LayerSpec& layer : spec_.layers) {
     const auto same = std::find_if(ropes_.begin(), ropes_.end(),
-                                   [&](const RopeTable& table) { return table.spec() == layer.attention.rope; });
+                                   [&](const RopeTable& table) { return table.spec() == *layer.attention.rope; });
     rope_of_layer_.push_back(static_cast<std::size_t>(same - ropes_.begin()));
-    if (same == ropes_.end()) ropes_.emplace_back(layer.attention.rope);
+    if (same == ropes_.end()) ropes_.emplace_back(*layer.attention.rope);
     moe_index_.push_back(layer.ffn.router ? moe_layers_++ : -1);
   }
   workspace_.own.resize(static_cast<std::size_t>(pool_->size()));
