@@ -31,14 +31,14 @@ struct Routing {
   float jitter = 0.01f;  // kSparsemixer: experts up to a relative 2 * jitter below the best one take part
 };
 
-/// Top-k of softmax(logits) per row; ties go to the lower expert id.
+/// Chooses the experts of every row; of equal ones the lower id.
 ///
-/// logits      [T, E]
-/// k           experts per token
-/// renormalise divide the k weights by their sum (Mixtral does)
-/// expert      [T, k] chosen ids, by falling probability
-/// weight      [T, k] their weights
-extern Kernel<void(Rows<const float> logits, std::int64_t k, bool renormalise, std::int32_t* expert, float* weight)>
+/// logits       [T, E], overwritten
+/// choice_bias  [E] added to the scores while choosing, or null
+/// expert       [T, k] chosen ids, best first
+/// weight       [T, k] their weights
+extern Kernel<void(Rows<float> logits, const Routing& routing, const float* choice_bias, std::int32_t* expert,
+                   float* weight)>
     moe_router;
 
 /// Which rows each active expert computes. Pair p is (row, rank): row p / k, rank p % k.
