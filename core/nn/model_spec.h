@@ -185,6 +185,9 @@ struct ModelSpec {
   std::vector<LayerSpec> layers;
   std::vector<TokenId> stop_tokens;
   TensorNames names;
+
+  /// residual_scale, for products that are added to the stream directly; with a sandwich, norms come in between.
+  float product_scale() const { return block_order == BlockOrder::kPreNorm ? residual_scale : 1.0F; }
 };
 
 }  // namespace specmoe::nn
