@@ -404,7 +404,7 @@ MOE_CASES = {
         Llama4TextConfig,
         LLAMA4 | llama3(low_freq_factor=1.0, high_freq_factor=1.0),
         BFLOAT16,
-        {"add": {"attn_temperature_tuning": 4}, "spread": {"router.weight": 0.3}},
+        {"spread": {"router.weight": 0.3}},
     ),
     "llama4_text_maverick": (
         Llama4TextConfig,

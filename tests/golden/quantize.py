@@ -5,6 +5,7 @@ its experts. The model gets the expanded values, so transformers computes with w
 from __future__ import annotations
 
 import torch
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 FP8_ROWS, FP8_COLS = 16, 32  # smaller than the releases' 128, so that tiny matrices have whole and cut blocks
 MXFP4_BLOCK = 32
@@ -62,7 +63,9 @@ def mxfp4(model: torch.nn.Module, generator: torch.Generator) -> dict[str, torch
             blocks = torch.randint(0, 256, (*shape, MXFP4_BLOCK // 2), generator=generator, dtype=torch.uint8)
             scales = torch.randint(largest - 4, largest, shape, generator=generator, dtype=torch.uint8)
             stored[f"{name}.{key}_blocks"], stored[f"{name}.{key}_scales"] = blocks, scales
-            parameter.copy_(expand_mxfp4(blocks, scales).transpose(1, 2))
+            expanded = expand_mxfp4(blocks, scales).transpose(1, 2)
+            assert torch.equal(expanded, convert_moe_packed_tensors(blocks, scales, dtype=torch.float32))
+            parameter.copy_(expanded)
     return stored
 
 
