@@ -32,12 +32,13 @@ inline __m256 sum_each(const Floats* x) {
   return _mm256_add_ps(_mm256_permute2f128_ps(ab, cd, 0x20), _mm256_permute2f128_ps(ab, cd, 0x31));
 }
 
-/// One query head of one row and its running softmax; a sink has been seen before any key.
+/// One query head of one row and its running softmax. Without initial values: there is room for many and mostly few
+/// are used.
 struct Query {
-  const float* query = nullptr;
-  float* out = nullptr;
-  float largest = -INFINITY;
-  float sum = 0;
+  const float* query;
+  float* out;
+  float largest;
+  float sum;
 };
 
 /// Scores, then shares, of one chunk.
@@ -174,8 +175,8 @@ void attend_together(Query* query, std::int64_t count, const Keys& key, const Va
 
 /// The logical positions one query row sees: [first, committed) of the prefix, then its staged ancestors.
 struct RowSpan {
-  std::int64_t first = 0;
-  std::int64_t end = 0;
+  std::int64_t first;
+  std::int64_t end;
 };
 
 inline RowSpan row_span(const AttentionRule& rule, std::int64_t committed, const std::uint64_t* ancestors,
@@ -209,7 +210,7 @@ struct RowBlock {
   std::int64_t heads;  // query heads of a row
   const std::uint64_t* ancestors;
   std::int64_t words;
-  RowSpan spans[kQueries] = {};  // of each row
+  RowSpan* spans;  // [rows]
 };
 
 /// A chunk that reaches past the prefix, or that not all rows see whole: every row sees its own part of it.
@@ -224,7 +225,7 @@ inline void attend_row(const RowBlock& block, std::int64_t t, std::int64_t chunk
                   Gathered{head.values, head.value_stride, rows}, begin, end, block.rule);
 }
 
-inline void attend_block(RowBlock& block, Query* query) {
+inline void attend_block(const RowBlock& block, Query* query) {
   const AttentionHead& head = block.head;
   std::int64_t earliest = head.committed;  // first position that any row sees
   std::int64_t latest = 0;                 // first position that all rows see
@@ -255,19 +256,20 @@ void tree_attention_simd(Rows<const float> query, const AttentionHead& head, con
   const std::int64_t heads = query.cols / rule.head_dim;
   SPECMOE_CHECK(heads <= kQueries, "attention: at most ", kQueries, " query heads share a kv head, got ", heads);
   Query queries[kQueries];
+  RowSpan spans[kQueries];
   const std::int64_t rows_at_once = kQueries / heads;
   for (std::int64_t t = 0; t < query.rows; t += rows_at_once) {
     const std::int64_t rows = std::min(rows_at_once, query.rows - t);
     for (std::int64_t i = 0; i < rows * heads; ++i) {
       const std::int64_t h = i % heads;
-      queries[i] = {query.row(t + i / heads) + h * rule.head_dim, out.row(t + i / heads) + h * rule.value_dim};
+      queries[i] = {query.row(t + i / heads) + h * rule.head_dim, out.row(t + i / heads) + h * rule.value_dim,
+                    -INFINITY, 0.0f};
       std::fill_n(queries[i].out, rule.value_dim, 0.0f);
       if (rule.sinks == nullptr) continue;
-      queries[i].largest = rule.sinks[h];
-      queries[i].sum = 1;
+      queries[i].largest = rule.sinks[h];  // as if seen before any key
+      queries[i].sum = 1.0f;
     }
-    RowBlock block{head, rule, rows, heads, ancestors + t * words, words};
-    attend_block(block, queries);
+    attend_block({head, rule, rows, heads, ancestors + t * words, words, spans}, queries);
   }
 }
 
