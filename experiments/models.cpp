@@ -70,7 +70,7 @@ std::vector<Request> make_requests(const RunOptions& options, const Models& mode
   for (const Prompt& prompt : options.prompts) {
     Request request;
     request.id = prompt.id;
-    request.prompt = models.tokenizer->encode(prompt.text);
+    request.prompt = models.tokenizer->encode(prompt.text, /*add_special=*/!prompt.rendered);
     request.sampling = options.sampling;
     request.sampling.temperature = temperature;
     request.max_new_tokens = options.max_new_tokens;

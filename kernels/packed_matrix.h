@@ -28,6 +28,8 @@ struct WeightView {
   /// Set when data is not elements of dtype in order (quantised, say): out[0, cols) = a row.
   std::function<void(std::int64_t row, float* out)> read_row = {};
 
+  /// An element of a view without read_row.
+  float element(std::int64_t row, std::int64_t col) const;
   /// Row `row` as float32, however it is stored.
   std::vector<float> row(std::int64_t row) const;
 };

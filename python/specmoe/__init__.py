@@ -15,6 +15,7 @@ Drafters, topologies and policies may be written in Python: subclass Drafter, Tr
 
 from _specmoe import (
     AcceptancePolicy,
+    ChatTemplate,
     CounterExample,
     Draft,
     Drafter,
@@ -36,17 +37,22 @@ from _specmoe import (
     Uniforms,
     __version__,
     acceptance_policies,
+    chat_template,
     drafters,
     load,
     metric_definitions,
     metrics,
     prove,
     register,
+    tokenizer_json,
     tree_policies,
 )
 
+from specmoe.conversation import chat, render_chat
+
 __all__ = [
     "AcceptancePolicy",
+    "ChatTemplate",
     "CounterExample",
     "Draft",
     "Drafter",
@@ -68,11 +74,15 @@ __all__ = [
     "Uniforms",
     "__version__",
     "acceptance_policies",
+    "chat",
+    "chat_template",
     "drafters",
     "load",
     "metric_definitions",
     "metrics",
     "prove",
     "register",
+    "render_chat",
+    "tokenizer_json",
     "tree_policies",
 ]

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "kernels/layer_norm.h"
 #include "kernels/linear.h"
 #include "kernels/moe_ffn.h"
 #include "kernels/moe_router.h"
@@ -54,6 +55,7 @@ void expect_complete(const Kernel<Signature>& kernel) {
 
 TEST(BackendTest, EveryKernelHasEveryCpuImplementation) {
   expect_complete(packed_linear);
+  expect_complete(layer_norm);
   expect_complete(moe_router);
   expect_complete(moe_up);
   expect_complete(moe_down);
