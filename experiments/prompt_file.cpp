@@ -62,8 +62,9 @@ std::vector<Prompt> read_prompts(const std::filesystem::path& path) {
     if (json) {
       prompts.push_back(question(text, line, where));
     } else {
-      prompts.push_back({std::to_string(line), "", text, 1});
+      prompts.push_back({std::to_string(line), "", text, 1, 0});
     }
+    prompts.back().number = static_cast<int>(prompts.size()) - 1;
     SPECMOE_CHECK(seen.insert(prompts.back().id).second, where, "question_id ", prompts.back().id, " appears twice");
   }
   SPECMOE_CHECK(!prompts.empty(), "--prompts: '", path.string(), "' holds no prompt");

@@ -11,7 +11,8 @@ struct Prompt {
   std::string id;
   std::string category;
   std::string text;
-  int turns = 1;  // of the question; only the first one is asked
+  int turns = 1;   // of the question; only the first one is asked
+  int number = 0;  // place among the prompts, from 0
 };
 
 /// Reads prompts: rows of the Spec-Bench question format, {"question_id": …, "category": …, "turns": [text, …]}, one a

@@ -10,6 +10,8 @@ A drafter proposes a tree of tokens, one pass of the target scores all of it, an
     print(result.text, result.metrics["tau"])
     print(specmoe.prove("token", law="iid", tree="chain(gamma=3)"))
 
+sweep() measures a grid of methods, and load_results() reads what it kept.
+
 Drafters, topologies and policies may be written in Python: subclass Drafter, TreePolicy or AcceptancePolicy.
 """
 
@@ -45,6 +47,8 @@ from _specmoe import (
     tree_policies,
 )
 
+from specmoe.results import load_results, sweep
+
 __all__ = [
     "AcceptancePolicy",
     "CounterExample",
@@ -70,9 +74,11 @@ __all__ = [
     "acceptance_policies",
     "drafters",
     "load",
+    "load_results",
     "metric_definitions",
     "metrics",
     "prove",
     "register",
+    "sweep",
     "tree_policies",
 ]

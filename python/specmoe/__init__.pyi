@@ -1,10 +1,11 @@
 """Types of the package, compared with the module by tests/python/test_stubs.py. Defaults are the module's own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
+import pandas
 from numpy.typing import ArrayLike, NDArray
 
 TokenIds: TypeAlias = Sequence[int] | NDArray[np.integer]
@@ -257,6 +258,9 @@ class Engine:
         ignore_eos: bool = ...,
         batch: int = ...,
     ) -> Result | list[Result]: ...
+
+def sweep(config: Mapping[str, Any] | str | PathLike[str], **flags: Any) -> pandas.DataFrame: ...
+def load_results(*paths: str | PathLike[str]) -> pandas.DataFrame: ...
 
 class CounterExample:
     @property
