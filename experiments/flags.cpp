@@ -23,7 +23,8 @@ constexpr unsigned kDecoding = kGenerate | kBench;
 constexpr unsigned kAll = kDecoding | command_bit(Command::kInspect);
 
 constexpr std::array kFlags = {
-    Flag{"target", kOne, kAll, "FOLDER", nullptr, kModels, "checkpoint whose text is wanted (a Hugging Face folder)"},
+    Flag{"target", kOne, kAll, "FOLDER", nullptr, kModels,
+         "checkpoint whose text is wanted (a Hugging Face folder or a GGUF file)"},
     Flag{"drafter", kItems, kAll, "SPEC", nullptr, kModels,
          "cheap proposer of tokens, such as 'independent(path=FOLDER)' or ngram; without one: plain decoding"},
     Flag{"dtype", kItems, kAll, "TYPE", "bfloat16", kModels, "element type of the weights: float32 or bfloat16"},

@@ -58,9 +58,18 @@ std::string_view dtype_name(DType dtype) {
 
 std::size_t dtype_bytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
 
-float WeightView::at(std::int64_t row, std::int64_t col) const {
-  const auto index = static_cast<std::size_t>(row * cols + col);
-  return load_element(static_cast<const std::byte*>(data) + index * dtype_bytes(dtype), dtype);
+std::vector<float> WeightView::row(std::int64_t row) const {
+  std::vector<float> values(static_cast<std::size_t>(cols));
+  if (read_row) {
+    read_row(row, values.data());
+    return values;
+  }
+  const auto* from = static_cast<const std::byte*>(data) + static_cast<std::size_t>(row * cols) * dtype_bytes(dtype);
+  for (float& value : values) {
+    value = load_element(from, dtype);
+    from += dtype_bytes(dtype);
+  }
+  return values;
 }
 
 PackedMatrix::PackedMatrix(std::int64_t rows, std::int64_t cols, DType dtype, Backend backend)
@@ -87,6 +96,11 @@ std::byte* PackedMatrix::element(std::int64_t row, std::int64_t col) const {
 }
 
 void PackedMatrix::pack_row(const WeightView& source, std::int64_t source_row, std::int64_t row) {
+  if (source.read_row) {
+    const std::vector<float> values = source.row(source_row);
+    pack_row(WeightView{values.data(), DType::kFloat32, 1, cols_, {}}, 0, row);
+    return;
+  }
   const std::size_t width = dtype_bytes(source.dtype);
   const auto* from = static_cast<const std::byte*>(source.data) + static_cast<std::size_t>(source_row * cols_) * width;
   if (dtype_ == DType::kFloat32) {

@@ -2,8 +2,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string_view>
+#include <vector>
 
 #include "kernels/backend.h"
 
@@ -14,14 +16,18 @@ enum class DType { kFloat32, kBFloat16, kFloat16 };
 std::string_view dtype_name(DType dtype);
 std::size_t dtype_bytes(DType dtype);
 
-/// A borrowed row-major [rows, cols] weight as it lies in a checkpoint; data need not be aligned.
+/// A borrowed row-major [rows, cols] weight as it lies in a checkpoint.
 struct WeightView {
-  const void* data = nullptr;
+  const void* data = nullptr;  // need not be aligned; null: no weight
   DType dtype = DType::kFloat32;
   std::int64_t rows = 0;  // outputs N
   std::int64_t cols = 0;  // inputs K
 
-  float at(std::int64_t row, std::int64_t col) const;
+  /// Set when data is not elements of dtype in order (quantised, say): out[0, cols) = a row.
+  std::function<void(std::int64_t row, float* out)> read_row;
+
+  /// Row `row` as float32, however it is stored.
+  std::vector<float> row(std::int64_t row) const;
 };
 
 /// 64-byte aligned storage with zeroed padding.

@@ -27,25 +27,23 @@ std::uint16_t float_to_bfloat16(float value) {
 }
 
 std::vector<float> vector_of(const WeightView& view) {
-  std::vector<float> values(view.data == nullptr ? 0 : static_cast<std::size_t>(view.cols));
-  for (std::size_t i = 0; i < values.size(); ++i) values[i] = view.at(0, static_cast<std::int64_t>(i));
-  return values;
+  return view.data == nullptr ? std::vector<float>{} : view.row(0);
 }
 
 /// Rows [first, first + rows) of a row-major table in `dtype`.
 void copy_rows(const WeightView& source, std::int64_t first, std::int64_t rows, DType dtype, std::byte* table) {
   const std::size_t width = kernels::dtype_bytes(dtype);
   std::byte* to = table + static_cast<std::size_t>(first * source.cols) * width;
-  if (source.dtype == dtype) {
+  if (source.dtype == dtype && !source.read_row) {
     const auto* from = static_cast<const std::byte*>(source.data) + (to - table);
     std::memcpy(to, from, static_cast<std::size_t>(rows * source.cols) * width);
     return;
   }
   for (std::int64_t row = first; row < first + rows; ++row) {
-    for (std::int64_t col = 0; col < source.cols; ++col, to += width) {
-      const float value = source.at(row, col);
+    for (const float value : source.row(row)) {
       const std::uint16_t rounded = float_to_bfloat16(value);
       std::memcpy(to, dtype == DType::kFloat32 ? static_cast<const void*>(&value) : &rounded, width);
+      to += width;
     }
   }
 }

@@ -26,8 +26,8 @@ class LinearTest : public BackendTest {
 };
 
 TEST_P(LinearTest, MatchesDoubleReference) {
-  const Shape shapes[] = {{0, 8, 16},  {1, 1, 1},    {1, 33, 16},  {2, 7, 5},      {3, 64, 48},
-                          {5, 31, 65}, {7, 257, 33}, {16, 96, 80}, {33, 129, 100}, {70, 40, 130}};
+  const Shape shapes[] = {{0, 8, 16},   {1, 1, 1},    {1, 33, 16},    {2, 7, 5},     {3, 64, 48},   {5, 31, 65},
+                          {7, 257, 33}, {16, 96, 80}, {33, 129, 100}, {70, 40, 130}, {9, 17000, 17}};
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     for (const Shape& shape : shapes) {
       const PackedMatrix weight = random_matrix(shape.outputs, shape.inputs, dtype, GetParam(), 1);
@@ -35,10 +35,11 @@ TEST_P(LinearTest, MatchesDoubleReference) {
       const std::vector<float> bias = random_floats(shape.outputs, 3);
       const std::vector<float> residual = random_floats(shape.rows * shape.outputs, 4);
       const std::vector<float> out = run(x, weight, shape.rows, 1, bias.data(), residual.data());
+      const std::vector<float> seen = product_inputs(x, dtype, GetParam());
       for (std::int64_t t = 0; t < shape.rows; ++t) {
         for (std::int64_t n = 0; n < shape.outputs; ++n) {
           double sum = double{bias[n]} + residual[t * shape.outputs + n];
-          for (std::int64_t k = 0; k < shape.inputs; ++k) sum += double{x[t * shape.inputs + k]} * weight.at(n, k);
+          for (std::int64_t k = 0; k < shape.inputs; ++k) sum += double{seen[t * shape.inputs + k]} * weight.at(n, k);
           expect_close(out[t * shape.outputs + n], sum, kSums,
                        concat(dtype_name(dtype), " row ", t, " output ", n, " of ", shape.outputs));
         }
@@ -84,7 +85,7 @@ TEST_P(LinearTest, WritesOnlyItsOwnColumnsAndMayAddInPlace) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, LinearTest, testing::ValuesIn(kCpuBackends), backend_test_name);
+INSTANTIATE_TEST_SUITE_P(Cpu, LinearTest, testing::ValuesIn(kProductBackends), backend_test_name);
 
 }  // namespace
 }  // namespace specmoe::kernels

@@ -4,7 +4,6 @@
 
 namespace specmoe::kernels::SPECMOE_SIMD {
 
-inline constexpr Backend kBackend = Backend::kAvx2;
 inline constexpr int kWidth = 8;
 using Floats = __m256;
 using Bits = __m256i;

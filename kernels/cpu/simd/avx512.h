@@ -4,7 +4,6 @@
 
 namespace specmoe::kernels::SPECMOE_SIMD {
 
-inline constexpr Backend kBackend = Backend::kAvx512;
 inline constexpr int kWidth = 16;
 using Floats = __m512;
 using Bits = __m512i;

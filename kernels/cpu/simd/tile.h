@@ -4,10 +4,7 @@
 
 namespace specmoe::kernels::SPECMOE_SIMD {
 
-inline constexpr int kPanel = static_cast<int>(PackedMatrix::kPanel);
 inline constexpr int kVectors = kPanel / kWidth;  // per panel
-inline constexpr int kGroup = 4;                  // panels multiplied together: four streams from memory
-inline constexpr int kGroupOutputs = kGroup * kPanel;
 
 /// acc[r][p] += x[r][k] * weight(p, .), for R rows and P panels.
 /// The compiler keeps such an array in registers only when every loop over it is unrolled by pragma. Three rows by two
@@ -105,7 +102,8 @@ Tile choose_panels(DType dtype, int panels) {
   return narrow ? tile<DType::kBFloat16, R, 1> : tile<DType::kFloat32, R, 1>;
 }
 
-inline Tile choose_tile(DType dtype, int rows, int panels) {
+inline Tile choose_tile(const PackedMatrix& weight, int rows, int panels) {
+  const DType dtype = weight.dtype();
   switch (rows) {
     case 1:
       return choose_panels<1>(dtype, panels);
@@ -135,47 +133,21 @@ inline Tile choose_tile(DType dtype, int rows, int panels) {
   return nullptr;
 }
 
-/// Multiplies up to kTileRows rows with up to kGroup panels of one group.
-inline void multiply_group(const float* const* rows, int count, const PackedMatrix& weight, std::int64_t panel,
-                           int panels, const std::byte* ahead, float* sums) {
-  const int most = tile_panels(count);
-  for (int p = 0; p < panels;) {
-    const int step = std::min(most, panels - p == 3 ? 2 : panels - p);
-    const std::size_t offset = static_cast<std::size_t>(p) * weight.panel_bytes();
-    choose_tile(weight.dtype(), count, step)(rows, weight.panel(panel) + offset, ahead + offset, weight.panel_bytes(),
-                                             weight.cols(), sums + p * kPanel);
-    p += step;
-  }
-}
+/// The inputs of a block of rows as the tiles read them: where they lie.
+class Inputs {
+ public:
+  /// The inputs of so many rows stay in the second-level cache.
+  static std::int64_t most_rows(std::int64_t /*inputs*/) { return kMost; }
 
-/// Products of `count` input rows with panels [begin, end) of `weight`: for every block of rows and group of panels,
-/// finish(first row, rows, first panel, panels, sums) with sums as tile() leaves them.
-///
-/// row(i)  pointer to input row i
-/// next    weights that will be read after these, or null
-template <class Row, class Finish>
-void multiply(std::int64_t count, const Row& row, const PackedMatrix& weight, std::int64_t begin, std::int64_t end,
-              const std::byte* next, const Finish& finish) {
-  constexpr std::int64_t kCachedRows = 64;  // the inputs of so many rows stay in the second-level cache
-  alignas(64) float sums[kTileRows * kGroupOutputs];
-  const float* rows[kTileRows];
-  for (std::int64_t block = 0; block < count; block += kCachedRows) {
-    const std::int64_t block_end = std::min(count, block + kCachedRows);
-    for (std::int64_t panel = begin; panel < end; panel += kGroup) {
-      const int panels = static_cast<int>(std::min<std::int64_t>(kGroup, end - panel));
-      const std::byte* last_ahead = next != nullptr ? next : weight.panel(panel);
-      const std::byte* ahead = panel + kGroup < end ? weight.panel(panel + kGroup) : last_ahead;
-      for (std::int64_t first = block; first < block_end;) {
-        const std::int64_t left = block_end - first;
-        const std::int64_t tiles = (left + kTileRows - 1) / kTileRows;
-        const int taken = static_cast<int>((left + tiles - 1) / tiles);
-        for (int r = 0; r < taken; ++r) rows[r] = row(first + r);
-        multiply_group(rows, taken, weight, panel, panels, ahead, sums);
-        finish(first, taken, panel, panels, sums);
-        first += taken;
-      }
-    }
+  template <class Row>
+  void take(const Row& row, std::int64_t first, std::int64_t count, std::int64_t /*inputs*/) {
+    for (std::int64_t i = 0; i < count; ++i) rows_[i] = row(first + i);
   }
-}
+  const float* const* from(std::int64_t row) const { return rows_ + row; }
+
+ private:
+  static constexpr std::int64_t kMost = 64;
+  const float* rows_[kMost];
+};
 
 }  // namespace specmoe::kernels::SPECMOE_SIMD
