@@ -29,8 +29,7 @@ broke; 2 for a mistake in the call."""
 def known() -> dict[str, str]:
     """Reproductions by name, in order of their ids."""
     found = {path.parent.name: json.loads(path.read_text())["id"] for path in PAPER.glob("*/study.json")}
-    number = {name: (len(id_), id_) for name, id_ in found.items()}
-    return dict(sorted(found.items(), key=lambda item: number[item[0]]))
+    return dict(sorted(found.items(), key=lambda item: (-ord(item[1][0]), int(item[1][1:]))))  # R1, R2, .., then A1
 
 
 def parse() -> argparse.Namespace:

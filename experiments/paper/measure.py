@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas
 
+import specmoe
+
 RESAMPLES = 2000
 
 # The golden toy: rows by last token, start state 0.
@@ -44,6 +46,14 @@ def with_tau(frame: pandas.DataFrame) -> pandas.DataFrame:
     """The frame with tau_low and tau_high."""
     intervals = [tau(row) for _, row in frame.iterrows()]
     return frame.assign(tau_low=[low for _, low, _ in intervals], tau_high=[high for *_, high in intervals])
+
+
+def short(tree: str) -> str:
+    """A topology's spec without the parameters that have their default values."""
+    name, _, inside = tree.partition("(")
+    defaults = {f"{p.name}={p.default}" for p in specmoe.tree_policies()[name].parameters}
+    kept = [part for part in inside.removesuffix(")").split(",") if part not in defaults]
+    return f"{name}({','.join(kept)})" if kept else name
 
 
 def interval_text(values: tuple[float, float, float], digits: int = 3) -> str:

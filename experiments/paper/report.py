@@ -21,8 +21,12 @@ padding-top:1rem}h3{font-size:1rem;margin:1.2rem 0 .3rem}
 a{color:var(--link)}.soft{color:var(--soft);font-size:.9rem}
 .wide{overflow-x:auto;margin:.4rem 0}table{border-collapse:collapse;font-size:.85rem;min-width:100%}
 th,td{border-bottom:1px solid var(--line);padding:.3rem .6rem;text-align:left;vertical-align:top;overflow-wrap:normal}
-th{background:var(--panel)}td.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+th{background:var(--panel)}th.number{text-align:right}td.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 td.source,.source{color:var(--soft);font-size:.75rem;white-space:nowrap}
+.summary{list-style:none;margin:0;padding:0;font-size:.9rem}
+.summary li{display:grid;grid-template-columns:2.2rem 9rem 1fr;gap:.2rem .6rem;border-bottom:1px solid var(--line);
+padding:.35rem 0}
+@media(max-width:40rem){.summary li{grid-template-columns:2.2rem 1fr}.summary li>:last-child{grid-column:1/-1}}
 .verdict{background:var(--panel);border-left:4px solid var(--line);padding:.5rem .8rem;margin:.5rem 0}
 .REPRODUCED{border-color:var(--good)}.NOT_REPRODUCED{border-color:var(--bad)}.NOT_MEASURED{border-color:var(--none)}
 .outcome{font-weight:700;white-space:nowrap}.REPRODUCED .outcome,.outcome.REPRODUCED{color:var(--good)}
@@ -75,7 +79,11 @@ def is_number(cell: str) -> bool:
 
 def table_html(table: dict) -> str:
     traced = any(table["sources"])
-    head = "".join(f"<th>{text(name)}</th>" for name in table["columns"]) + ("<th>line</th>" if traced else "")
+    numbers = [all(map(is_number, column)) for column in zip(*table["rows"], strict=True)]
+    head = "".join(
+        f"<th{' class=number' if number else ''}>{text(name)}</th>"
+        for name, number in zip(table["columns"], numbers, strict=True)
+    ) + ("<th>line</th>" if traced else "")
     body = []
     for cells, source in zip(table["rows"], table["sources"], strict=True):
         row = "".join(f"<td{' class=number' if is_number(cell) else ''}>{text(cell)}</td>" for cell in cells)
@@ -122,14 +130,11 @@ def summary_html(studies: list[dict]) -> str:
     for said in studies:
         for verdict in said["verdicts"]:
             rows.append(
-                f'<tr><td><a href="#{text(said["name"])}">{text(said["config"]["id"])}</a></td>'
-                f'<td><span class="outcome {css(verdict["outcome"])}">{text(verdict["outcome"])}</span></td>'
-                f"<td>{text(verdict['claim'])}</td><td>{text(verdict['figure'])}</td></tr>"
+                f'<li><a href="#{text(said["name"])}">{text(said["config"]["id"])}</a> '
+                f'<span class="outcome {css(verdict["outcome"])}">{text(verdict["outcome"])}</span> '
+                f'<span>{text(verdict["claim"])} <span class="soft">{text(verdict["figure"])}</span></span></li>'
             )
-    return (
-        '<div class="wide" tabindex="0"><table><thead><tr><th></th><th>verdict</th><th>claim</th><th>figure</th></tr>'
-        f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    return f'<ul class="summary">{"".join(rows)}</ul>'
 
 
 def write(output: Path, names: list[str]) -> Path:

@@ -1,7 +1,7 @@
 """R11: discarded drafts against tokens per pass, fixed and adaptive chains of the trained pair."""
 
 import numpy as np
-from measure import bootstrap, interval_text
+from measure import bootstrap, interval_text, short
 
 
 def figures(cell):
@@ -39,13 +39,14 @@ def run(study):
         ratios = {cell["tree"]: saved(cell, fixed) for _, cell in adaptive.iterrows()}
         best = min(ratios, key=lambda tree: ratios[tree][0])
         study.verdict(f"the best adaptive chain discards less at equal tokens per pass, temperature {temperature:g}",
-                      ratios[best][2] < 1, f"{best}: {interval_text(ratios[best])} of the fixed chain's discards",
+                      ratios[best][2] < 1, f"{short(best)}: {interval_text(ratios[best])} of the fixed chain's discards",
                       "below 1", "Compared with the fixed lengths at the same tokens per pass, between two of them. The "
                       "best of several settings is taken, so its interval is a little too kind.",
                       some["source"].to_list())  # fmt: skip
         better = sum(ratio[0] < 1 for ratio in ratios.values())
         study.verdict(f"most settings do, temperature {temperature:g}", better > len(ratios) / 2, f"{better} of {len(ratios)}",
                       "more than half", "Rules: confidence, survival and entropy.", adaptive["source"].to_list())  # fmt: skip
+    cells["tree"] = cells["tree"].map(short)
     study.table("Fixed and adaptive chains", cells, {
         "temperature": "temperature", "tree": "tree", "tau": "tokens per pass", "waste": "discarded per emitted",
         "waste_low": "low", "waste_high": "high"})  # fmt: skip

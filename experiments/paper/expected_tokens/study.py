@@ -73,7 +73,7 @@ def run(study):
     def draw(axes):
         for a, some in cells.groupby("alpha"):
             draw_interval(axes, some["gamma"], some, "tau", "tau_low", "tau_high", label=f"a = {a:g}, measured")
-            axes.plot(config["gammas"], closed_form(a, np.array(config["gammas"])), "k--", linewidth=1, alpha=0.6)
+            axes.plot(config["gammas"], closed_form(a, np.array(config["gammas"])), "--", color="#8a8f98", linewidth=1)
         axes.set_xlabel("chain length g (tokens)")
         axes.set_ylabel("emitted tokens per target pass")
         axes.legend()

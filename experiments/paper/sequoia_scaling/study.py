@@ -3,7 +3,7 @@
 import functools
 
 import numpy as np
-from measure import draw_interval, interval_text, tau_ratio, with_tau
+from measure import draw_interval, interval_text, short, tau_ratio, with_tau
 from pandas import DataFrame
 
 RANKS = 128
@@ -83,6 +83,7 @@ def run(study):
                   "above 1", "Both limited to 12 tokens of depth.", [large.source, best_chain.source])  # fmt: skip
     study.table("Expected tokens per pass, rejection 0.4 / k", promised, {
         "nodes": "nodes", "chain": "chain", "chains": "best parallel chains", "tree": "best tree"})  # fmt: skip
+    cells["tree"] = cells["tree"].map(short)
     study.table("Trained pair, temperature 1", cells, {
         "tree": "tree", "nodes": "nodes", "tau": "tokens per pass", "tau_low": "low", "tau_high": "high",
         "verify_cost_ratio": "r(T)"})  # fmt: skip
@@ -92,7 +93,9 @@ def run(study):
             some = some.sort_values("nodes")
             draw_interval(axes, some["nodes"], some, "tau", "tau_low", "tau_high", label=f"{shape}, trained pair")
         for name, label in (("chain", "chain"), ("chains", "parallel chains"), ("tree", "best tree")):
-            axes.plot(budgets, promised[name], "k--" if name == "tree" else "k:", alpha=0.6, label=f"{label}, 0.4 / k")
+            axes.plot(
+                budgets, promised[name], "--" if name == "tree" else ":", color="#8a8f98", label=f"{label}, 0.4 / k"
+            )
         axes.set_xscale("log", base=2)
         axes.set_xlabel("nodes of the tree, root included")
         axes.set_ylabel("emitted tokens per target pass")

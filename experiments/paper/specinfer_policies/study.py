@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas
-from measure import TOY_DRAFT, TOY_TARGET, interval_text, tau_ratio, with_tau
+from measure import TOY_DRAFT, TOY_TARGET, interval_text, short, tau_ratio, with_tau
 
 import specmoe
 
@@ -117,6 +117,7 @@ def run(study):
                   f"1.2-1.3 (at least {config['least_gain']}, interval above 1)",
                   "Width 5 at depth 3 and 8 tokens deep, as in the paper's tables. The gain depends on how far the "
                   "drafter is from the target: our drafter is closer at sharp rows and further at flat ones.", rows)  # fmt: skip
+    cells["tree"] = cells["tree"].map(short)
     study.table("Trained pair, tokens per target pass", cells, {
         "tree": "tree", "temperature": "temperature", "acceptance": "policy", "tau": "tokens per pass",
         "tau_low": "low", "tau_high": "high", "acceptance_rate": "acceptance"})  # fmt: skip

@@ -1,7 +1,7 @@
 """R7: exact expected tokens on the golden toy, and the trained pair."""
 
 import pandas
-from measure import TOY_DRAFT, TOY_TARGET, interval_text, tau_ratio, with_tau
+from measure import TOY_DRAFT, TOY_TARGET, interval_text, short, tau_ratio, with_tau
 
 import specmoe
 
@@ -41,6 +41,7 @@ def run(study):
                   "1.02-1.06 in the paper; here: interval above 1",
                   "As for block verification, the gain needs acceptances that vary along a path.",
                   [deep.source])  # fmt: skip
+    cells["tree"] = cells["tree"].map(short)
     study.table("Trained pair, temperature 1", cells, {
         "tree": "tree", "acceptance": "policy", "tau": "tokens per pass", "tau_low": "low", "tau_high": "high"})  # fmt: skip
     study.table("Exact, golden toy", proofs, {
