@@ -11,6 +11,11 @@ struct Case {
   std::string fixture;
   kernels::Backend backend;
   kernels::DType dtype;
+
+  std::string name() const {
+    return fixture + "_" + std::string(kernels::backend_name(backend)) + "_" + std::string(kernels::dtype_name(dtype));
+  }
+  friend void PrintTo(const Case& c, std::ostream* out) { *out << c.name(); }
 };
 
 /// One checkpoint of each kind of block; all of them on the back end in use, a few on the others in both dtypes.
@@ -204,11 +209,8 @@ TEST_P(Invariance, Threads) {
   }
 }
 
-std::string case_name(const ::testing::TestParamInfo<Case>& info) {
-  return info.param.fixture + "_" + std::string(kernels::backend_name(info.param.backend)) + "_" +
-         std::string(kernels::dtype_name(info.param.dtype));
-}
-INSTANTIATE_TEST_SUITE_P(Models, Invariance, ::testing::ValuesIn(cases()), case_name);
+INSTANTIATE_TEST_SUITE_P(Models, Invariance, ::testing::ValuesIn(cases()),
+                         [](const auto& info) { return info.param.name(); });
 
 }  // namespace
 }  // namespace specmoe::nn::testing
