@@ -143,6 +143,8 @@ RunOptions run_options(Command command, const Settings& settings) {
   options.quiet = settings.on("quiet");
   options.output = settings.text("output");
   options.cells = settings.text("cells");
+  SPECMOE_CHECK(options.cells.empty() || options.cells != options.output, "--cells and --output name the same file '",
+                options.cells, "': the first grows by a line per cell, the second is written anew; give two");
   options.prompts = prompts_of(settings);
   if (command == Command::kBench) options.categories = categories_of(settings.items("category"), options.prompts);
   return options;

@@ -137,6 +137,25 @@ def summary_html(studies: list[dict]) -> str:
     return f'<ul class="summary">{"".join(rows)}</ul>'
 
 
+def verdicts_text(studies: list[dict], tally: str) -> str:
+    """The verdicts as a table in plain text, under the machine they come from."""
+    origin = next((said["provenance"] for said in studies if "instruction_set" in said["provenance"]), {})
+    host = ", ".join(f"{name.replace('_', ' ')} {origin[name]}" for name in PROVENANCE if name in origin)
+    lines = [
+        "# Verdicts",
+        "",
+        f"{tally[:1].upper()}{tally[1:]}. {host}.",
+        "",
+        "| | verdict | claim | figure | expected |",
+    ]
+    lines.append("|---|---|---|---|---|")
+    for said in studies:
+        for verdict in said["verdicts"]:
+            cells = [said["config"]["id"], *(verdict[name] for name in ("outcome", "claim", "figure", "expected"))]
+            lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def write(output: Path, names: list[str]) -> Path:
     """The page over these reproductions; returns its path."""
     output.mkdir(parents=True, exist_ok=True)
@@ -147,6 +166,7 @@ def write(output: Path, names: list[str]) -> Path:
             counts[verdict["outcome"]] = counts.get(verdict["outcome"], 0) + 1
     tally = ", ".join(f"{count} {outcome.lower()}" for outcome, count in sorted(counts.items()))
     quick = any(said["quick"] for said in studies)
+    (output / "verdicts.md").write_text(verdicts_text(studies, tally), encoding="utf-8")
     page = output / "index.html"
     page.write_text(
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

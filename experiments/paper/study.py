@@ -20,6 +20,7 @@ import matplotlib
 matplotlib.use("Agg")  # no display needed
 import matplotlib.pyplot as plt  # noqa: E402
 import pandas  # noqa: E402
+from PIL import Image  # noqa: E402
 
 import specmoe  # noqa: E402
 
@@ -176,7 +177,9 @@ class Study:
                 draw(axes)
                 axes.grid(True, linewidth=0.6)
                 axes.spines[["top", "right"]].set_visible(False)
-                figure.savefig(self.folder / f"{name}.{theme}.png", dpi=130)
+                path = self.folder / f"{name}.{theme}.png"
+                figure.savefig(path, dpi=130)
+                Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)  # a third of the bytes
                 plt.close(figure)
         self.plots.append(Plot(name, caption))
 

@@ -163,6 +163,7 @@ BAD = {
     "tree without drafter": ({"drafter": None}, "drafter must be"),
     "no value": ({"temperature": {"from": 0}}, "temperature must be"),
     "not JSON": ({"seed": {1}}, "flags are texts"),
+    "one file for both": ({"cells": "same.jsonl", "output": "same.jsonl"}, "name the same file"),
     "nothing can run": ({"accept": "typical"}, "--allow-lossy"),
 }
 
@@ -172,7 +173,7 @@ def test_bad_grid(name, grid, tmp_path):
     change, wanted = BAD[name]
     cells = tmp_path / "cells.jsonl"
     with pytest.raises(specmoe.Error, match=wanted.replace("?", r"\?")) as caught:
-        specmoe.sweep({**grid, **change}, cells=cells)
+        specmoe.sweep({**grid, "cells": cells, **change})
     assert "\n" not in str(caught.value)
     assert not cells.exists()
 

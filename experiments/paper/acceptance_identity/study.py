@@ -31,7 +31,8 @@ def measure(config, temperature):
     target, drafter = (specmoe.load(ROOT / config[name], dtype="float32", threads=1) for name in ("target", "drafter"))
     engine = specmoe.Engine(target, f"independent(path={ROOT / config['drafter']})", "chain(gamma=1)", "token")
     prompts = [json.loads(line)["turns"][0] for line in (ROOT / config["prompts"]).read_text().splitlines()]
-    results = engine.generate(prompts, max_new_tokens=config["max_new_tokens"], temperature=temperature, seed=7)
+    seeds = list(range(len(prompts)))  # with one seed for all, the same coins would fall for every prompt
+    results = engine.generate(prompts, max_new_tokens=config["max_new_tokens"], temperature=temperature, seed=seeds)
     overlap = np.concatenate([overlap_along(target, drafter, result, temperature) for result in results])
     accepted = sum(int(result.steps["accepted"].sum()) for result in results)
     judged = sum(int(result.steps["accepted"].sum() + result.steps["rejected"].sum()) for result in results)
