@@ -30,7 +30,7 @@
 // clang-format off: the vector comes first
 namespace specmoe::kernels::avx512 {
 inline constexpr Backend kBackend = Backend::kAvx512;
-inline constexpr Backend kFloat32Backend = kBackend;
+constexpr bool takes(DType /*dtype*/) { return true; }
 }  // namespace specmoe::kernels::avx512
 #include "kernels/cpu/simd/avx512.h"
 #include "kernels/cpu/simd/math.h"

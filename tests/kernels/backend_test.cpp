@@ -67,8 +67,9 @@ TEST(BackendTest, EveryKernelHasEveryCpuImplementation) {
 }
 
 TEST(BackendTest, ProductsHaveInstructionSetsOfTheirOwnAndTheOthersFallBack) {
-  EXPECT_TRUE(packed_linear.has(Backend::kAvx512Bf16) && moe_up.has(Backend::kAvx512Bf16) &&
-              moe_down.has(Backend::kAvx512Bf16));
+  for (const Backend backend : {Backend::kAvx512Bf16, Backend::kAmx}) {
+    EXPECT_TRUE(packed_linear.has(backend) && moe_up.has(backend) && moe_down.has(backend));
+  }
   EXPECT_EQ(tree_attention.up_to(Backend::kAmx), tree_attention.on(Backend::kAvx512));
 }
 

@@ -4,10 +4,9 @@
 
 namespace specmoe::kernels::SPECMOE_SIMD {
 
-/// Whether the weights of a plan's experts are for the kernels of float32.
-inline bool for_float32(const PackedMatrix* weights, const MoePlan& plan) {
-  return kFloat32Backend != kBackend && !plan.experts.empty() &&
-         weights[plan.experts.front()].dtype() == DType::kFloat32;
+/// Whether the weights of a plan's experts are of a type that these tiles multiply; the AVX-512 kernels take all.
+inline bool takes(const PackedMatrix* weights, const MoePlan& plan) {
+  return plan.experts.empty() || takes(weights[plan.experts.front()].dtype());
 }
 
 /// Where panel `panel` of the next active expert lies; null after the last one.
@@ -82,7 +81,7 @@ void moe_up_with(Finish finish, Rows<const float> x, const PackedMatrix* gate_up
 
 void moe_up_simd(Rows<const float> x, const PackedMatrix* gate_up, const MoePlan& plan, const MoeUp& how,
                  Rows<float> hidden, Shard shard) {
-  if (for_float32(gate_up, plan)) return moe_up.on(kFloat32Backend)(x, gate_up, plan, how, hidden, shard);
+  if (!takes(gate_up, plan)) return moe_up.on(Backend::kAvx512)(x, gate_up, plan, how, hidden, shard);
   if (how.activation.kind == Activation::Kind::kSilu && how.input_weight == nullptr && how.bias == nullptr) {
     moe_up_with(PlainUp{}, x, gate_up, plan, hidden, shard);
   } else {
@@ -106,8 +105,8 @@ inline void combine(const MoePlan& plan, const float* weight, Rows<const float> 
 
 void moe_down_simd(Rows<const float> hidden, const PackedMatrix* down, const MoePlan& plan, const float* weight,
                    const float* bias, Rows<const float> residual, Rows<float> scratch, Rows<float> out, Shard shard) {
-  if (for_float32(down, plan)) {
-    return moe_down.on(kFloat32Backend)(hidden, down, plan, weight, bias, residual, scratch, out, shard);
+  if (!takes(down, plan)) {
+    return moe_down.on(Backend::kAvx512)(hidden, down, plan, weight, bias, residual, scratch, out, shard);
   }
   const Range columns = split(out.cols, shard, kPanel);
   const std::int64_t begin_panel = columns.begin / kPanel;
