@@ -81,7 +81,8 @@ std::vector<Prompt> prompts_of(const Settings& settings) {
   for (const std::string& text : texts) {
     SPECMOE_CHECK(!text.empty(), "--prompt: the text is empty");
     const int number = static_cast<int>(prompts.size());
-    prompts.push_back({std::to_string(number + 1), "", text, 1, number});
+    prompts.push_back({std::to_string(number + 1), "", text});
+    prompts.back().number = number;
   }
   return prompts;
 }
