@@ -17,7 +17,8 @@ class Checkpoint {
   explicit Checkpoint(const std::string& folder);
 
   const std::string& folder() const { return folder_; }
-  /// By name without a leading "model.", which base-model saves lack.
+  /// By name without a leading "model.", which base-model saves lack, and "language_model.", which stands before or
+  /// behind it where a model sees images too.
   const std::map<std::string, Tensor>& tensors() const { return tensors_; }
   const Tensor* find(const std::string& name) const;
 
