@@ -23,10 +23,11 @@ constexpr unsigned kDecoding = kGenerate | kBench;
 constexpr unsigned kAll = kDecoding | command_bit(Command::kInspect);
 
 constexpr std::array kFlags = {
-    Flag{"target", kOne, kAll, "FOLDER", nullptr, kModels, "checkpoint whose text is wanted (a Hugging Face folder)"},
+    Flag{"target", kOne, kAll, "FOLDER", nullptr, kModels,
+         "checkpoint whose text is wanted (a Hugging Face folder or a GGUF file)"},
     Flag{"drafter", kItems, kAll, "SPEC", nullptr, kModels,
          "cheap proposer of tokens, such as 'independent(path=FOLDER)' or ngram; without one: plain decoding"},
-    Flag{"dtype", kOne, kAll, "TYPE", "bfloat16", kModels, "element type of the weights: float32 or bfloat16"},
+    Flag{"dtype", kItems, kAll, "TYPE", "bfloat16", kModels, "element type of the weights: float32, bfloat16 or int8"},
     Flag{"device", kOne, kAll, "NAME", "cpu", kModels, "where to compute: cpu"},
     Flag{"threads", kNumber, kAll, "N", "0", kModels, "computing threads; 0: one per usable core"},
     Flag{"tree", kItems, kDecoding, "SPEC", nullptr, kMethod,
@@ -45,7 +46,9 @@ constexpr std::array kFlags = {
     Flag{"max-new-tokens", kNumber, kDecoding, "N", "128", kText, "most tokens to emit per prompt"},
     Flag{"stop", kRepeated, kDecoding, "TEXT", nullptr, kText, "end a text before this string; may be repeated"},
     Flag{"ignore-eos", kSwitch, kDecoding, "", nullptr, kText, "go on past the checkpoint's end-of-text token"},
-    Flag{"batch", kNumber, kAll, "B", "1", kRun, "most prompts decoded at a time"},
+    Flag{"category", kItems, kBench, "NAME", "all", kText,
+         "prompt classes, each measured apart; each: every class of the file; all: the whole file"},
+    Flag{"batch", kItems, kAll, "B", "1", kRun, "most prompts decoded at a time"},
     Flag{"repeat", kNumber, kBench, "R", "1", kRun,
          "rounds per prompt; one round runs plain, speculative, speculative, plain"},
     Flag{"mark", kOne, kDecoding, "STYLE", "auto", kRun,
@@ -53,6 +56,8 @@ constexpr std::array kFlags = {
     Flag{"show-text", kSwitch, kBench, "", nullptr, kRun, "print the texts before the table"},
     Flag{"output", kOne, kDecoding, "FILE.jsonl", nullptr, kRun,
          "also write one JSON object per request (bench: and a summary at the end)"},
+    Flag{"cells", kOne, kBench, "FILE.jsonl", nullptr, kRun,
+         "append one line per cell to this file; cells that are there already are not measured again"},
     Flag{"config", kOne, kAll, "FILE.json", nullptr, kRun,
          "flags from a JSON object, by the same names; the command line wins"},
     Flag{"quiet", kSwitch, kAll, "", nullptr, kRun, "no progress on stderr"},

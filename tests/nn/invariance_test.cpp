@@ -27,11 +27,13 @@ std::vector<Case> cases() {
       "qwen3_moe_b",   "olmoe_a",       "phimoe_a",          "gpt_oss_a",           "granitemoe_a",
       "deepseek_v2_b", "deepseek_v3_b", "llama4_text_scout", "llama4_text_maverick"};
   std::vector<Case> all;
-  for (const Backend backend : {Backend::kScalar, Backend::kAvx2, Backend::kAvx512, Backend::kAmx}) {
+  for (const Backend backend :
+       {Backend::kScalar, Backend::kAvx2, Backend::kAvx512, Backend::kAvx512Bf16, Backend::kAmx}) {
     if (!kernels::backend_available(backend)) continue;
     for (const std::string& fixture : everywhere) {
       all.push_back({fixture, backend, kernels::DType::kFloat32});
       all.push_back({fixture, backend, kernels::DType::kBFloat16});
+      all.push_back({fixture, backend, kernels::DType::kInt8});
     }
     for (const std::string& fixture : others) {
       all.push_back({fixture, backend, kernels::DType::kFloat32});
