@@ -267,7 +267,7 @@ std::unique_ptr<Engine::Sequence> Engine::start(const Request& request, RequestR
   record.steps.reserve(sequence->remaining);
   record.unique_experts.reserve(static_cast<std::size_t>(sequence->remaining) * target_->info().layers);
   const int text = prompt + sequence->remaining;
-  sequence->cache = target_->new_cache(text + (tree_ != nullptr ? tree_->max_nodes() : 1));
+  sequence->cache = target_->new_cache(text + (tree_ != nullptr ? tree_->max_nodes() : 1), text);
   prefill(*target_, *sequence->cache, std::span(request.prompt).first(prompt - 1));
   sequence->root = request.prompt.back();
   if (drafter_ != nullptr) sequence->draft_state = drafter_->open(request.prompt, text + tree_->max_grown_nodes());

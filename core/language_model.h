@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -86,7 +87,9 @@ class LanguageModel {
   virtual ~LanguageModel() = default;
   virtual const ModelInfo& info() const = 0;
   /// capacity  most committed and staged rows together
-  virtual std::unique_ptr<KVCache> new_cache(int capacity) const = 0;
+  /// text      tokens of the longest text meant for it: some models treat long texts differently from the first token
+  ///           on, and must not take room for a tree for text. Nothing: as capacity
+  virtual std::unique_ptr<KVCache> new_cache(int capacity, std::optional<int> text = std::nullopt) const = 0;
   /// Stages the rows of every block and computes them. Throws Error before touching any cache when one would overflow
   /// or a token is outside the vocabulary. Blocks must use different caches.
   virtual void forward(std::span<const RowBlock> blocks, ForwardResult& result) = 0;

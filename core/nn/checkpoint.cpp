@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <set>
+#include <string_view>
 
 #include "core/nn/config_reader.h"
 #include "core/nn/gguf_model.h"
@@ -13,8 +14,10 @@ namespace fs = std::filesystem;
 
 namespace {
 std::string without_prefix(const std::string& name) {
-  const std::string prefix = "model.";
-  return name.starts_with(prefix) ? name.substr(prefix.size()) : name;
+  for (const std::string_view prefix : {"model.", "language_model."}) {
+    if (name.starts_with(prefix)) return without_prefix(name.substr(prefix.size()));
+  }
+  return name;
 }
 }  // namespace
 

@@ -19,7 +19,8 @@ class Checkpoint {
   explicit Checkpoint(const std::string& path);
 
   const std::string& path() const { return path_; }
-  /// By name without a leading "model.", which base-model saves lack.
+  /// By name without a leading "model.", which base-model saves lack, and "language_model.", which stands before or
+  /// behind it where a model sees images too.
   const std::map<std::string, Tensor>& tensors() const { return tensors_; }
   const Tensor* find(const std::string& name) const;
 

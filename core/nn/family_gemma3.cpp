@@ -88,5 +88,12 @@ ModelSpec parse_gemma3(const ConfigReader& config) {
 
 SPECMOE_MODEL_FAMILY("gemma3_text", parse_gemma3);
 
+/// The released checkpoints, which see images too.
+ModelSpec parse_gemma3_language(const ConfigReader& config) {
+  return parse_text_part(config, "gemma3_text", parse_gemma3);
+}
+
+SPECMOE_MODEL_FAMILY("gemma3", parse_gemma3_language);
+
 }  // namespace
 }  // namespace specmoe::nn

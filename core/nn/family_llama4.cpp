@@ -119,5 +119,12 @@ ModelSpec parse_llama4(const ConfigReader& config) {
 
 SPECMOE_MODEL_FAMILY("llama4_text", parse_llama4);
 
+/// The released checkpoints, which see images too.
+ModelSpec parse_llama4_language(const ConfigReader& config) {
+  return parse_text_part(config, "llama4_text", parse_llama4);
+}
+
+SPECMOE_MODEL_FAMILY("llama4", parse_llama4_language);
+
 }  // namespace
 }  // namespace specmoe::nn

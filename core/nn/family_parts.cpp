@@ -62,4 +62,17 @@ void add_expert_names(TensorNames& names, const std::string& block, const std::s
   names.fused_down.push_back(block + "experts.down_proj");
 }
 
+ModelSpec parse_text_part(const ConfigReader& config, const char* model_type, FamilyParser parser) {
+  const auto text = config.object("text_config");
+  SPECMOE_CHECK(text, config.where("text_config"), " is missing");
+  const std::string type = text->text("model_type", model_type);
+  SPECMOE_CHECK(type == model_type, text->where("model_type"), " '", type,
+                "' is not supported here; known: ", model_type);
+  SPECMOE_CHECK(!config.has("quantization_config"), config.where("quantization_config"),
+                " is not supported for this model_type; convert the checkpoint to float32, float16 or bfloat16");
+  ModelSpec spec = parser(*text);
+  spec.names.ignored = {"vision_model.", "vision_tower.", "multi_modal_projector."};
+  return spec;
+}
+
 }  // namespace specmoe::nn

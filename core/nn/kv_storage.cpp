@@ -8,7 +8,8 @@
 
 namespace specmoe::nn {
 
-KvStorage::KvStorage(const ModelSpec& spec, int capacity, const void* owner) : capacity_(capacity), owner_(owner) {
+KvStorage::KvStorage(const ModelSpec& spec, int capacity, const void* owner, int text)
+    : capacity_(capacity), owner_(owner), text_(text) {
   SPECMOE_CHECK(capacity >= 1, "KV cache: capacity must be at least 1, got ", capacity);
   check_memory(bytes(spec, capacity), concat("a KV cache of ", capacity, " tokens for ", spec.name));
   std::size_t keys = 0;

@@ -15,7 +15,8 @@ namespace specmoe::nn {
 class KvStorage final : public KVCache {
  public:
   /// owner  the model it belongs to; forward() refuses the caches of others
-  KvStorage(const ModelSpec& spec, int capacity, const void* owner);
+  /// text   tokens of the longest text meant for it
+  KvStorage(const ModelSpec& spec, int capacity, const void* owner, int text);
 
   int capacity() const override { return capacity_; }
   int committed() const override { return committed_; }
@@ -24,6 +25,7 @@ class KvStorage final : public KVCache {
   void truncate(int length) override;
 
   const void* owner() const { return owner_; }
+  int text() const { return text_; }
   /// Appends staged rows; parents as in RowBlock, already checked.
   void stage(std::span<const std::int32_t> parents);
   float* keys(int layer, int kv_head) const {
@@ -63,6 +65,7 @@ class KvStorage final : public KVCache {
   std::vector<LayerShape> layers_;
   int capacity_ = 0;
   const void* owner_ = nullptr;
+  int text_ = 0;
   int committed_ = 0;
   int words_ = 0;
   std::vector<std::int32_t> depths_;

@@ -93,7 +93,12 @@ void check_plausible(const ConfigReader& config, const ModelSpec& spec) {
     const AttentionSpec& attention = layer.attention;
     const double heads = 2.0 * attention.heads + 2.0 * attention.kv_heads;
     const double experts = layer.ffn.router ? layer.ffn.router->experts : 1;
-    parameters += (heads * attention.head_dim + experts * (3.0 * layer.ffn.width + 1.0)) * spec.hidden_size;
+    const double shared = layer.ffn.shared ? layer.ffn.shared->width : 0;
+    parameters +=
+        (heads * attention.head_dim + experts * (3.0 * layer.ffn.width + 1.0) + 3.0 * shared) * spec.hidden_size;
+    if (!attention.latent) continue;
+    const double outputs = spec.hidden_size + attention.heads * (1.0 * attention.head_dim + attention.value_dim());
+    parameters += (1.0 * attention.latent->query_rank + attention.latent->kv_rank) * outputs;
   }
   SPECMOE_CHECK(parameters <= kMostParameters, config.where("model_type"), " describes a model of ", parameters,
                 " parameters, at most ", kMostParameters, " are supported");

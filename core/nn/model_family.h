@@ -88,6 +88,11 @@ std::vector<bool> sparse_layers(const ConfigReader& config, int layers);
 void add_expert_names(TensorNames& names, const std::string& block, const std::string& gate, const std::string& up,
                       const std::string& down);
 
+/// The language part of a model that sees images too: `text_config`. The other parts' tensors are left out.
+///
+/// model_type  of text_config
+ModelSpec parse_text_part(const ConfigReader& config, const char* model_type, FamilyParser parser);
+
 /// Rotary positions in the transformers 4 spelling (rope_theta, rope_scaling) or 5 (rope_parameters).
 RopeSpec parse_rope(const ConfigReader& config, int rotary_dim, int max_positions, double default_theta);
 

@@ -27,8 +27,8 @@ struct RopeSpec {
   bool truncate = true;                // yarn: whole correction dimensions
   double attention_factor = 1.0;       // multiplies cosines and sines
 
-  // longrope: [rotary_dim / 2] what divides each frequency. A cache with room for more than original_positions uses the
-  // long factors from its first token on, since cached keys cannot turn again.
+  // longrope: [rotary_dim / 2] what divides each frequency. A cache meant for texts longer than original_positions uses
+  // the long factors from its first token on, since cached keys cannot turn again.
   std::vector<double> short_factors, long_factors;
   double long_attention_factor = 1.0;  // in place of attention_factor with long_factors
 

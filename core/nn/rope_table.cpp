@@ -43,8 +43,8 @@ void stretch_yarn(std::vector<float>& frequencies, const RopeSpec& spec) {
 
 }  // namespace
 
-bool is_long(const RopeSpec& spec, int capacity) {
-  return spec.kind == RopeKind::kLongrope && capacity > spec.original_positions;
+bool is_long(const RopeSpec& spec, int text) {
+  return spec.kind == RopeKind::kLongrope && text > spec.original_positions;
 }
 
 std::vector<float> rope_frequencies(const RopeSpec& spec, bool long_context) {
@@ -62,8 +62,8 @@ std::vector<float> rope_frequencies(const RopeSpec& spec, bool long_context) {
   return frequencies;
 }
 
-void RopeTable::reserve(int positions, int capacity) {
-  const bool long_context = is_long(spec_, capacity);
+void RopeTable::reserve(int positions, int text) {
+  const bool long_context = is_long(spec_, text);
   std::vector<float>& rows = rows_[long_context ? 1 : 0];
   const auto half = static_cast<std::size_t>(this->half());
   const std::size_t have = half == 0 ? 0 : rows.size() / (2 * half);

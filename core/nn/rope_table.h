@@ -7,8 +7,8 @@
 
 namespace specmoe::nn {
 
-/// Whether texts in a cache of `capacity` tokens turn by the long factors.
-bool is_long(const RopeSpec& spec, int capacity);
+/// Whether all of a text of up to `text` tokens turns by the long factors.
+bool is_long(const RopeSpec& spec, int text);
 
 /// Angle per position of each rotated pair, float32 as transformers computes it. [rotary_dim / 2]
 std::vector<float> rope_frequencies(const RopeSpec& spec, bool long_context = false);
@@ -19,10 +19,10 @@ class RopeTable {
   explicit RopeTable(const RopeSpec& spec) : spec_(spec) {}
 
   const RopeSpec& spec() const { return spec_; }
-  /// Makes rows for positions [0, positions) of caches of `capacity` tokens. Not while a pass runs.
-  void reserve(int positions, int capacity);
+  /// Makes rows for positions [0, positions) of texts of up to `text` tokens. Not while a pass runs.
+  void reserve(int positions, int text);
   /// [positions, rotary_dim]: for a position, half cosines then half sines.
-  const float* data(int capacity) const { return rows_[is_long(spec_, capacity) ? 1 : 0].data(); }
+  const float* data(int text) const { return rows_[is_long(spec_, text) ? 1 : 0].data(); }
   int half() const { return spec_.rotary_dim / 2; }
 
  private:

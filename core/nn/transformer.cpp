@@ -51,9 +51,9 @@ const RopeTable& Transformer::rope_table(const RopeSpec& spec) {
   return ropes_.emplace_back(spec);
 }
 
-std::unique_ptr<KVCache> Transformer::new_cache(int capacity) const {
-  auto cache = std::make_unique<KvStorage>(spec_, capacity, this);
-  for (RopeTable& rope : ropes_) rope.reserve(std::min(capacity, spec_.max_positions), capacity);
+std::unique_ptr<KVCache> Transformer::new_cache(int capacity, std::optional<int> text) const {
+  auto cache = std::make_unique<KvStorage>(spec_, capacity, this, text.value_or(capacity));
+  for (RopeTable& rope : ropes_) rope.reserve(std::min(capacity, spec_.max_positions), cache->text());
   return cache;
 }
 

@@ -47,7 +47,7 @@ class Transformer final : public LanguageModel {
               std::shared_ptr<kernels::ThreadPool> pool);
 
   const ModelInfo& info() const override { return info_; }
-  std::unique_ptr<KVCache> new_cache(int capacity) const override;
+  std::unique_ptr<KVCache> new_cache(int capacity, std::optional<int> text) const override;
   void forward(std::span<const RowBlock> blocks, ForwardResult& result) override;
 
  private:

@@ -152,7 +152,7 @@ void Transformer::turn(std::size_t layer, const Pass::Block& block, const std::v
   clip(head, spec.clip);
   if (const RopeTable* rope = rope_of_layer_[layer]) {
     const std::int64_t first = spec.latent ? spec.latent->nope_dim : 0;
-    kernels_.rope(part(head, 0, head.rows, first, head.cols - first), rope->data(block.cache->capacity()), rope->half(),
+    kernels_.rope(part(head, 0, head.rows, first, head.cols - first), rope->data(block.cache->text()), rope->half(),
                   pass_.positions.data() + block.first_row);
   }
   if (spec.qk_norm == QkNorm::kL2AfterRope) kernels_.rms_norm(head, ones_.data(), spec_.norm_eps, head);

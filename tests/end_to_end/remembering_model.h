@@ -22,7 +22,9 @@ class RememberingModel final : public LanguageModel {
   }
 
   const ModelInfo& info() const override { return model_->info(); }
-  std::unique_ptr<KVCache> new_cache(int capacity) const override { return std::make_unique<TextCache>(capacity); }
+  std::unique_ptr<KVCache> new_cache(int capacity, std::optional<int> /*text*/) const override {
+    return std::make_unique<TextCache>(capacity);
+  }
 
   void forward(std::span<const RowBlock> blocks, ForwardResult& result) override {
     result.vocab = info().vocab_size;

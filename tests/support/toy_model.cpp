@@ -74,7 +74,9 @@ class ToyModel final : public LanguageModel {
   }
 
   const ModelInfo& info() const override { return info_; }
-  std::unique_ptr<KVCache> new_cache(int capacity) const override { return std::make_unique<ToyCache>(capacity); }
+  std::unique_ptr<KVCache> new_cache(int capacity, std::optional<int> /*text*/) const override {
+    return std::make_unique<ToyCache>(capacity);
+  }
 
   void forward(std::span<const RowBlock> blocks, ForwardResult& result) override {
     result.vocab = options_.vocab;
