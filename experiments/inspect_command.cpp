@@ -69,7 +69,7 @@ void inspect_model(const std::string& folder, const Settings& settings) {
   const nn::ModelSpec spec = nn::read_spec(folder);
   const std::int64_t batch = settings.integer("batch", 1, 4096);
   nn::MemoryUse use;
-  use.dtype = dtype_of(settings.text("dtype"));
+  use.dtype = kernels::packed_dtype_from_name(settings.text("dtype"));
   use.context = batch * spec.max_positions;
   use.rows = batch * kPassRows;
   use.threads = kernels::ThreadPool(static_cast<int>(settings.integer("threads", 0, 1024))).size();

@@ -68,6 +68,7 @@ std::vector<Prompt> read_prompts(const std::filesystem::path& path) {
     } else {
       prompts.push_back({std::to_string(line), "", text});
     }
+    prompts.back().number = static_cast<int>(prompts.size()) - 1;
     SPECMOE_CHECK(seen.insert(prompts.back().id).second, where, "question_id ", prompts.back().id, " appears twice");
   }
   SPECMOE_CHECK(!prompts.empty(), "--prompts: '", path.string(), "' holds no prompt");

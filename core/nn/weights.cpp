@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cstring>
 #include <exception>
 #include <functional>
 #include <mutex>
+
+#include "kernels/element.h"
 
 namespace specmoe::nn {
 
@@ -16,15 +17,6 @@ using kernels::PackedMatrix;
 using kernels::WeightView;
 
 namespace {
-
-float bfloat16_to_float(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
-
-/// To nearest, ties to even; NaN stays NaN.
-std::uint16_t float_to_bfloat16(float value) {
-  const auto bits = std::bit_cast<std::uint32_t>(value);
-  if (value != value) return static_cast<std::uint16_t>((bits >> 16) | 0x40U);
-  return static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
-}
 
 std::vector<float> vector_of(const WeightView& view) {
   return view.data == nullptr ? std::vector<float>{} : view.row(0);
@@ -41,7 +33,7 @@ void copy_rows(const WeightView& source, std::int64_t first, std::int64_t rows, 
   }
   for (std::int64_t row = first; row < first + rows; ++row) {
     for (const float value : source.row(row)) {
-      const std::uint16_t rounded = float_to_bfloat16(value);
+      const std::uint16_t rounded = kernels::float_to_bfloat16(value);
       std::memcpy(to, dtype == DType::kFloat32 ? static_cast<const void*>(&value) : &rounded, width);
       to += width;
     }
@@ -76,11 +68,12 @@ class Packer {
   }
 
   void table(std::vector<std::byte>& target, const WeightView& source) {
-    target.resize(static_cast<std::size_t>(source.rows * source.cols) * kernels::dtype_bytes(dtype_));
+    const DType dtype = table_dtype(dtype_);
+    target.resize(static_cast<std::size_t>(source.rows * source.cols) * kernels::dtype_bytes(dtype));
     constexpr std::int64_t kRows = 512;
     for (std::int64_t first = 0; first < source.rows; first += kRows) {
       const std::int64_t rows = std::min(kRows, source.rows - first);
-      add([&target, source, first, rows, dtype = dtype_] { copy_rows(source, first, rows, dtype, target.data()); });
+      add([&target, source, first, rows, dtype] { copy_rows(source, first, rows, dtype, target.data()); });
     }
   }
 
@@ -191,13 +184,14 @@ void Weights::embed(TokenId token, float* out) const {
     return;
   }
   const auto cols = static_cast<std::size_t>(head.cols());
-  const std::byte* row = embedding.data() + static_cast<std::size_t>(token) * cols * kernels::dtype_bytes(dtype);
+  const std::byte* row =
+      embedding.data() + static_cast<std::size_t>(token) * cols * kernels::dtype_bytes(table_dtype(dtype));
   if (dtype == DType::kFloat32) {
     std::memcpy(out, row, cols * sizeof(float));
     return;
   }
   const auto* values = reinterpret_cast<const std::uint16_t*>(row);
-  for (std::size_t d = 0; d < cols; ++d) out[d] = bfloat16_to_float(values[d]);
+  for (std::size_t d = 0; d < cols; ++d) out[d] = kernels::bfloat16_to_float(values[d]);
 }
 
 Weights pack_weights(const ModelSpec& spec, const ModelTensors& tensors, DType dtype, Backend backend,

@@ -10,6 +10,8 @@ A drafter proposes a tree of tokens, one pass of the target scores all of it, an
     print(result.text, result.metrics["tau"])
     print(specmoe.prove("token", law="iid", tree="chain(gamma=3)"))
 
+sweep() measures a grid of methods, and load_results() reads what it kept.
+
 Drafters, topologies and policies may be written in Python: subclass Drafter, TreePolicy or AcceptancePolicy.
 """
 
@@ -49,6 +51,7 @@ from _specmoe import (
 )
 
 from specmoe.conversation import chat, render_chat
+from specmoe.results import load_results, sweep
 
 __all__ = [
     "AcceptancePolicy",
@@ -78,11 +81,13 @@ __all__ = [
     "chat_template",
     "drafters",
     "load",
+    "load_results",
     "metric_definitions",
     "metrics",
     "prove",
     "register",
     "render_chat",
     "tokenizer_json",
+    "sweep",
     "tree_policies",
 ]

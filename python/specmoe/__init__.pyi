@@ -5,6 +5,7 @@ from os import PathLike
 from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
+import pandas
 from numpy.typing import ArrayLike, NDArray
 
 TokenIds: TypeAlias = Sequence[int] | NDArray[np.integer]
@@ -273,6 +274,9 @@ class Engine:
         ignore_eos: bool = ...,
         batch: int = ...,
     ) -> Result | list[Result]: ...
+
+def sweep(config: Mapping[str, Any] | str | PathLike[str], **flags: Any) -> pandas.DataFrame: ...
+def load_results(*paths: str | PathLike[str]) -> pandas.DataFrame: ...
 
 class CounterExample:
     @property

@@ -128,10 +128,12 @@ double activate(const Activation& activation, double gate, double up) {
 TEST_P(MoeTest, MatchesDoubleReference) {
   const Shape shapes[] = {{0, 16, 16, 4, 2}, {1, 32, 48, 8, 2},  {2, 33, 20, 4, 1},
                           {7, 40, 64, 5, 4}, {33, 24, 37, 9, 2}, {16, 64, 96, 64, 8}};
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kInt8}) {
     for (const auto& [s, extras] : every_shape_with_extras(shapes)) {
       const Layer layer(s, dtype, GetParam());
       const Outcome got = run(layer, GetParam(), 0, s.rows, 1, extras);
+      const std::vector<float> seen = product_inputs(layer.x, dtype, GetParam());
+      const std::vector<float> seen_hidden = product_inputs(got.hidden, dtype, GetParam());
       for (std::int64_t t = 0; t < s.rows; ++t) {
         std::vector<double> out(static_cast<std::size_t>(s.width));
         for (std::int64_t d = 0; d < s.width; ++d) out[d] = extras.residual ? layer.residual[t * s.width + d] : 0;
@@ -140,14 +142,16 @@ TEST_P(MoeTest, MatchesDoubleReference) {
           for (std::int64_t n = 0; n < s.inner; ++n) {
             double gate = 0, up = 0;
             for (std::int64_t d = 0; d < s.width; ++d) {
-              gate += layer.gate_up_at(e, n, d, false) * layer.x[t * s.width + d];
-              up += layer.gate_up_at(e, n, d, true) * layer.x[t * s.width + d];
+              gate += layer.gate_up_at(e, n, d, false) * seen[t * s.width + d];
+              up += layer.gate_up_at(e, n, d, true) * seen[t * s.width + d];
             }
             const double factor = extras.input_weight ? layer.input_weight[pair] : 1;
             const auto bias = [&](std::int64_t at) { return extras.biases ? layer.up_bias[e * 2 * s.inner + at] : 0; };
             const double hidden = activate(extras.activation, factor * gate + bias(n), factor * up + bias(s.inner + n));
             expect_close(got.hidden[pair * s.inner + n], hidden, kSums, concat("hidden of pair ", pair, " at ", n));
-            for (std::int64_t d = 0; d < s.width; ++d) out[d] += layer.weight[pair] * hidden * layer.down[e].at(d, n);
+            for (std::int64_t d = 0; d < s.width; ++d) {
+              out[d] += double{layer.weight[pair]} * seen_hidden[pair * s.inner + n] * layer.down[e].at(d, n);
+            }
           }
           for (std::int64_t d = 0; extras.biases && d < s.width; ++d) {
             out[d] += layer.weight[pair] * layer.down_bias[e * s.width + d];
@@ -162,7 +166,7 @@ TEST_P(MoeTest, MatchesDoubleReference) {
 }
 
 TEST_P(MoeTest, RowsDoNotDependOnTheirNumberOrOnShards) {
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kInt8}) {
     const Shape shapes[] = {Shape{33, 64, 96, 5, 2}, Shape{33, 40, 37, 17, 8}};
     for (const auto& [s, extras] : every_shape_with_extras(shapes)) {
       const Layer layer(s, dtype, GetParam());
@@ -346,7 +350,7 @@ TEST(MoePlanTest, GroupsPairsByExpert) {
   EXPECT_EQ(plan.offsets, (std::vector<std::int32_t>{0}));
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, MoeTest, testing::ValuesIn(kCpuBackends), backend_test_name);
+INSTANTIATE_TEST_SUITE_P(Cpu, MoeTest, testing::ValuesIn(kProductBackends), backend_test_name);
 
 }  // namespace
 }  // namespace specmoe::kernels

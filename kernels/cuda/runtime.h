@@ -1,0 +1,92 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+/// Device memory, streams and graphs. runtime.cu has them on CUDA; tests/cuda_emulation has them on the emulator.
+namespace specmoe::kernels::cuda {
+
+struct DeviceInfo {
+  std::string name;
+  int multiprocessors = 0;
+  int capability = 0;  // 90 for 9.0
+  std::size_t total_bytes = 0;
+  std::size_t free_bytes = 0;
+};
+
+/// How many devices can be used here; 0 without a driver.
+int device_count();
+/// Throws Error when there is no such device.
+DeviceInfo device_info(int device);
+
+/// An order of work on one device. Calls return before the work is done; synchronize() waits for it.
+class Stream {
+ public:
+  explicit Stream(int device = 0);
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  void synchronize();
+  void copy_to_device(void* to, const void* from, std::size_t bytes);
+  void copy_to_host(void* to, const void* from, std::size_t bytes);
+  void zero(void* memory, std::size_t bytes);
+
+  struct State;
+  State& state() { return *state_; }
+
+ private:
+  std::unique_ptr<State> state_;
+};
+
+/// What was queued while it was recorded, to be queued again as a whole. Sizes and addresses stay what they were.
+class Graph {
+ public:
+  Graph();
+  ~Graph();
+  Graph(Graph&&) noexcept;
+  Graph& operator=(Graph&&) noexcept;
+
+  /// Queues nothing now; what `work` would queue on the stream becomes the graph.
+  void record(Stream& stream, const std::function<void()>& work);
+  bool recorded() const { return state_ != nullptr; }
+  void launch(Stream& stream);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// Device memory of `count` elements, uninitialised. Throws Error that says what was wanted and what there is.
+void* allocate_device(std::size_t bytes, int device = 0);
+void free_device(void* memory);
+
+template <class T>
+class DeviceArray {
+ public:
+  DeviceArray() = default;
+  explicit DeviceArray(std::size_t count, int device = 0)
+      : data_(static_cast<T*>(allocate_device(count * sizeof(T), device))), size_(count) {}
+  T* data() const { return data_.get(); }
+  std::size_t size() const { return size_; }
+
+ private:
+  struct Free {
+    void operator()(T* memory) const { free_device(memory); }
+  };
+  std::unique_ptr<T, Free> data_;
+  std::size_t size_ = 0;
+};
+
+#ifdef __CUDACC__
+void launch_kernel(const void* kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned threads,
+                   std::size_t shared_bytes, Stream& stream, void** arguments);
+#else
+void queue_grid(unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned threads, std::size_t shared_bytes,
+                Stream& stream, std::function<void()> body);
+#endif
+
+}  // namespace specmoe::kernels::cuda
