@@ -19,9 +19,21 @@ import numpy as np
 import torch
 import transformers
 from gguf import GGMLQuantizationType as Type
-from make_model_fixtures import BASE, LENGTH, MARGIN, PROMPT, greedy, randomise, rope, run, telling
+from make_model_fixtures import LENGTH, MARGIN, PROMPT, Blocks, greedy, randomise, telling
+from model_cases import BASE, llama3, rope
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GraniteMoeConfig,
+    LlamaConfig,
+    MixtralConfig,
+    OlmoeConfig,
+    Qwen2Config,
+    Qwen2MoeConfig,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
 
 FOLDER = Path(__file__).parent / "gguf"
 ALL_TYPES = [
@@ -87,7 +99,9 @@ def make_quants() -> None:
 # --- models ----------------------------------------------------------------------------------------------------------
 
 SMALL = BASE | {"num_hidden_layers": 2, "intermediate_size": 256}
-# name: (config class, its arguments, GGUF architecture, types by GGUF tensor with the last as default)
+TYPES = {"token_embd": Type.Q8_0, "output": Type.Q8_0, "attn": Type.Q8_0, "ffn": Type.Q5_1, "ffn_gate_inp": Type.F32}
+EXPERTS = BASE | {"num_hidden_layers": 2, "intermediate_size": 32, "num_experts": 5, "num_experts_per_tok": 2}
+# name: (config class, its arguments, GGUF architecture, types by GGUF tensor: the longest prefix counts)
 CASES = {
     # As SmolLM2 comes: Q4_1, tied Q8_0 embedding.
     "llama": (
@@ -114,6 +128,39 @@ CASES = {
             "ffn_gate_exps": Type.MXFP4, "ffn_up_exps": Type.Q4_0, "ffn_down_exps": Type.Q4_K,
         },
     ),
+    "llama3": (LlamaConfig, SMALL | {"intermediate_size": 64} | llama3(low_freq_factor=1.0, high_freq_factor=4.0), "llama", TYPES),
+    "qwen2": (Qwen2Config, SMALL | {"intermediate_size": 64} | rope(1e6), "qwen2", TYPES),
+    "qwen2_moe": (
+        Qwen2MoeConfig,
+        EXPERTS | {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 64} | rope(),
+        "qwen2moe",
+        TYPES,
+    ),
+    "qwen3": (Qwen3Config, SMALL | {"intermediate_size": 64, "head_dim": 32} | rope(1e6), "qwen3", TYPES),
+    "qwen3_moe": (
+        Qwen3MoeConfig,
+        EXPERTS | {"head_dim": 32, "moe_intermediate_size": 32, "norm_topk_prob": True} | rope(1e6),
+        "qwen3moe",
+        TYPES,
+    ),
+    "olmoe": (OlmoeConfig, EXPERTS | {"clip_qkv": 0.5} | rope(), "olmoe", TYPES),
+    "gemma3": (
+        Gemma3TextConfig,
+        SMALL
+        | {"num_hidden_layers": 6, "intermediate_size": 64, "head_dim": 32, "query_pre_attn_scalar": 32}
+        | {"sliding_window": 8, "final_logit_softcapping": 30.0, "tie_word_embeddings": True},
+        "gemma3",
+        TYPES,
+    ),
+    "granitemoe": (
+        GraniteMoeConfig,
+        SMALL
+        | {"intermediate_size": 32, "num_local_experts": 5, "num_experts_per_tok": 2, "attention_multiplier": 0.35}
+        | {"embedding_multiplier": 12.0, "residual_multiplier": 0.22, "logits_scaling": 6.0}
+        | rope(),
+        "granitemoe",
+        TYPES,
+    ),
 }  # fmt: skip
 
 
@@ -128,6 +175,11 @@ def unpermute(rows: torch.Tensor, heads: int) -> torch.Tensor:
 
 LAYER_NAMES = {
     "input_layernorm.weight": "attn_norm.weight",
+    "self_attn.q_proj.bias": "attn_q.bias",
+    "self_attn.k_proj.bias": "attn_k.bias",
+    "self_attn.v_proj.bias": "attn_v.bias",
+    "self_attn.q_norm.weight": "attn_q_norm.weight",
+    "self_attn.k_norm.weight": "attn_k_norm.weight",
     "self_attn.q_proj.weight": "attn_q.weight",
     "self_attn.k_proj.weight": "attn_k.weight",
     "self_attn.v_proj.weight": "attn_v.weight",
@@ -138,7 +190,20 @@ LAYER_NAMES = {
     "mlp.down_proj.weight": "ffn_down.weight",
     "mlp.gate.weight": "ffn_gate_inp.weight",
     "mlp.experts.down_proj": "ffn_down_exps.weight",
+    "mlp.shared_expert.gate_proj.weight": "ffn_gate_shexp.weight",
+    "mlp.shared_expert.up_proj.weight": "ffn_up_shexp.weight",
+    "mlp.shared_expert.down_proj.weight": "ffn_down_shexp.weight",
+    "mlp.shared_expert_gate.weight": "ffn_gate_inp_shexp.weight",
+    "block_sparse_moe.router.weight": "ffn_gate_inp.weight",
+    "block_sparse_moe.experts.down_proj": "ffn_down_exps.weight",
 }
+# Gemma has norms on both sides of each part.
+SANDWICH_NAMES = {
+    "post_attention_layernorm.weight": "post_attention_norm.weight",
+    "pre_feedforward_layernorm.weight": "ffn_norm.weight",
+    "post_feedforward_layernorm.weight": "post_ffw_norm.weight",
+}
+PERMUTED = ("llama", "granitemoe")
 MODEL_NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",
     "model.norm.weight": "output_norm.weight",
@@ -146,21 +211,22 @@ MODEL_NAMES = {
 }
 
 
-def parts_of(name: str, parameter: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+def parts_of(name: str, parameter: torch.Tensor, arch: str) -> list[tuple[str, torch.Tensor]]:
     """GGUF tensors that a parameter becomes; the values are views into it."""
     if name in MODEL_NAMES:
         return [(MODEL_NAMES[name], parameter)]
     _, _, layer, rest = name.split(".", 3)
-    if rest == "mlp.experts.gate_up_proj":
+    if rest.endswith(".experts.gate_up_proj"):
         gate, up = parameter.chunk(2, dim=1)
         return [(f"blk.{layer}.ffn_gate_exps.weight", gate), (f"blk.{layer}.ffn_up_exps.weight", up)]
-    return [(f"blk.{layer}.{LAYER_NAMES[rest]}", parameter)]
+    names = LAYER_NAMES | (SANDWICH_NAMES if arch == "gemma3" else {})
+    return [(f"blk.{layer}.{names[rest]}", parameter[0] if rest == "mlp.shared_expert_gate.weight" else parameter)]
 
 
 def type_of(name: str, types: dict[str, Type]) -> Type:
-    stem = name.removesuffix(".weight").split(".")[-1]
+    stem = name.split(".")[-2]
     fitting = [prefix for prefix in types if stem == prefix or stem.startswith(prefix + "_")]
-    return Type.F32 if "norm" in stem else types[max(fitting, key=len)]
+    return Type.F32 if "norm" in stem or name.endswith(".bias") else types[max(fitting, key=len)]
 
 
 def quantise(model: torch.nn.Module, arch: str, types: dict[str, Type], seed: int) -> dict[str, tuple]:
@@ -168,14 +234,15 @@ def quantise(model: torch.nn.Module, arch: str, types: dict[str, Type], seed: in
     rng = np.random.default_rng(seed)
     config, tensors = model.config, {}
     for parameter_name, parameter in model.named_parameters():
-        for name, part in parts_of(parameter_name, parameter):
+        for name, part in parts_of(parameter_name, parameter, arch):
             heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}.get(
                 name.split(".")[-2]
             )
-            permuted = heads if arch == "llama" else None
+            permuted = heads if arch in PERMUTED else None
             values = permute(part, permuted) if permuted else part
-            stored, seen = store(values.numpy(), type_of(name, types), rng)
-            seen = torch.from_numpy(seen)
+            plus = 1.0 if arch == "gemma3" and "norm" in name else 0.0  # Gemma's norms are stored as they multiply
+            stored, seen = store((values + plus).numpy(), type_of(name, types), rng)
+            seen = torch.from_numpy(seen) - plus
             part.copy_(unpermute(seen, permuted) if permuted else seen)
             tensors[name] = (stored, type_of(name, types))
     return tensors
@@ -183,27 +250,37 @@ def quantise(model: torch.nn.Module, arch: str, types: dict[str, Type], seed: in
 
 def build(config, arch: str, types: dict[str, Type]) -> tuple[torch.nn.Module, dict, dict, int]:
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
-    experts = getattr(config, "num_local_experts", 0)
-    if experts:
+    blocks = Blocks(model)
+    if blocks.blocks:
         model.set_experts_implementation("eager")
     for seed in range(1000):
         generator = torch.Generator().manual_seed(seed)
-        randomise(model, generator, torch.float32)
+        randomise(model, generator, torch.float32, {})
         tensors = quantise(model, arch, types, seed)
         ids = torch.randint(3, config.vocab_size, (LENGTH,), generator=generator)
-        logits, routers, margin = run(model, ids)
+        logits = model(ids[None]).logits[0]
+        routers, margin = blocks.choices(0)
         if margin < MARGIN:
             continue
-        text, margin = greedy(model, ids[:PROMPT])
+        text, margin = greedy(model, blocks, ids[:PROMPT])
         expected = {
             "input_ids": ids.to(torch.int32),
             "logits": logits.contiguous(),
             "routers": torch.stack(routers) if routers else torch.zeros((0, LENGTH, 0), dtype=torch.int32),
             "greedy_ids": text.to(torch.int32),
         }
-        if margin >= MARGIN and telling(model, expected, experts):
+        if margin >= MARGIN and telling(blocks, expected):
             return model, expected, tensors, seed
     raise SystemExit("no seed gives clear margins")
+
+
+def llama3_divisors(parameters: dict, head_dim: int) -> np.ndarray:
+    """What llama3 scaling divides each frequency by: how llama.cpp's converter writes it."""
+    wavelength = 2 * np.pi * parameters["rope_theta"] ** (np.arange(0, head_dim, 2) / head_dim)
+    low, high = parameters["low_freq_factor"], parameters["high_freq_factor"]
+    original, factor = parameters["original_max_position_embeddings"], parameters["factor"]
+    smooth = ((original / wavelength - low) / (high - low)).clip(0, 1)
+    return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
 
 
 def write_metadata(writer: gguf.GGUFWriter, config) -> None:
@@ -217,18 +294,38 @@ def write_metadata(writer: gguf.GGUFWriter, config) -> None:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     writer.add_rope_dimension_count(head_dim)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    if config.rope_parameters["rope_type"] == "linear":
+    parameters = config.rope_parameters.get("full_attention", config.rope_parameters)
+    writer.add_rope_freq_base(parameters["rope_theta"])
+    if parameters["rope_type"] == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(config.rope_parameters["factor"])
-    if getattr(config, "num_local_experts", 0):
-        writer.add_expert_count(config.num_local_experts)
-        writer.add_expert_used_count(config.num_experts_per_tok)
+        writer.add_rope_scaling_factor(parameters["factor"])
+    if parameters["rope_type"] == "llama3":
+        writer.add_tensor("rope_freqs.weight", llama3_divisors(parameters, head_dim))
+    experts = getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)
+    if experts:
+        writer.add_expert_count(experts)
+    optional = {
+        "num_experts_per_tok": writer.add_expert_used_count,
+        "moe_intermediate_size": writer.add_expert_feed_forward_length,
+        "shared_expert_intermediate_size": writer.add_expert_shared_feed_forward_length,
+        "head_dim": writer.add_key_length,
+        "clip_qkv": writer.add_clamp_kqv,
+        "final_logit_softcapping": writer.add_final_logit_softcapping,
+        "attention_multiplier": writer.add_attention_scale,
+        "embedding_multiplier": writer.add_embedding_scale,
+        "residual_multiplier": writer.add_residual_scale,
+        "logits_scaling": writer.add_logit_scale,
+    }
+    for key, add_value in optional.items():
+        if getattr(config, key, None) is not None:
+            add_value(getattr(config, key))
+    if config.model_type == "gemma3_text":
+        writer.add_sliding_window(config.sliding_window)
     writer.add_eos_token_id(config.eos_token_id)
 
 
 def check_with_transformers(path: Path, expected: dict) -> None:
-    """transformers reads the same model out of the file. It has no tokenizer and knows no linear rope, as GGUF."""
+    """transformers reads the same model out of the file. Others it does not load or loads wrongly (the heads of qwen3)."""
     model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
     logits = model(expected["input_ids"][None].long()).logits[0]
     difference = float((logits - expected["logits"]).abs().max())
@@ -248,7 +345,7 @@ def make(name: str) -> None:
     for tensor, (stored, kind) in tensors.items():
         add(writer, tensor, stored, kind)
     finish(writer)
-    if name == "llama":
+    if name in ("llama", "qwen2"):
         check_with_transformers(folder / "model.gguf", expected)
     made_by = {"transformers": transformers.__version__, "gguf": "0.19.0", "seed": str(seed)}
     save_file(expected, folder / "expected.safetensors", metadata=made_by)
@@ -259,6 +356,8 @@ def make(name: str) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     if not sys.argv[1:]:
         make_quants()
     for name in sys.argv[1:] or CASES:
