@@ -29,6 +29,10 @@ bool has_avx512() {
 
 bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 
+/// AMD's processors multiply bfloat16 at twice the rate of float32 (Zen 4: 236 against 118 GFLOP/s a core), Intel's at
+/// half (Sapphire Rapids: 78 against 138-157), which pays only through AMX.
+bool fast_avx512_bf16() { return __builtin_cpu_is("amd"); }
+
 /// Tile registers also need the kernel's permission to save their 8 KB of state; asking twice is harmless.
 bool has_amx() {
   constexpr unsigned kAmxBf16 = 1u << 22;
@@ -88,6 +92,7 @@ Backend default_cpu_backend() {
     return backend;
   }
   for (Backend backend : {Backend::kAmx, Backend::kAvx512Bf16, Backend::kAvx512, Backend::kAvx2}) {
+    if (backend == Backend::kAvx512Bf16 && !fast_avx512_bf16()) continue;
     if (backend_available(backend)) return backend;
   }
   return Backend::kScalar;

@@ -3,10 +3,11 @@
 //     decode FOLDER [dtype = bfloat16] [rounds = 15] [threads = 0: all cores] [DRAFTER TREE ...]
 //     decode experiments/models/target bfloat16 15 0 experiments/models/drafter 'chain(gamma=3)' 'chain(gamma=7)'
 //
-// A sample decodes a few tokens greedily after one of six prompts, one sequence, prefill not counted; the folder needs
-// a tokenizer. The probe reads as many bytes as the model has, once, in between. Texts are compared with plain decoding
-// before any speed is printed. GB/s counts active weights and the keys and values read; a model that partly stays in
-// the cache reads faster than the probe, which does not (verify_curve replays the reads and is the fairer limit there).
+// A sample decodes greedily after one of six prompts, to the end of the text or a few tokens, one sequence, prefill not
+// counted; the folder needs a tokenizer. The probe reads as many bytes as the model has, once, in between. Texts are
+// compared with plain decoding before any speed is printed. GB/s counts active weights and the keys and values read; a
+// model that partly stays in the cache reads faster than the probe, which does not (verify_curve replays the reads and
+// is the fairer limit there).
 
 #include <cstdio>
 #include <cstdlib>
@@ -32,7 +33,7 @@ struct Method {
 };
 
 /// Word problems such as the bundled models were trained on; for any other model, some text.
-std::vector<Request> make_requests(const std::string& folder, int new_tokens) {
+std::vector<Request> make_requests(const std::string& folder, const ModelInfo& info, int new_tokens) {
   const char* names[] = {"Omar", "Ada", "Nora", "Petra", "Elena", "Victor"};
   const char* things[] = {"pens", "shells", "stamps", "books", "eggs", "candles"};
   const auto tokenizer = nn::Tokenizer::from_file(folder);
@@ -42,6 +43,7 @@ std::vector<Request> make_requests(const std::string& folder, int new_tokens) {
                                     " more. How many ", things[i], " does ", names[i], " have now?\nSolution:");
     requests.emplace_back().prompt = tokenizer->encode(text);
     requests.back().max_new_tokens = new_tokens;
+    requests.back().stop_tokens = info.stop_tokens;
   }
   return requests;
 }
@@ -71,7 +73,7 @@ void run(int argc, char** argv) {
     const auto load = [&options](const std::string& folder) { return nn::load_model(folder, options); };
     methods.push_back({argv[i], std::make_unique<Engine>(model, spec, load), {}, 0, 0});
   }
-  const std::vector<Request> requests = make_requests(argv[1], small ? 48 : 8);
+  const std::vector<Request> requests = make_requests(argv[1], info, small ? 64 : 8);
   for (const Request& request : requests) {
     for (Method& method : methods) decode(method, request);
     for (const Method& method : methods) {
