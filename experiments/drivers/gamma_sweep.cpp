@@ -26,7 +26,7 @@ Counts run(Engine& engine, const std::vector<Request>& requests) {
 
 void sweep(const std::string& target_folder, const std::string& drafter_folder, int longest) {
   nn::LoadOptions options;
-  options.pool = std::make_shared<kernels::ThreadPool>(0);
+  options.pool = std::make_shared<kernels::ThreadPool>(1);  // the bundled pair is too small for two
   const auto load = [&](const std::string& folder) { return nn::load_model(folder, options); };
   const auto target = load(target_folder);
   const auto tokenizer = nn::Tokenizer::from_file(target_folder);

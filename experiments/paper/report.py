@@ -111,6 +111,7 @@ def study_html(folder: Path, said: dict) -> str:
     config, origin = said["config"], said["provenance"]
     settings = {name: value for name, value in config.items() if name not in ("id", "title", "claim", "source")}
     shown = "; ".join(f"{name} {value}" for name, value in origin.items() if name in PROVENANCE)
+    shown += f"; load average {said['load'][0]:.1f} at the start, {said['load'][1]:.1f} at the end"
     return (
         f'<h2 id="{text(said["name"])}">{text(config["id"])}. {text(config["title"])}</h2>'
         f'<p>{text(config["claim"])}. <span class="soft">{text(config["source"])}</span></p>'
@@ -141,10 +142,12 @@ def verdicts_text(studies: list[dict], tally: str) -> str:
     """The verdicts as a table in plain text, under the machine they come from."""
     origin = next((said["provenance"] for said in studies if "instruction_set" in said["provenance"]), {})
     host = ", ".join(f"{name.replace('_', ' ')} {origin[name]}" for name in PROVENANCE if name in origin)
+    size = "Small runs (`--quick`). " if any(said["quick"] for said in studies) else ""
+    loads = [load for said in studies for load in said["load"]]
     lines = [
         "# Verdicts",
         "",
-        f"{tally[:1].upper()}{tally[1:]}. {host}.",
+        f"{size}{tally[:1].upper()}{tally[1:]}. {host}; load average {min(loads):.1f} to {max(loads):.1f}.",
         "",
         "| | verdict | claim | figure | expected |",
     ]

@@ -79,6 +79,7 @@ class Study:
     tables: list[Table] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+    load: float = field(default_factory=lambda: os.getloadavg()[0])  # processes that wanted a core when it started
     _rows: dict[str, tuple[int, dict]] = field(default_factory=dict)
 
     @classmethod
@@ -191,6 +192,7 @@ class Study:
             frame.to_csv(self.folder / f"table{number}.csv", index=False)
         said = {
             "name": self.name, "quick": self.quick, "config": self.config, "provenance": self.provenance,
+            "load": [self.load, os.getloadavg()[0]],
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "tables": [asdict(table) for table in self.tables], "plots": [asdict(plot) for plot in self.plots],
         }  # fmt: skip

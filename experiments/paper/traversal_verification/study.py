@@ -33,7 +33,7 @@ def run(study):
     gains = pandas.DataFrame([(t, *tau_ratio(leaf.loc[t], root.loc[t]), leaf.loc[t]["source"]) for t in leaf.index],
                              columns=["tree", "gain", "gain_low", "gain_high", "source"])  # fmt: skip
     study.verdict("on the trained pair traversal is not behind on any tree", bool((gains["gain_high"] >= 1).all()),
-                  ", ".join(f"{row.tree.split(',law')[0]}: {row.gain:.3f}" for row in gains.itertuples()),
+                  ", ".join(f"{short(row.tree)}: {row.gain:.3f}" for row in gains.itertuples()),
                   "no interval wholly below 1", "Temperature 1; samples of one law, so equal trees differ by chance.",
                   cells["source"].to_list())  # fmt: skip
     deep = gains.iloc[-1]
