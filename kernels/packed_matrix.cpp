@@ -47,6 +47,23 @@ float load_element(const std::byte* from, DType dtype) {
   return 0;
 }
 
+/// CUDA: tiles of 512 bytes in the order in which a warp's 32 lanes hold them, 16 bytes each (kernels/cuda).
+/// float32: 8 inputs; lane = output + 16 * (input / 4). bfloat16: 16 inputs, the left operand of one mma; with pairs of
+/// inputs, lane = 4 * (output % 8) + pair % 4, holding outputs o and o + 8 of pair t, then both of pair t + 4.
+std::int64_t cuda_tile_inputs(DType dtype) { return dtype == DType::kBFloat16 ? 16 : 8; }
+
+std::int64_t cuda_offset(std::int64_t output, std::int64_t input, DType dtype) {
+  constexpr std::int64_t kTileBytes = 512;
+  constexpr std::int64_t kLaneBytes = 16;
+  const std::int64_t tile = input / cuda_tile_inputs(dtype) * kTileBytes;
+  const std::int64_t inside = input % cuda_tile_inputs(dtype);
+  if (dtype == DType::kFloat32) return tile + (output + inside / 4 * 16) * kLaneBytes + inside % 4 * 4;
+  const std::int64_t pair = inside / 2;
+  const std::int64_t lane = output % 8 * 4 + pair % 4;
+  const std::int64_t part = pair / 4 * 2 + output / 8;
+  return tile + lane * kLaneBytes + part * 4 + inside % 2 * 2;
+}
+
 std::int64_t round_up(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 }  // namespace
@@ -73,16 +90,19 @@ PackedMatrix::PackedMatrix(std::int64_t rows, std::int64_t cols, DType dtype, Ba
 std::size_t PackedMatrix::bytes() const { return static_cast<std::size_t>(panels()) * panel_bytes(); }
 
 std::size_t PackedMatrix::panel_bytes() const {
-  const std::int64_t inputs = dtype_ == DType::kBFloat16 ? round_up(cols_, 2) : cols_;
+  const std::int64_t unit = backend_ == Backend::kCuda ? cuda_tile_inputs(dtype_) : dtype_ == DType::kBFloat16 ? 2 : 1;
+  const std::int64_t inputs = round_up(cols_, unit);
   return static_cast<std::size_t>(inputs * kPanel) * dtype_bytes(dtype_);
 }
 
-/// float32: [K][16]. bfloat16: [K / 2][16][2], so that one load holds two inputs of each output, the first in the low
-/// half of every 32-bit lane (a shift makes it a float), the second in the high half (a mask does); K padded to even.
+/// CPU. float32: [K][16]. bfloat16: [K / 2][16][2], so that one load holds two inputs of each output, the first in the
+/// low half of every 32-bit lane (a shift makes it a float), the second in the high half (a mask does); K padded to
+/// even.
 std::byte* PackedMatrix::element(std::int64_t row, std::int64_t col) const {
   const std::int64_t lane = row % kPanel;
-  const std::int64_t offset =
-      dtype_ == DType::kFloat32 ? (col * kPanel + lane) * 4 : (col / 2 * kPanel + lane) * 4 + col % 2 * 2;
+  const std::int64_t offset = backend_ == Backend::kCuda  ? cuda_offset(lane, col, dtype_)
+                              : dtype_ == DType::kFloat32 ? (col * kPanel + lane) * 4
+                                                          : (col / 2 * kPanel + lane) * 4 + col % 2 * 2;
   return storage_.get() + static_cast<std::size_t>(row / kPanel) * panel_bytes() + offset;
 }
 

@@ -108,6 +108,7 @@ struct Emulator {
   char start = 0, end = 0;
   std::uint64_t seed = 1;
   int resident = 2;
+  std::uint64_t launches = 0;
   std::uint64_t random = 1;
 
   std::uint64_t draw() {
@@ -398,7 +399,7 @@ void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const std::functi
   e.grid.blocks = std::uint64_t{grid.x} * grid.y * grid.z;
   e.grid.shared_words = (shared_bytes + 15) / 16 * 4;
   e.grid.body = &body;
-  e.random = e.seed * 0x9e3779b97f4a7c15u + 1;
+  e.random = (e.seed + ++e.launches) * 0x9e3779b97f4a7c15u + 1;  // another order at every launch
   const auto resident = std::min<std::uint64_t>(e.grid.blocks, static_cast<std::uint64_t>(e.resident));
   prepare(e, resident, block.x * block.y * block.z);
   const unsigned long races_before = race_count();
@@ -421,6 +422,7 @@ void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const std::functi
 
 void set_schedule(std::uint64_t seed, int resident_blocks) {
   emulator().seed = seed;
+  emulator().launches = 0;
   emulator().resident = resident_blocks;
 }
 
