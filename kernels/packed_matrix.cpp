@@ -110,10 +110,9 @@ void PackedMatrix::pack_row(const WeightView& source, std::int64_t source_row, s
   const std::size_t width = dtype_bytes(source.dtype);
   const auto* from = static_cast<const std::byte*>(source.data) + static_cast<std::size_t>(source_row * cols_) * width;
   if (dtype_ == DType::kFloat32) {
-    std::byte* to = element(row, 0);
-    for (std::int64_t col = 0; col < cols_; ++col, from += width, to += 4 * kPanel) {
+    for (std::int64_t col = 0; col < cols_; ++col, from += width) {
       const float value = load_element(from, source.dtype);
-      std::memcpy(to, &value, 4);
+      std::memcpy(element(row, col), &value, 4);
     }
     return;
   }

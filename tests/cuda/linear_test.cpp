@@ -20,6 +20,19 @@ class DeviceLinearTest : public DeviceTest {
   }
 };
 
+TEST(DevicePackingTest, EveryElementHasItsOwnPlace) {
+  constexpr std::int64_t kOutputs = 37, kInputs = 43;
+  std::vector<float> values;
+  for (int i = 0; i < kOutputs * kInputs; ++i) values.push_back(static_cast<float>(i % 251));  // exact in bfloat16
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    PackedMatrix matrix(kOutputs, kInputs, dtype, Backend::kCuda);
+    matrix.pack_rows(weight_view(values, kOutputs, kInputs));
+    for (std::int64_t n = 0; n < kOutputs; ++n) {
+      for (std::int64_t k = 0; k < kInputs; ++k) EXPECT_EQ(matrix.at(n, k), values[n * kInputs + k]);
+    }
+  }
+}
+
 TEST_P(DeviceLinearTest, MatchesDoubleReference) {
   const Shape shapes[] = {{1, 1, 1}, {1, 33, 16}, {2, 7, 5}, {5, 31, 65}, {7, 257, 33}, {16, 96, 40}, {33, 129, 20}};
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {

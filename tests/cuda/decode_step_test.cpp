@@ -1,0 +1,259 @@
+#include "core/nn/cuda/decode_step.h"
+
+#include "kernels/linear.h"
+#include "kernels/moe_ffn.h"
+#include "kernels/moe_router.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+#include "kernels/tree_attention.h"
+#include "tests/cuda/device_test.h"
+
+namespace specmoe::kernels::cuda {
+namespace {
+
+using nn::cuda::DecodeStep;
+using nn::cuda::DeviceLayer;
+using nn::cuda::DeviceModel;
+using nn::cuda::DevicePass;
+
+constexpr int kHidden = 24, kHeads = 2, kKvHeads = 1, kDim = 12, kInner = 20, kExperts = 4, kChosen = 2, kVocab = 40;
+constexpr int kCapacity = 24, kHalf = 5;
+constexpr float kEps = 1e-5F;
+
+/// A small random model, on the host for the scalar kernels and on the device. Its second layer is dense.
+struct Model {
+  struct Layer {
+    std::vector<float> attention_norm, ffn_norm, qkv_bias;
+    PackedMatrix qkv, output, router;
+    std::vector<PackedMatrix> gate_up, down;
+  };
+  std::vector<Layer> layers;
+  std::vector<float> embedding, final_norm, cos_sin;
+  PackedMatrix head;
+
+  Model(DType dtype, Backend backend) {
+    embedding = random_floats(kVocab * kHidden, 1);
+    final_norm = random_floats(kHidden, 2);
+    cos_sin = random_floats(kCapacity * 2 * kHalf, 3);
+    head = random_matrix(kVocab, kHidden, dtype, backend, 4);
+    for (std::uint32_t seed : {100u, 200u}) {
+      Layer layer{random_floats(kHidden, seed),
+                  random_floats(kHidden, seed + 1),
+                  random_floats((kHeads + 2 * kKvHeads) * kDim, seed + 2),
+                  random_matrix((kHeads + 2 * kKvHeads) * kDim, kHidden, dtype, backend, seed + 3),
+                  random_matrix(kHidden, kHeads * kDim, dtype, backend, seed + 4),
+                  random_matrix(seed == 100u ? kExperts : 0, kHidden, DType::kFloat32, backend, seed + 5),
+                  {},
+                  {}};
+      for (std::uint32_t e = 0; e < (seed == 100u ? kExperts : 1); ++e) {
+        const auto gate = random_floats(kInner * kHidden, seed + 10 + 2 * e, 0.4F);
+        const auto up = random_floats(kInner * kHidden, seed + 11 + 2 * e, 0.4F);
+        layer.gate_up.emplace_back(64, kHidden, dtype, backend);
+        layer.gate_up.back().pack_gate_up(weight_view(gate, kInner, kHidden), weight_view(up, kInner, kHidden));
+        layer.down.push_back(random_matrix(kHidden, kInner, dtype, backend, seed + 50 + e));
+      }
+      layers.push_back(std::move(layer));
+    }
+  }
+};
+
+/// A chain of tokens decoded in one pass by the scalar kernels: its logits.
+std::vector<float> reference(const Model& model, const std::vector<std::int32_t>& tokens) {
+  const auto rows = static_cast<std::int64_t>(tokens.size());
+  const auto made = [&](std::int64_t cols) { return std::vector<float>(static_cast<std::size_t>(rows * cols)); };
+  std::vector<float> x, normed = made(kHidden), qkv = made((kHeads + 2 * kKvHeads) * kDim);
+  std::vector<float> attended = made(kHeads * kDim), logits = made(kVocab), scratch(4096);
+  std::vector<std::int32_t> position, depth;
+  std::vector<std::uint64_t> ancestors;
+  for (std::int64_t t = 0; t < rows; ++t) {
+    x.insert(x.end(), model.embedding.begin() + tokens[t] * kHidden,
+             model.embedding.begin() + (tokens[t] + 1) * kHidden);
+    position.push_back(static_cast<std::int32_t>(t));
+    depth.push_back(static_cast<std::int32_t>(t) + 1);
+    ancestors.push_back((std::uint64_t{2} << t) - 1);
+  }
+  const auto scalar = [](const auto& kernel) { return kernel.on(Backend::kScalar); };
+  const std::int64_t width = (kHeads + 2 * kKvHeads) * kDim;
+  for (const Model::Layer& layer : model.layers) {
+    scalar(kernels::rms_norm)(view(x, rows, kHidden), layer.attention_norm.data(), kEps, view(normed, rows, kHidden));
+    scalar(kernels::packed_linear)(view(normed, rows, kHidden), layer.qkv, layer.qkv_bias.data(), {},
+                                   view(qkv, rows, width), {});
+    for (int h = 0; h < kHeads + kKvHeads; ++h) {
+      scalar(kernels::rope)({qkv.data() + h * kDim, rows, kDim, width}, model.cos_sin.data(), kHalf, position.data());
+    }
+    scalar(kernels::tree_attention)({qkv.data(), rows, kHeads * kDim, width},
+                                    {qkv.data() + kHeads * kDim, qkv.data() + (kHeads + 1) * kDim, width, 0}, rows,
+                                    ancestors.data(), 1, depth.data(), depth.data(), 0, 0.4F, kDim,
+                                    view(attended, rows, kHeads * kDim), scratch.data());
+    scalar(kernels::packed_linear)(view(attended, rows, kHeads * kDim), layer.output, nullptr, view(x, rows, kHidden),
+                                   view(x, rows, kHidden), {});
+    scalar(kernels::rms_norm)(view(x, rows, kHidden), layer.ffn_norm.data(), kEps, view(normed, rows, kHidden));
+    const std::int64_t k = layer.router.rows() > 0 ? kChosen : 1;
+    std::vector<std::int32_t> expert(rows * k, 0);
+    std::vector<float> weight(rows * k, 1.0F), router = made(kExperts);
+    if (k > 1) {
+      scalar(kernels::packed_linear)(view(normed, rows, kHidden), layer.router, nullptr, {},
+                                     view(router, rows, kExperts), {});
+      scalar(kernels::moe_router)(view(router, rows, kExperts), k, true, expert.data(), weight.data());
+    }
+    MoePlan plan;
+    plan.build(expert.data(), rows, k, static_cast<std::int64_t>(layer.gate_up.size()));
+    std::vector<float> hidden(rows * k * kInner), down(rows * k * kHidden);
+    scalar(kernels::moe_up)(view(normed, rows, kHidden), layer.gate_up.data(), plan, view(hidden, rows * k, kInner),
+                            {});
+    scalar(kernels::moe_down)(view(hidden, rows * k, kInner), layer.down.data(), plan, weight.data(),
+                              view(x, rows, kHidden), view(down, rows * k, kHidden), view(x, rows, kHidden), {});
+  }
+  scalar(kernels::rms_norm)(view(x, rows, kHidden), model.final_norm.data(), kEps, view(normed, rows, kHidden));
+  scalar(kernels::packed_linear)(view(normed, rows, kHidden), model.head, nullptr, {}, view(logits, rows, kVocab), {});
+  return logits;
+}
+
+class DecodeStepTest : public DeviceTest {
+ protected:
+  const std::byte* keep(const void* data, std::size_t bytes) {
+    memory_.emplace_back(std::max<std::size_t>(1, bytes));
+    stream_->copy_to_device(memory_.back().data(), data, bytes);
+    stream_->synchronize();
+    return memory_.back().data();
+  }
+  const float* keep(const std::vector<float>& values) {
+    return reinterpret_cast<const float*>(keep(values.data(), values.size() * sizeof(float)));
+  }
+  DeviceMatrix keep(const PackedMatrix& matrix) {
+    return {matrix.rows() == 0 ? nullptr : keep(matrix.panel(0), matrix.bytes()), matrix.rows(), matrix.cols(),
+            static_cast<std::int64_t>(matrix.panel_bytes()), matrix.dtype()};
+  }
+  DeviceMatrices keep(const std::vector<PackedMatrix>& matrices) {
+    std::vector<const std::byte*> table;
+    for (const PackedMatrix& matrix : matrices) table.push_back(keep(matrix.panel(0), matrix.bytes()));
+    const std::byte* device = keep(table.data(), table.size() * sizeof(table[0]));
+    const PackedMatrix& first = matrices.front();
+    return {reinterpret_cast<const std::byte* const*>(device), static_cast<std::int64_t>(matrices.size()),
+            DeviceMatrix{nullptr, first.rows(), first.cols(), static_cast<std::int64_t>(first.panel_bytes()),
+                         first.dtype()}};
+  }
+  DeviceModel upload_model(const Model& host) {
+    DeviceModel model{kHidden,         kVocab, kEps, keep(host.embedding), DType::kFloat32, keep(host.final_norm),
+                      keep(host.head), {}};
+    const float* cos_sin = keep(host.cos_sin);
+    for (std::size_t i = 0; i < host.layers.size(); ++i) {
+      const Model::Layer& layer = host.layers[i];
+      const AttentionShape shape = {static_cast<std::int64_t>(i) * kKvHeads * kDim, kHeads, kKvHeads, kDim, 0, 0.4F};
+      model.layers.push_back({keep(layer.attention_norm), keep(layer.ffn_norm), keep(layer.qkv), keep(layer.output),
+                              keep(layer.qkv_bias), nullptr, shape, cos_sin, kHalf, keep(layer.router),
+                              keep(layer.gate_up), keep(layer.down), kInner, layer.router.rows() > 0 ? kChosen : 1,
+                              true});
+    }
+    return model;
+  }
+
+  struct Cache {
+    DeviceArray<float> keys{2 * kKvHeads * kDim * kCapacity}, values{2 * kKvHeads * kDim * kCapacity};
+    DeviceArray<std::uint64_t> ancestors{kCapacity};
+  };
+  /// Rows of one sequence: parents[i] is a row of this pass, or -1.
+  void add(DevicePass& pass, const Cache& cache, int committed, const std::vector<std::int32_t>& tokens,
+           const std::vector<int>& parents) {
+    const auto sequence = static_cast<std::int32_t>(pass.sequences.size());
+    std::vector<std::uint64_t> ancestors;
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      ancestors.push_back((parents[i] < 0 ? 0 : ancestors[parents[i]]) | std::uint64_t{1} << i);
+      const int depth = std::popcount(ancestors[i]);
+      pass.tokens.push_back(tokens[i]);
+      pass.wanted.push_back(static_cast<std::int32_t>(pass.rows.size()));
+      pass.rows.push_back(
+          {sequence, committed + static_cast<std::int32_t>(i), committed + depth - 1, static_cast<std::int32_t>(i)});
+      pass.longest = std::max(pass.longest, committed + depth);
+    }
+    stream_->copy_to_device(cache.ancestors.data(), ancestors.data(), ancestors.size() * sizeof(std::uint64_t));
+    stream_->synchronize();
+    pass.sequences.push_back({cache.keys.data(), cache.values.data(), kCapacity, committed, 1, cache.ancestors.data()});
+  }
+  std::vector<float> logits(const DecodeStep& step, std::int64_t rows) {
+    Rows<float> view = step.logits();
+    view.rows = rows;
+    return download_rows(view);
+  }
+
+  std::vector<DeviceArray<std::byte>> memory_;
+};
+
+std::vector<int> chain(std::size_t length) {
+  std::vector<int> parents;
+  for (std::size_t i = 0; i < length; ++i) parents.push_back(static_cast<int>(i) - 1);
+  return parents;
+}
+
+TEST_P(DecodeStepTest, LogitsAreTheScalarKernels) {
+  const std::vector<std::int32_t> text = {3, 39, 0, 17, 17, 8, 21};
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    const std::vector<float> expected = reference(Model(dtype, Backend::kScalar), text);
+    const DeviceModel model = upload_model(Model(dtype, Backend::kCuda));
+    DecodeStep step(model, {16, 2, kCapacity}, *stream_);
+    const Cache cache;
+    DevicePass pass;
+    add(pass, cache, 0, text, chain(text.size()));
+    step.run(pass);
+    const std::vector<float> got = logits(step, static_cast<std::int64_t>(text.size()));
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      expect_close(got[i], expected[i], {1e-4, 1e-4}, concat(dtype_name(dtype), " logit ", i));
+    }
+  }
+}
+
+// One token at a time, as branches of a tree beside another sequence's rows, from a recorded graph or directly: a
+// text's logits have the same bits.
+TEST_P(DecodeStepTest, BitsDoNotDependOnHowATextIsComputed) {
+  const std::vector<std::int32_t> text = {3, 39, 0, 17, 17};
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    const DeviceModel model = upload_model(Model(dtype, Backend::kCuda));
+    DecodeStep step(model, {16, 2, kCapacity}, *stream_);
+    std::vector<float> one_by_one;
+    const Cache plain;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+      DevicePass pass;
+      add(pass, plain, static_cast<int>(i), {text[i]}, {-1});
+      if (i % 2 == 0) {
+        step.run(pass);
+      } else {
+        step.run_directly(pass);
+      }
+      const std::vector<float> row = logits(step, 1);
+      one_by_one.insert(one_by_one.end(), row.begin(), row.end());
+    }
+    // The text lies in rows 0, 2, 4, ...; before each but the first there is a sibling with another token.
+    const Cache tree, other;
+    DevicePass pass;
+    std::vector<std::int32_t> tokens = {text[0]};
+    std::vector<int> parents = {-1};
+    for (std::size_t i = 1; i < text.size(); ++i) {
+      const int parent = static_cast<int>(tokens.size()) - 1;
+      tokens.insert(tokens.end(), {5, text[i]});
+      parents.insert(parents.end(), 2, parent);
+    }
+    add(pass, tree, 0, tokens, parents);
+    add(pass, other, 0, {1, 2, 3}, chain(3));
+    step.run(pass);
+    const std::vector<float> all = logits(step, static_cast<std::int64_t>(tokens.size()));
+    for (std::size_t i = 0; i < text.size(); ++i) {
+      EXPECT_EQ(std::vector<float>(all.begin() + 2 * i * kVocab, all.begin() + (2 * i + 1) * kVocab),
+                std::vector<float>(one_by_one.begin() + i * kVocab, one_by_one.begin() + (i + 1) * kVocab))
+          << dtype_name(dtype) << " token " << i;
+    }
+  }
+}
+
+TEST_P(DecodeStepTest, RefusesAPassBeyondItsLimits) {
+  const DeviceModel model = upload_model(Model(DType::kFloat32, Backend::kCuda));
+  DecodeStep step(model, {2, 1, kCapacity}, *stream_);
+  const Cache cache;
+  DevicePass pass;
+  add(pass, cache, 0, {1, 2, 3}, chain(3));
+  EXPECT_THROW(step.run(pass), Error);
+}
+
+SPECMOE_DEVICE_TESTS(DecodeStepTest);
+
+}  // namespace
+}  // namespace specmoe::kernels::cuda
