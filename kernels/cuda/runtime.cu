@@ -66,11 +66,8 @@ Stream::Stream(int device) : state_(std::make_unique<State>()) {
 Stream::~Stream() { cudaStreamDestroy(state_->stream); }
 
 void Stream::synchronize() { SPECMOE_CUDA_CHECK(cudaStreamSynchronize(state_->stream)); }
-void Stream::copy_to_device(void* to, const void* from, std::size_t bytes) {
-  SPECMOE_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, state_->stream));
-}
-void Stream::copy_to_host(void* to, const void* from, std::size_t bytes) {
-  SPECMOE_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, state_->stream));
+void Stream::copy(void* to, const void* from, std::size_t bytes) {
+  SPECMOE_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, state_->stream));
 }
 void Stream::zero(void* memory, std::size_t bytes) {
   SPECMOE_CUDA_CHECK(cudaMemsetAsync(memory, 0, bytes, state_->stream));

@@ -47,14 +47,14 @@ class DeviceTest : public testing::TestWithParam<int> {
   template <class T>
   DeviceArray<T> upload(const std::vector<T>& values) {
     DeviceArray<T> array(std::max<std::size_t>(1, values.size()));
-    stream_->copy_to_device(array.data(), values.data(), values.size() * sizeof(T));
+    stream_->copy(array.data(), values.data(), values.size() * sizeof(T));
     stream_->synchronize();
     return array;
   }
   template <class T>
   std::vector<T> download(const T* from, std::size_t count) {
     std::vector<T> values(count);
-    stream_->copy_to_host(values.data(), from, count * sizeof(T));
+    stream_->copy(values.data(), from, count * sizeof(T));
     stream_->synchronize();
     return values;
   }
@@ -63,7 +63,7 @@ class DeviceTest : public testing::TestWithParam<int> {
     DeviceRows device(rows, cols);
     const Rows<float> view = device.view();
     for (std::int64_t t = 0; t < rows; ++t) {
-      stream_->copy_to_device(view.row(t), values.data() + t * cols, static_cast<std::size_t>(cols) * sizeof(float));
+      stream_->copy(view.row(t), values.data() + t * cols, static_cast<std::size_t>(cols) * sizeof(float));
     }
     stream_->synchronize();
     return device;
@@ -91,7 +91,7 @@ class DeviceTest : public testing::TestWithParam<int> {
   Matrix upload_matrix(PackedMatrix matrix) {
     const std::size_t bytes = std::max<std::size_t>(1, matrix.bytes());
     Matrix result{std::move(matrix), DeviceArray<std::byte>(bytes)};
-    stream_->copy_to_device(result.bytes.data(), result.host.panel(0), result.host.bytes());
+    stream_->copy(result.bytes.data(), result.host.panel(0), result.host.bytes());
     stream_->synchronize();
     return result;
   }

@@ -112,7 +112,7 @@ DecodeStep::Size DecodeStep::upload(const DevicePass& pass) {
   host_counts_[0] = rows;
   host_counts_[1] = wanted;
   const auto send = [&](const auto& to, const auto* from, std::size_t count) {
-    if (count > 0) stream_.copy_to_device(to.data(), from, count * sizeof(*from));
+    if (count > 0) stream_.copy(to.data(), from, count * sizeof(*from));
   };
   send(counts_, host_counts_, 2);
   send(tokens_, pass.tokens.data(), pass.tokens.size());
@@ -124,13 +124,20 @@ DecodeStep::Size DecodeStep::upload(const DevicePass& pass) {
 }
 
 void DecodeStep::run(const DevicePass& pass) {
-  const Size size = upload(pass);
-  kernels::cuda::Graph& graph = graphs_[size];
-  if (!graph.recorded()) graph.record(stream_, [&] { queue(size); });
+  last_ = upload(pass);
+  run_again();
+}
+
+void DecodeStep::run_again() {
+  kernels::cuda::Graph& graph = graphs_[last_];
+  if (!graph.recorded()) graph.record(stream_, [&] { queue(last_); });
   graph.launch(stream_);
 }
 
-void DecodeStep::run_directly(const DevicePass& pass) { queue(upload(pass)); }
+void DecodeStep::run_directly(const DevicePass& pass) {
+  last_ = upload(pass);
+  queue(last_);
+}
 
 void DecodeStep::queue(const Size& size) {
   const RowCount rows = {size.rows, counts_.data()};

@@ -66,6 +66,9 @@ class DecodeStep {
   /// The same without graphs: every launch by itself.
   void run_directly(const DevicePass& pass);
 
+  /// Queues the last pass once more, as it was: rows that it added to caches are written again.
+  void run_again();
+
   /// On the device, once the stream has come so far; overwritten by the next pass.
   kernels::Rows<float> logits() const { return logits_.view(limits_.rows, model_.vocab); }  // row i: of wanted[i]
   const std::int32_t* argmax() const { return argmax_.data(); }
@@ -99,6 +102,7 @@ class DecodeStep {
   Limits limits_;
   kernels::cuda::Stream& stream_;
   std::map<Size, kernels::cuda::Graph> graphs_;
+  Size last_;
 
   // Read by a pass.
   kernels::cuda::DeviceArray<std::int32_t> counts_, tokens_, wanted_;  // counts_: rows, wanted rows
