@@ -10,17 +10,18 @@ namespace {
 using PerSequence = GrowWorkspace::PerSequence;
 
 GrowthView<float> view_of(const GrowRequest& request, const PerSequence& work) {
-  return {*request.draft, work.frontier, work.frontier_rows};
+  return {*request.draft, work.growth.frontier, work.growth.frontier_rows};
 }
 
 void start(const GrowRequest& request, PerSequence& work) {
-  work.frontier.assign(1, TokenTree::kRoot);
-  work.active = request.max_depth > 0;
+  work.growth.frontier.clear();
+  if (request.max_depth > 0) work.growth.frontier.push_back(TokenTree::kRoot);
 }
 
 /// Empty proposals for the frontier. The vector never shrinks, so that its elements keep their capacity.
 void clear_proposals(PerSequence& work) {
-  if (work.proposals.size() < work.frontier.size()) work.proposals.resize(work.frontier.size());
+  const std::size_t count = work.growth.frontier.size();
+  if (work.proposals.size() < count) work.proposals.resize(count);
   for (Proposal& proposal : work.proposals) {
     proposal.rows.clear();
     proposal.tokens.clear();
@@ -39,43 +40,18 @@ void draw_at(const GrowRequest& request, const Proposal& proposal, Growth growth
   for (int i = 0; i < count; ++i) added.push_back(request.draft->add(growth.parent, proposal.tokens[i], -1));
 }
 
-/// One level: the topology answers for the frontier, the children are drawn, the next frontier is chosen.
 void advance(const GrowRequest& request, const TreePolicy& tree, PerSequence& work) {
-  work.frontier_rows.clear();
-  for (std::size_t i = 0; i < work.frontier.size(); ++i) {
+  GrowthState& state = work.growth;
+  state.frontier_rows.clear();
+  for (std::size_t i = 0; i < state.frontier.size(); ++i) {
     const Proposal& proposal = work.proposals[i];
-    work.frontier_rows.push_back(proposal.rows.empty() ? -1 : proposal.rows[0]);
+    state.frontier_rows.push_back(proposal.rows.empty() ? -1 : proposal.rows[0]);
   }
-  work.growth.clear();
-  tree.expand(view_of(request, work), work.growth);
-  work.added.clear();
-  for (const Growth& growth : work.growth) {
-    const auto found = std::find(work.frontier.begin(), work.frontier.end(), growth.parent);
-    SPECMOE_CHECK(found != work.frontier.end(), "the topology wants children below node ", growth.parent,
-                  ", which is not in the frontier it was shown");
-    draw_at(request, work.proposals[found - work.frontier.begin()], growth, work.added);
-  }
-  SPECMOE_CHECK(request.draft->tree.size() <= tree.max_grown_nodes(), "the topology grew ", request.draft->tree.size(),
-                " nodes, its max_grown_nodes is ", tree.max_grown_nodes());
-  std::vector<NodeId>& next = work.kept;
-  next.clear();
-  tree.next_frontier(view_of(request, work), work.added, next);
-  std::erase_if(next, [&](NodeId node) { return request.draft->tree.depth(node) >= request.max_depth; });
-  work.frontier.swap(next);
-  work.active = !work.frontier.empty();
-}
-
-void prune(const GrowRequest& request, const TreePolicy& tree, PerSequence& work) {
-  Draft<float>& draft = *request.draft;
-  work.kept.clear();
-  if (draft.law == DraftLaw::kDeterministic && draft.tree.size() > 1) tree.prune(view_of(request, work), work.kept);
-  if (!work.kept.empty()) {
-    draft.tree = draft.tree.subset(work.kept);
-    for (std::size_t i = 0; i < work.kept.size(); ++i) draft.row_of[i] = draft.row_of[work.kept[i]];
-    draft.row_of.resize(work.kept.size());
-  }
-  SPECMOE_CHECK(draft.tree.size() <= tree.max_nodes(), "the topology left ", draft.tree.size(),
-                " nodes, its max_nodes is ", tree.max_nodes());
+  grow_level(
+      *request.draft, tree, request.max_depth, state, [&] { return view_of(request, work); },
+      [&](std::size_t i, Growth growth, std::vector<NodeId>& added) {
+        draw_at(request, work.proposals[i], growth, added);
+      });
 }
 
 }  // namespace
@@ -92,19 +68,24 @@ void grow(std::span<GrowRequest> requests, Drafter& drafter, const TreePolicy& t
     workspace.requests.clear();
     for (std::size_t i = 0; i < requests.size(); ++i) {
       PerSequence& work = workspace.sequences[i];
-      if (!work.active) continue;
+      if (work.growth.frontier.empty()) continue;
       clear_proposals(work);
       const GrowRequest& request = requests[i];
-      workspace.requests.push_back({request.state, request.draft, work.frontier, request.sampling, request.uniforms,
-                                    request.sampling->greedy() && tree.argmax_suffices(), &work.proposals});
+      workspace.requests.push_back({request.state, request.draft, work.growth.frontier, request.sampling,
+                                    request.uniforms, request.sampling->greedy() && tree.argmax_suffices(),
+                                    &work.proposals});
     }
     if (workspace.requests.empty()) break;
     drafter.propose(workspace.requests);
     for (std::size_t i = 0; i < requests.size(); ++i) {
-      if (workspace.sequences[i].active) advance(requests[i], tree, workspace.sequences[i]);
+      PerSequence& work = workspace.sequences[i];
+      if (!work.growth.frontier.empty()) advance(requests[i], tree, work);
     }
   }
-  for (std::size_t i = 0; i < requests.size(); ++i) prune(requests[i], tree, workspace.sequences[i]);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    PerSequence& work = workspace.sequences[i];
+    prune_grown(*requests[i].draft, tree, work.growth, [&] { return view_of(requests[i], work); });
+  }
 }
 
 }  // namespace specmoe

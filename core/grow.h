@@ -5,6 +5,7 @@
 
 #include "core/draft.h"
 #include "core/drafter.h"
+#include "core/grow_level.h"
 #include "core/tree_policy.h"
 #include "core/uniforms.h"
 
@@ -26,11 +27,8 @@ struct GrowRequest {
 /// Scratch of grow(), reused from step to step.
 struct GrowWorkspace {
   struct PerSequence {
-    std::vector<NodeId> frontier, added, kept;
+    GrowthState growth;
     std::vector<Proposal> proposals;
-    std::vector<std::int32_t> frontier_rows;
-    std::vector<Growth> growth;
-    bool active = false;
   };
   std::vector<PerSequence> sequences;
   std::vector<ProposeRequest> requests;

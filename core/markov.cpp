@@ -1,5 +1,8 @@
 #include "core/markov.h"
 
+#include <cmath>
+#include <numeric>
+
 #include "kernels/check.h"
 
 namespace specmoe {
@@ -35,6 +38,21 @@ MarkovModel markov(const std::vector<std::vector<double>>& rows, int order) {
     SPECMOE_CHECK(static_cast<int>(row.size()) == model.vocab, "Markov model: expected rows of ", model.vocab,
                   " weights, got one of ", row.size());
     model.weights.insert(model.weights.end(), row.begin(), row.end());
+  }
+  return model;
+}
+
+MarkovModel markov_from_probabilities(const std::vector<std::vector<double>>& rows, const std::string& what) {
+  for (std::size_t row = 0; row < rows.size(); ++row) {
+    SPECMOE_CHECK(rows[row].size() == rows.size(), what, ": expected a square matrix, got ", rows.size(), " rows and ",
+                  rows[row].size(), " values in row ", row);
+  }
+  MarkovModel model = markov(rows);
+  model.validate(what);
+  for (std::size_t row = 0; row < rows.size(); ++row) {
+    const double sum = std::accumulate(rows[row].begin(), rows[row].end(), 0.0);
+    SPECMOE_CHECK(std::abs(sum - 1.0) <= 1e-6, what, ": row ", row, ": expected probabilities that sum to 1, got ", sum,
+                  "; divide the row by its sum");
   }
   return model;
 }

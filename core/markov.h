@@ -12,8 +12,7 @@ namespace specmoe {
 /// A tiny language model whose next token depends on the last `order` tokens: what proofs run on.
 ///
 /// weights  [V^order, V] rows by context, the most recent token being the last digit base V; each row is used divided
-/// by
-///          its sum, so that {5, 3, 2} means .5, .3, .2 exactly
+///          by its sum, so that {5, 3, 2} means .5, .3, .2 exactly
 struct MarkovModel {
   int vocab = 0;
   int order = 1;
@@ -26,6 +25,10 @@ struct MarkovModel {
 
 /// Order 1 from rows, one per last token.
 MarkovModel markov(const std::vector<std::vector<double>>& rows, int order = 1);
+
+/// A user's model of order 1 from rows of probabilities [V, V], one per last token. Throws Error naming `what`, row and
+/// value when a row is no distribution; sums may miss 1 by 1e-6, what rows computed in float32 miss it by.
+MarkovModel markov_from_probabilities(const std::vector<std::vector<double>>& rows, const std::string& what);
 
 /// The rows of a MarkovModel, normalised in one scalar type.
 template <class Real>

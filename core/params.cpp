@@ -206,7 +206,11 @@ void Params::finish() const {
   for (const Given& given : given_) {
     if (given.taken) continue;
     std::string accepted;
-    for (const Declared& one : declared_) accepted += (accepted.empty() ? "" : ", ") + one.key;
+    for (const Declared& one : declared_) {
+      SPECMOE_CHECK(!one.positional_list || given.key != one.key, name_, ": ", one.key,
+                    " are given without a name, as in ", name_, "(", given.value, ", ...)");
+      accepted += (accepted.empty() ? "" : ", ") + one.key;
+    }
     if (accepted.empty()) accepted = "none";
     const std::string what = given.key.empty() ? "value '" + given.value + "'" : "parameter '" + given.key + "'";
     fail(name_, ": unexpected ", what, "; accepted parameters: ", accepted);

@@ -173,9 +173,19 @@ const std::vector<ProofModels>& builtin_proof_models() {
   return models;
 }
 
+ProofModels given_proof_models(const std::vector<std::vector<double>>& target,
+                               const std::vector<std::vector<double>>& draft) {
+  ProofModels models{
+      "given", markov_from_probabilities(target, "target"), {markov_from_probabilities(draft, "draft")}, {0}};
+  models.validate();
+  return models;
+}
+
 ProofReport prove(const AcceptancePolicy& policy, DraftLaw law, const TreePolicy& tree, const ProofModels& models,
                   const ProofOptions& options) {
   models.validate();
+  SPECMOE_CHECK(law != DraftLaw::kMultiDrafter || models.drafts.size() > 1, "proof: the law ", law_name(law),
+                " needs several drafters, got one; leave target and draft out to use the built-in models");
   SPECMOE_CHECK(options.rounds >= 1 && options.rounds <= 4, "proof: rounds must be 1 to 4, got ", options.rounds);
   SPECMOE_CHECK(policy.judges_trees() || !tree.branches(),
                 "proof: this policy judges chains alone, and the tree branches");
@@ -189,12 +199,12 @@ ProofReport prove(const AcceptancePolicy& policy, DraftLaw law, const TreePolicy
                        : prove_in<double>(policy, law, tree, used, options, length);
 }
 
-ProofReport prove(const std::string& policy, DraftLaw law, const std::string& tree, const ProofOptions& options) {
-  const auto acceptance = acceptance_policies().create(policy);
-  const auto topology = tree_policies().create(tree);
+ProofReport prove(const AcceptancePolicy& policy, DraftLaw law, const TreePolicy& tree,
+                  std::span<const ProofModels> all, const ProofOptions& options) {
+  SPECMOE_CHECK(!all.empty(), "proof: expected models to prove it on, got none");
   std::optional<ProofReport> result;
-  for (const ProofModels& models : builtin_proof_models()) {
-    ProofReport report = prove(*acceptance, law, *topology, models, options);
+  for (const ProofModels& models : all) {
+    ProofReport report = prove(policy, law, tree, models, options);
     if (!report.lossless) return report;
     if (!result) {
       result = std::move(report);

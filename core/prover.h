@@ -29,6 +29,10 @@ struct ProofModels {
 /// target rows hold zeros and whose drafter misses target tokens, then one of order 2.
 const std::vector<ProofModels>& builtin_proof_models();
 
+/// A user's own target and drafter, rows of probabilities [V, V] by last token. Throws Error naming what is wrong.
+ProofModels given_proof_models(const std::vector<std::vector<double>>& target,
+                               const std::vector<std::vector<double>>& draft);
+
 /// Draws children in place of draw_children(): how drafting bugs are put before the prover.
 using DrawFunction = std::function<void(Draft<double>&, NodeId parent, int count, std::span<const std::int32_t> rows,
                                         UniformSource<double>&, std::vector<NodeId>& added)>;
@@ -79,12 +83,14 @@ struct ProofReport {
 /// Enumerates every way of drafting and judging with the real code and compares what is emitted with the target.
 ///
 /// A policy that only follows the argmax is compared with the target's greedy text.
-/// throws  Error when the policy is not defined for the tree (chains alone), or its verdict is no path of the tree
+/// throws  Error when the policy is not defined for the tree (chains alone), the law needs more drafts than there are,
+///         or a verdict is no path of the tree
 ProofReport prove(const AcceptancePolicy& policy, DraftLaw law, const TreePolicy& tree, const ProofModels& models,
                   const ProofOptions& options = {});
 
-/// The same over the built-in models, by spec strings: the first report that is not lossless, else that of the golden
-/// toy with the largest distance of all.
-ProofReport prove(const std::string& policy, DraftLaw law, const std::string& tree, const ProofOptions& options = {});
+/// The same over several sets of models: the first report that is not lossless, else the first one with the largest
+/// distance of all.
+ProofReport prove(const AcceptancePolicy& policy, DraftLaw law, const TreePolicy& tree,
+                  std::span<const ProofModels> all, const ProofOptions& options = {});
 
 }  // namespace specmoe

@@ -1,12 +1,14 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "core/draw.h"
 #include "core/enumerate.h"
+#include "core/grow_level.h"
 #include "core/prover.h"
 
 namespace specmoe::detail {
@@ -76,58 +78,41 @@ class ToyDrafting {
   /// [tree size] the state of the text that ends in each node.
   const std::vector<int>& states() const { return states_; }
 
-  /// Level by level as core/grow.cpp does: ask the topology, draw, choose the next frontier; then prune.
   void grow(int state, UniformSource<Real>& uniforms) {
     draft_.reset(static_cast<TokenId>(state % vocab_), vocab_);
     mirror_.reset();
     states_.assign(1, state);
-    frontier_.assign(1, TokenTree::kRoot);
-    while (!frontier_.empty()) {
+    growth_.frontier.assign(1, TokenTree::kRoot);
+    const auto view = [this] { return GrowthView<double>{mirror_.view(), growth_.frontier, growth_.frontier_rows}; };
+    while (!growth_.frontier.empty()) {
       propose();
-      growth_.clear();
-      tree_.expand(growth_view(), growth_);
-      added_.clear();
-      for (const Growth& growth : growth_) draw(growth, uniforms);
-      for (NodeId node : added_) {
+      grow_level(draft_, tree_, tree_.max_depth(), growth_, view,
+                 [&](std::size_t i, Growth growth, std::vector<NodeId>& added) { draw(i, growth, uniforms, added); });
+      for (NodeId node : growth_.added) {
         states_.push_back(next_state(states_[draft_.tree.parent(node)], draft_.tree.token(node)));
       }
-      kept_.clear();
-      tree_.next_frontier(growth_view(), added_, kept_);
-      frontier_.swap(kept_);
     }
-    prune();
+    prune_grown(draft_, tree_, growth_, view);
+    for (std::size_t i = 0; i < growth_.kept.size(); ++i) states_[i] = states_[growth_.kept[i]];
   }
 
  private:
-  GrowthView<double> growth_view() { return {mirror_.view(), frontier_, first_rows_}; }
-
   void propose() {
-    first_rows_.clear();
-    for (NodeId node : frontier_) {
-      first_rows_.push_back(draft_.rows.size());
+    growth_.frontier_rows.clear();
+    for (NodeId node : growth_.frontier) {
+      growth_.frontier_rows.push_back(draft_.rows.size());
       for (const MarkovRows<Real>& rows : drafts_) draft_.rows.add_dense(rows.at_state(states_[node]));
     }
   }
-  void draw(const Growth& growth, UniformSource<Real>& uniforms) {
-    const auto at = std::find(frontier_.begin(), frontier_.end(), growth.parent) - frontier_.begin();
+  void draw(std::size_t at, Growth growth, UniformSource<Real>& uniforms, std::vector<NodeId>& added) {
     rows_.clear();
-    for (std::size_t i = 0; i < drafts_.size(); ++i) rows_.push_back(first_rows_[at] + static_cast<std::int32_t>(i));
+    for (std::size_t i = 0; i < drafts_.size(); ++i) {
+      rows_.push_back(growth_.frontier_rows[at] + static_cast<std::int32_t>(i));
+    }
     if constexpr (std::is_same_v<Real, double>) {
-      if (draw_) return draw_(draft_, growth.parent, growth.children, rows_, uniforms, added_);
+      if (draw_) return draw_(draft_, growth.parent, growth.children, rows_, uniforms, added);
     }
-    draw_children(draft_, growth.parent, growth.children, std::span<const std::int32_t>(rows_), uniforms, added_);
-  }
-  void prune() {
-    if (draft_.law != DraftLaw::kDeterministic || draft_.tree.size() == 1) return;
-    kept_.clear();
-    tree_.prune(growth_view(), kept_);
-    if (kept_.empty()) return;
-    draft_.tree = draft_.tree.subset(kept_);
-    for (std::size_t i = 0; i < kept_.size(); ++i) {
-      draft_.row_of[i] = draft_.row_of[kept_[i]];
-      states_[i] = states_[kept_[i]];
-    }
-    draft_.row_of.resize(kept_.size());
+    draw_children(draft_, growth.parent, growth.children, std::span<const std::int32_t>(rows_), uniforms, added);
   }
 
   const TreePolicy& tree_;
@@ -139,9 +124,8 @@ class ToyDrafting {
   Draft<Real> draft_;
   GrowthMirror<Real> mirror_;
   std::vector<int> states_;
-  std::vector<NodeId> frontier_, added_, kept_;
-  std::vector<std::int32_t> first_rows_, rows_;
-  std::vector<Growth> growth_;
+  GrowthState growth_;
+  std::vector<std::int32_t> rows_;
 };
 
 }  // namespace specmoe::detail

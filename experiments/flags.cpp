@@ -23,10 +23,11 @@ constexpr unsigned kDecoding = kGenerate | kBench;
 constexpr unsigned kAll = kDecoding | command_bit(Command::kInspect);
 
 constexpr std::array kFlags = {
-    Flag{"target", kOne, kAll, "FOLDER", nullptr, kModels, "checkpoint whose text is wanted (a Hugging Face folder)"},
+    Flag{"target", kOne, kAll, "FOLDER", nullptr, kModels,
+         "checkpoint whose text is wanted (a Hugging Face folder or a GGUF file)"},
     Flag{"drafter", kItems, kAll, "SPEC", nullptr, kModels,
          "cheap proposer of tokens, such as 'independent(path=FOLDER)' or ngram; without one: plain decoding"},
-    Flag{"dtype", kOne, kAll, "TYPE", "bfloat16", kModels, "element type of the weights: float32 or bfloat16"},
+    Flag{"dtype", kOne, kAll, "TYPE", "bfloat16", kModels, "element type of the weights: float32, bfloat16 or int8"},
     Flag{"device", kOne, kAll, "NAME", "cpu", kModels, "where to compute: cpu"},
     Flag{"threads", kNumber, kAll, "N", "0", kModels, "computing threads; 0: one per usable core"},
     Flag{"tree", kItems, kDecoding, "SPEC", nullptr, kMethod,

@@ -1,5 +1,6 @@
 #include <iostream>
 
+#include "core/nn/gguf_model.h"
 #include "core/nn/memory_table.h"
 #include "core/nn/model_family.h"
 #include "core/params.h"
@@ -13,10 +14,11 @@
 namespace specmoe::cli {
 namespace {
 
-constexpr const char* kHelp = R"(Usage: specmoe inspect --target FOLDER [option]...
+constexpr const char* kHelp = R"(Usage: specmoe inspect --target MODEL [option]...
 
-Prints what a checkpoint is and the memory it will take, from its config.json alone: nothing is loaded. With --drafter
-'independent(path=FOLDER)' the drafter's folder too. The KV cache is for --batch texts of the whole context.
+Prints what a checkpoint is and the memory it will take, from its config.json (a GGUF file: its header) alone: nothing is
+loaded. With --drafter 'independent(path=MODEL)' the drafter too. The KV cache is for --batch texts of the whole
+context.
 
 Example:
   specmoe inspect --target experiments/models/target --drafter 'independent(path=experiments/models/drafter)'
@@ -24,7 +26,14 @@ Example:
 
 constexpr std::int64_t kPassRows = 64;  // workspaces are shown for a pass of this many rows per sequence
 
-void print_architecture(const nn::ModelSpec& spec, const nn::ModelSize& size) {
+/// How a GGUF file stores weights and what they become; empty for a Hugging Face folder.
+std::string storage(const std::string& path, kernels::DType dtype) {
+  const auto gguf = nn::find_gguf(path);
+  if (!gguf) return "";
+  return concat(nn::gguf_storage(nn::GgufFile(*gguf)), "; expanded to ", kernels::dtype_name(dtype), " when loaded");
+}
+
+void print_architecture(const nn::ModelSpec& spec, const nn::ModelSize& size, const std::string& stored) {
   const nn::LayerSpec& layer = spec.layers.at(0);
   Table table(2);
   table.row({"model", spec.name + " (" + spec.model_type + ")"});
@@ -41,6 +50,7 @@ void print_architecture(const nn::ModelSpec& spec, const nn::ModelSize& size) {
   table.row({"context", concat(spec.max_positions, " tokens")});
   table.row({"parameters", with_unit(double(size.parameters)) + " total, " + with_unit(double(size.active_parameters)) +
                                " active per token"});
+  if (!stored.empty()) table.row({"stored", stored});
   table.row({"read per token", bytes_text(size.active_weight_bytes) + " of weights"});
   table.print(std::cout);
 }
@@ -59,11 +69,11 @@ void inspect_model(const std::string& folder, const Settings& settings) {
   const nn::ModelSpec spec = nn::read_spec(folder);
   const std::int64_t batch = settings.integer("batch", 1, 4096);
   nn::MemoryUse use;
-  use.dtype = dtype_of(settings.text("dtype"));
+  use.dtype = kernels::packed_dtype_from_name(settings.text("dtype"));
   use.context = batch * spec.max_positions;
   use.rows = batch * kPassRows;
   use.threads = kernels::ThreadPool(static_cast<int>(settings.integer("threads", 0, 1024))).size();
-  print_architecture(spec, nn::model_size(spec, use.dtype, spec.tied_embeddings));
+  print_architecture(spec, nn::model_size(spec, use.dtype, spec.tied_embeddings), storage(folder, use.dtype));
   print_memory(spec, use, batch);
 }
 

@@ -30,19 +30,13 @@ std::shared_ptr<LanguageModel> load_reporting(const std::string& folder, const n
 
 }  // namespace
 
-kernels::DType dtype_of(const std::string& name) {
-  if (name == "float32") return kernels::DType::kFloat32;
-  SPECMOE_CHECK(name == "bfloat16", "--dtype: expected float32 or bfloat16, got '", name, "'");
-  return kernels::DType::kBFloat16;
-}
-
 Models open_models(const RunOptions& options, Progress& progress) {
   const auto has_turns = [](const Prompt& prompt) { return prompt.turns > 1; };
   if (std::any_of(options.prompts.begin(), options.prompts.end(), has_turns)) {
     progress.say("some questions have several turns: only the first turn of each is used");
   }
   nn::LoadOptions load;
-  load.dtype = dtype_of(options.dtype);
+  load.dtype = kernels::packed_dtype_from_name(options.dtype);
   load.device = options.device;
   load.pool = std::make_shared<kernels::ThreadPool>(options.threads);
   Models models;

@@ -25,9 +25,6 @@ struct Models {
 
 Models open_models(const RunOptions& options, Progress& progress);
 
-/// float32 or bfloat16; throws Error for anything else.
-kernels::DType dtype_of(const std::string& name);
-
 /// One request per prompt, in order, without on_token. Throws Error for a prompt that cannot be run.
 std::vector<Request> make_requests(const RunOptions& options, const Models& models, double temperature);
 

@@ -40,11 +40,11 @@ po::options_description flags() {
   return all;
 }
 
-MarkovModel read_rows(const std::string& path) {
+std::vector<std::vector<double>> read_rows(const std::string& path) {
   std::ifstream file(path);
   SPECMOE_CHECK(file.good(), "cannot read ", path);
   try {
-    return markov(nlohmann::json::parse(file).get<std::vector<std::vector<double>>>());
+    return nlohmann::json::parse(file).get<std::vector<std::vector<double>>>();
   } catch (const nlohmann::json::exception& error) {
     fail(path, ": expected rows such as [[0.5, 0.5], [0.1, 0.9]]: ", error.what());
   }
@@ -54,7 +54,8 @@ std::vector<ProofModels> models_of(const po::variables_map& given) {
   if (given.count("target") == 0 && given.count("draft") == 0) return builtin_proof_models();
   SPECMOE_CHECK(given.count("target") == 1 && given.count("draft") == 1,
                 "give --target and --draft together, or neither for the built-in models");
-  return {{"given", read_rows(given["target"].as<std::string>()), {read_rows(given["draft"].as<std::string>())}, {0}}};
+  return {
+      given_proof_models(read_rows(given["target"].as<std::string>()), read_rows(given["draft"].as<std::string>()))};
 }
 
 nlohmann::json to_json(const ProofReport& report, double bound) {
@@ -108,8 +109,6 @@ int prove_one(const po::variables_map& given) {
   bool lossless = true;
   nlohmann::json reports = nlohmann::json::array();
   for (const ProofModels& models : models_of(given)) {
-    SPECMOE_CHECK(law != DraftLaw::kMultiDrafter || models.drafts.size() > 1,
-                  "the law multi_drafter needs several drafts; leave --target and --draft out");
     const ProofReport report = prove(*policy, law, *tree, models, options);
     const double bound = oracle_bounds(law, *tree, models).expected_tokens;
     lossless &= report.lossless;

@@ -1,11 +1,13 @@
 """Runs the commands of README.md that are followed by an output block and puts what they print there.
 
 A block is the ```sh fence before `<!-- NAME-output -->`; what lies between that comment and `<!-- /NAME-output -->` is
-replaced. Standard output only, as printed when it is no terminal.
+replaced. Standard output only, as printed when it is no terminal. The block `proof` is a table made from
+`specmoe prove --all --json`.
 
     .venv/bin/python experiments/update_readme.py [NAME]...     # default: all blocks
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -17,6 +19,34 @@ BLOCK = re.compile(
     r"```sh\n(?P<command>[^`]+?)\n```\n\n<!-- (?P<name>\w+)-output -->\n(?P<old>.*?)<!-- /(?P=name)-output -->",
     re.DOTALL,
 )
+
+
+PROOF = re.compile(r"(?<=<!-- proof-table -->\n).*?(?=<!-- /proof-table -->)", re.DOTALL)
+LAWS = ("deterministic", "iid", "without_replacement", "top_plus_sampled", "multi_drafter")
+
+
+def proof_table(matrix: dict) -> str:
+    """Policies × draft laws as Markdown: tokens per target pass where lossless, else the distance, on the golden toy."""
+    columns = [("chain(3)", "iid"), *(("expansion(2,2)", law) for law in LAWS)]
+    cells = {(cell["policy"], cell["tree"], cell["law"]): cell for cell in matrix["cells"]}
+
+    def text(policy: str, tree: str, law: str) -> str:
+        cell = cells[policy, tree, law]
+        if cell["outcome"] == "refused":
+            return "-"
+        if cell["outcome"] == "biased":
+            return f"*{cell['tvd']:.3f}*"
+        value = f"{cell['expected_tokens']:.3f}"
+        return f"**{value}**" if cell["declared"] else value
+
+    policies = sorted({policy for policy, _, _ in cells})
+    head = "| | " + " | ".join(f"`{tree}` {law}" for tree, law in columns) + " |\n" + "|---" * 7 + "|\n"
+    rows = (
+        f"| `{policy}` | " + " | ".join(text(policy, *column) for column in columns) + " |\n" for policy in policies
+    )
+    bounds = (next(c["bound"] for c in matrix["cells"] if (c["tree"], c["law"]) == column and c["bound"])
+              for column in columns)  # fmt: skip
+    return head + "".join(rows) + "| no policy can exceed | " + " | ".join(f"{bound:.3f}" for bound in bounds) + " |\n"
 
 
 def run(command: str) -> str:
@@ -38,10 +68,13 @@ def updated(text: str, names: list[str]) -> str:
         tail = match[0][match.end("old") - match.start() :]
         return f"{head}```text\n{shortened(run(match['command']))}\n```\n{tail}"
 
-    known = [match["name"] for match in BLOCK.finditer(text)]
+    known = [match["name"] for match in BLOCK.finditer(text)] + ["proof"]
     unknown = sorted(set(names) - set(known))
     if unknown:
         sys.exit(f"README.md has no output block {', '.join(unknown)}; it has {', '.join(known)}")
+    if not names or "proof" in names:
+        table = proof_table(json.loads(run("build/cpu/specmoe prove --all --json")))
+        text = PROOF.sub(lambda _: table, text)
     return BLOCK.sub(replace, text)
 
 

@@ -11,7 +11,8 @@
 namespace specmoe::kernels {
 namespace {
 
-constexpr std::array<std::string_view, kBackendCount> kNames = {"scalar", "avx2", "avx512", "amx", "cuda"};
+constexpr std::array<std::string_view, kBackendCount> kNames = {"scalar",      "avx2", "avx512",
+                                                                "avx512_bf16", "amx",  "cuda"};
 
 std::string known_names() {
   std::string text;
@@ -26,6 +27,8 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
+bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+
 /// Tile registers also need the kernel's permission to save their 8 KB of state; asking twice is harmless.
 bool has_amx() {
   constexpr unsigned kAmxBf16 = 1u << 22;
@@ -33,7 +36,7 @@ bool has_amx() {
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
   unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!has_avx512() || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  if (!has_avx512_bf16() || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
   if ((d & kAmxBf16) == 0 || (d & kAmxTile) == 0) return false;
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
@@ -46,6 +49,8 @@ bool probe(Backend backend) {
       return has_avx2();
     case Backend::kAvx512:
       return has_avx512();
+    case Backend::kAvx512Bf16:
+      return has_avx512_bf16();
     case Backend::kAmx:
       return has_amx();
     case Backend::kCuda:
@@ -82,7 +87,7 @@ Backend default_cpu_backend() {
                   ": this processor cannot run it; unset SPECMOE_ISA");
     return backend;
   }
-  for (Backend backend : {Backend::kAmx, Backend::kAvx512, Backend::kAvx2}) {
+  for (Backend backend : {Backend::kAmx, Backend::kAvx512Bf16, Backend::kAvx512, Backend::kAvx2}) {
     if (backend_available(backend)) return backend;
   }
   return Backend::kScalar;

@@ -9,8 +9,11 @@ namespace specmoe::kernels {
 
 /// One way to run a kernel. CPU back ends are ordered: each can stand in for those after it only by falling back to an
 /// earlier one, and which one runs is chosen once, at run time, from what the processor has.
-enum class Backend { kScalar, kAvx2, kAvx512, kAmx, kCuda };
-inline constexpr std::size_t kBackendCount = 5;
+enum class Backend { kScalar, kAvx2, kAvx512, kAvx512Bf16, kAmx, kCuda };
+inline constexpr std::size_t kBackendCount = 6;
+
+/// Whether products of bfloat16 weights round their inputs to bfloat16 first: the instruction takes nothing wider.
+inline bool rounds_inputs(Backend backend) { return backend == Backend::kAvx512Bf16 || backend == Backend::kAmx; }
 
 std::string_view backend_name(Backend backend);
 

@@ -11,7 +11,7 @@ namespace specmoe::kernels {
 
 /// hidden[p] = silu(gate_e x[t]) * (up_e x[t]) for every pair p = (t, rank) of the plan, e the pair's expert.
 ///
-/// x        [T, D]
+/// x        [T, D]; rounded like the inputs of packed_linear, as is hidden below
 /// gate_up  [E] packed with PackedMatrix::pack_gate_up, each [2 * I, D]
 /// hidden   [T * k, I]
 /// shard    splits the panel pairs of every expert, so the load is even whatever the routing

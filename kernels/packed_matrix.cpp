@@ -1,32 +1,17 @@
 #include "kernels/packed_matrix.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/check.h"
+#include "kernels/element.h"
 
 namespace specmoe::kernels {
 namespace {
-
-float from_bfloat16(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
-
-/// Rounds to nearest, ties to even; a NaN stays a NaN.
-std::uint16_t to_bfloat16(float value) {
-  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
-  if (std::isnan(value)) return static_cast<std::uint16_t>((bits >> 16) | 0x40);
-  return static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-float from_float16(std::uint16_t bits) {
-  const float sign = (bits & 0x8000) != 0 ? -1.0f : 1.0f;
-  const int exponent = (bits >> 10) & 0x1f;
-  const int mantissa = bits & 0x3ff;
-  if (exponent == 0) return sign * std::ldexp(static_cast<float>(mantissa), -24);
-  if (exponent == 31) return std::bit_cast<float>(((bits & 0x8000u) << 16) | 0x7f800000u | (bits & 0x3ffu) << 13);
-  return sign * std::ldexp(static_cast<float>(mantissa + 1024), exponent - 25);
-}
 
 template <class T>
 T load(const void* from) {
@@ -40,28 +25,72 @@ float load_element(const std::byte* from, DType dtype) {
     case DType::kFloat32:
       return load<float>(from);
     case DType::kBFloat16:
-      return from_bfloat16(load<std::uint16_t>(from));
+      return bfloat16_to_float(load<std::uint16_t>(from));
     case DType::kFloat16:
-      return from_float16(load<std::uint16_t>(from));
+      return float16_to_float(load<std::uint16_t>(from));
+    case DType::kInt8:
+      return static_cast<float>(load<std::int8_t>(from));
   }
   return 0;
 }
 
-/// CUDA: tiles of 512 bytes in the order in which a warp's 32 lanes hold them, 16 bytes each (kernels/cuda).
-/// float32: 8 inputs; lane = output + 16 * (input / 4). bfloat16: 16 inputs, the left operand of one mma; with pairs of
-/// inputs, lane = 4 * (output % 8) + pair % 4, holding outputs o and o + 8 of pair t, then both of pair t + 4.
-std::int64_t cuda_tile_inputs(DType dtype) { return dtype == DType::kBFloat16 ? 16 : 8; }
+/// To the nearest, ties to even, of |value| <= 127: adding this number pushes the fraction out of the mantissa.
+std::int8_t round_to_int8(float value) {
+  constexpr float kShift = 0x1.8p23F;
+  return static_cast<std::int8_t>(std::bit_cast<std::int32_t>(value + kShift) - std::bit_cast<std::int32_t>(kShift));
+}
 
-std::int64_t cuda_offset(std::int64_t output, std::int64_t input, DType dtype) {
-  constexpr std::int64_t kTileBytes = 512;
-  constexpr std::int64_t kLaneBytes = 16;
-  const std::int64_t tile = input / cuda_tile_inputs(dtype) * kTileBytes;
-  const std::int64_t inside = input % cuda_tile_inputs(dtype);
-  if (dtype == DType::kFloat32) return tile + (output + inside / 4 * 16) * kLaneBytes + inside % 4 * 4;
-  const std::int64_t pair = inside / 2;
-  const std::int64_t lane = output % 8 * 4 + pair % 4;
-  const std::int64_t part = pair / 4 * 2 + output / 8;
-  return tile + lane * kLaneBytes + part * 4 + inside % 2 * 2;
+/// Inputs converted at a time: a cache line or two of a source row.
+constexpr std::int64_t kChunk = 32;
+
+/// to[i] = element i of `from` as Element; int8 is multiplied by `factor` and rounded first.
+template <class Element>
+void convert(const std::byte* from, DType dtype, std::int64_t n, float factor, Element* to) {
+  if constexpr (std::is_same_v<Element, std::uint16_t>) {
+    if (dtype == DType::kBFloat16) {
+      std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(Element));
+      return;
+    }
+  }
+  const std::size_t width = dtype_bytes(dtype);
+  for (std::int64_t i = 0; i < n; ++i, from += width) {
+    const float value = load_element(from, dtype);
+    if constexpr (std::is_same_v<Element, float>) to[i] = value;
+    if constexpr (std::is_same_v<Element, std::uint16_t>) to[i] = float_to_bfloat16(value);
+    if constexpr (std::is_same_v<Element, std::int8_t>) to[i] = round_to_int8(value * factor);
+  }
+}
+
+/// Rows [0, count) of `source`, `pitch` bytes apart, into lanes [lane, lane + count) of a panel, line by line of it.
+template <class Element>
+void pack_panel(const std::byte* source, std::size_t pitch, DType dtype, std::int64_t cols, std::int64_t count,
+                const float* factors, std::int64_t lane, std::byte* panel) {
+  constexpr std::int64_t kTogether = std::is_same_v<Element, float> ? 1 : 2;
+  constexpr std::size_t kStep = static_cast<std::size_t>(PackedMatrix::kPanel * kTogether) * sizeof(Element);
+  const std::size_t width = dtype_bytes(dtype);
+  for (std::int64_t col = 0; col < cols; col += kChunk) {
+    const std::int64_t n = std::min(kChunk, cols - col);
+    for (std::int64_t r = 0; r < count; ++r) {
+      Element chunk[kChunk] = {};
+      convert(source + static_cast<std::size_t>(r) * pitch + static_cast<std::size_t>(col) * width, dtype, n,
+              factors[r], chunk);
+      std::byte* to = panel + static_cast<std::size_t>(col / kTogether) * kStep +
+                      static_cast<std::size_t>((lane + r) * kTogether) * sizeof(Element);
+      for (std::int64_t i = 0; i < n; i += kTogether, to += kStep)
+        std::memcpy(to, chunk + i, kTogether * sizeof(Element));
+    }
+  }
+}
+
+/// The largest magnitude; NaN when there is a NaN.
+float largest_magnitude(const std::byte* from, DType dtype, std::int64_t n) {
+  float largest = 0;
+  for (std::int64_t i = 0; i < n; ++i, from += dtype_bytes(dtype)) {
+    const float value = std::abs(load_element(from, dtype));
+    if (!(value <= largest)) largest = value;
+    if (std::isnan(value)) break;
+  }
+  return largest;
 }
 
 std::int64_t round_up(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit * unit; }
@@ -69,64 +98,96 @@ std::int64_t round_up(std::int64_t n, std::int64_t unit) { return (n + unit - 1)
 }  // namespace
 
 std::string_view dtype_name(DType dtype) {
-  constexpr std::array<std::string_view, 3> names = {"float32", "bfloat16", "float16"};
+  constexpr std::array<std::string_view, 4> names = {"float32", "bfloat16", "float16", "int8"};
   return names[static_cast<std::size_t>(dtype)];
 }
 
-std::size_t dtype_bytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
+DType packed_dtype_from_name(std::string_view name) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kInt8}) {
+    if (dtype_name(dtype) == name) return dtype;
+  }
+  fail("dtype: expected float32, bfloat16 or int8, got '", name, "'");
+}
 
-float WeightView::at(std::int64_t row, std::int64_t col) const {
-  const auto index = static_cast<std::size_t>(row * cols + col);
-  return load_element(static_cast<const std::byte*>(data) + index * dtype_bytes(dtype), dtype);
+std::size_t dtype_bytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : dtype == DType::kInt8 ? 1 : 2; }
+
+std::vector<float> WeightView::row(std::int64_t row) const {
+  std::vector<float> values(static_cast<std::size_t>(cols));
+  if (read_row) {
+    read_row(row, values.data());
+    return values;
+  }
+  const auto* from = static_cast<const std::byte*>(data) + static_cast<std::size_t>(row * cols) * dtype_bytes(dtype);
+  for (float& value : values) {
+    value = load_element(from, dtype);
+    from += dtype_bytes(dtype);
+  }
+  return values;
 }
 
 PackedMatrix::PackedMatrix(std::int64_t rows, std::int64_t cols, DType dtype, Backend backend)
     : rows_(rows), cols_(cols), dtype_(dtype), backend_(backend), storage_(nullptr, nullptr) {
   SPECMOE_CHECK(rows >= 0 && cols >= 0, "packed matrix: expected sizes of 0 or more, got [", rows, ", ", cols, "]");
-  SPECMOE_CHECK(dtype != DType::kFloat16, "packed matrix: weights are float32 or bfloat16, got float16");
+  SPECMOE_CHECK(dtype != DType::kFloat16, "packed matrix: weights are float32, bfloat16 or int8, got float16");
+  panel_bytes_ = bytes_of(kPanel, cols, dtype);
   storage_ = allocate_aligned(bytes());
 }
 
-std::size_t PackedMatrix::bytes() const { return static_cast<std::size_t>(panels()) * panel_bytes(); }
-
-std::size_t PackedMatrix::panel_bytes() const {
-  const std::int64_t unit = backend_ == Backend::kCuda ? cuda_tile_inputs(dtype_) : dtype_ == DType::kBFloat16 ? 2 : 1;
-  const std::int64_t inputs = round_up(cols_, unit);
-  return static_cast<std::size_t>(inputs * kPanel) * dtype_bytes(dtype_);
+std::size_t PackedMatrix::bytes_of(std::int64_t rows, std::int64_t cols, DType dtype) {
+  const std::int64_t inputs = dtype == DType::kFloat32 ? cols : round_up(cols, 2);
+  const std::size_t scales = dtype == DType::kInt8 ? sizeof(float) : 0;
+  const auto outputs = static_cast<std::size_t>(round_up(rows, kPanel));
+  return outputs * (static_cast<std::size_t>(inputs) * dtype_bytes(dtype) + scales);
 }
 
-/// CPU. float32: [K][16]. bfloat16: [K / 2][16][2], so that one load holds two inputs of each output, the first in the
-/// low half of every 32-bit lane (a shift makes it a float), the second in the high half (a mask does); K padded to
-/// even.
+float* PackedMatrix::scales(std::int64_t row) const {
+  return reinterpret_cast<float*>(panel_of(row) + panel_bytes_) - kPanel;
+}
+
 std::byte* PackedMatrix::element(std::int64_t row, std::int64_t col) const {
-  const std::int64_t lane = row % kPanel;
-  const std::int64_t offset = backend_ == Backend::kCuda  ? cuda_offset(lane, col, dtype_)
-                              : dtype_ == DType::kFloat32 ? (col * kPanel + lane) * 4
-                                                          : (col / 2 * kPanel + lane) * 4 + col % 2 * 2;
-  return storage_.get() + static_cast<std::size_t>(row / kPanel) * panel_bytes() + offset;
+  const std::int64_t together = dtype_ == DType::kFloat32 ? 1 : 2;
+  const std::int64_t index = (col / together * kPanel + row % kPanel) * together + col % together;
+  return panel_of(row) + static_cast<std::size_t>(index) * dtype_bytes(dtype_);
 }
 
-void PackedMatrix::pack_row(const WeightView& source, std::int64_t source_row, std::int64_t row) {
-  const std::size_t width = dtype_bytes(source.dtype);
-  const auto* from = static_cast<const std::byte*>(source.data) + static_cast<std::size_t>(source_row * cols_) * width;
-  if (dtype_ == DType::kFloat32) {
-    for (std::int64_t col = 0; col < cols_; ++col, from += width) {
-      const float value = load_element(from, source.dtype);
-      std::memcpy(element(row, col), &value, 4);
-    }
-    return;
+/// Packs `count` rows that share a panel.
+void PackedMatrix::pack_lanes(const WeightView& source, std::int64_t source_row, std::int64_t row, std::int64_t count) {
+  const std::size_t pitch =
+      static_cast<std::size_t>(cols_) * (source.read_row ? sizeof(float) : dtype_bytes(source.dtype));
+  const auto* from = static_cast<const std::byte*>(source.data) + static_cast<std::size_t>(source_row) * pitch;
+  DType dtype = source.dtype;
+  std::vector<float> decoded;
+  if (source.read_row) {
+    decoded.resize(static_cast<std::size_t>(count * cols_));
+    for (std::int64_t r = 0; r < count; ++r) source.read_row(source_row + r, decoded.data() + r * cols_);
+    from = reinterpret_cast<const std::byte*>(decoded.data());
+    dtype = DType::kFloat32;
   }
-  for (std::int64_t col = 0; col < cols_; ++col, from += width) {
-    const std::uint16_t value =
-        source.dtype == DType::kBFloat16 ? load<std::uint16_t>(from) : to_bfloat16(load_element(from, source.dtype));
-    std::memcpy(element(row, col), &value, 2);
+  const std::int64_t lane = row % kPanel;
+  float factors[kPanel] = {};
+  if (dtype_ == DType::kInt8) {
+    for (std::int64_t r = 0; r < count; ++r) {
+      const float largest = largest_magnitude(from + static_cast<std::size_t>(r) * pitch, dtype, cols_);
+      // What is not finite makes its whole output NaN, which the caller sees; so small that it has no inverse is 0.
+      scales(row)[lane + r] = std::isfinite(largest) ? largest / 127 : NAN;
+      factors[r] = std::isfinite(largest) && std::isfinite(127 / largest) ? 127 / largest : 0;
+    }
+    pack_panel<std::int8_t>(from, pitch, dtype, cols_, count, factors, lane, panel_of(row));
+  } else if (dtype_ == DType::kBFloat16) {
+    pack_panel<std::uint16_t>(from, pitch, dtype, cols_, count, factors, lane, panel_of(row));
+  } else {
+    pack_panel<float>(from, pitch, dtype, cols_, count, factors, lane, panel_of(row));
   }
 }
 
 void PackedMatrix::pack_rows(const WeightView& source, std::int64_t first_row) {
   SPECMOE_CHECK(source.cols == cols_ && first_row >= 0 && first_row + source.rows <= rows_, "packed matrix [", rows_,
                 ", ", cols_, "]: cannot take [", source.rows, ", ", source.cols, "] at row ", first_row);
-  for (std::int64_t row = 0; row < source.rows; ++row) pack_row(source, row, first_row + row);
+  for (std::int64_t row = 0; row < source.rows;) {
+    const std::int64_t count = std::min(kPanel - (first_row + row) % kPanel, source.rows - row);
+    pack_lanes(source, row, first_row + row, count);
+    row += count;
+  }
 }
 
 void PackedMatrix::pack_gate_up(const WeightView& gate, const WeightView& up) {
@@ -134,17 +195,28 @@ void PackedMatrix::pack_gate_up(const WeightView& gate, const WeightView& up) {
                 "], got [", gate.rows, ", ", gate.cols, "] and [", up.rows, ", ", up.cols, "]");
   SPECMOE_CHECK(rows_ == 2 * round_up(gate.rows, kPanel), "gate and up of ", gate.rows, " rows need ",
                 2 * round_up(gate.rows, kPanel), " packed rows, got ", rows_);
-  for (std::int64_t row = 0; row < gate.rows; ++row) {
-    const std::int64_t packed = row / kPanel * 2 * kPanel + row % kPanel;
-    pack_row(gate, row, packed);
-    pack_row(up, row, packed + kPanel);
+  for (std::int64_t row = 0; row < gate.rows; row += kPanel) {
+    const std::int64_t count = std::min(kPanel, gate.rows - row);
+    pack_lanes(gate, row, 2 * row, count);
+    pack_lanes(up, row, 2 * row + kPanel, count);
   }
 }
 
-float PackedMatrix::at(std::int64_t row, std::int64_t col) const { return load_element(element(row, col), dtype_); }
+float PackedMatrix::at(std::int64_t row, std::int64_t col) const {
+  const float value = load_element(element(row, col), dtype_);
+  return dtype_ == DType::kInt8 ? value * scales(row)[row % kPanel] : value;
+}
 
 void PackedMatrix::read_row(std::int64_t row, float* out) const {
-  for (std::int64_t col = 0; col < cols_; ++col) out[col] = at(row, col);
+  const std::int64_t together = dtype_ == DType::kFloat32 ? 1 : 2;
+  const std::size_t width = dtype_bytes(dtype_);
+  const float scale = dtype_ == DType::kInt8 ? scales(row)[row % kPanel] : 1.0F;
+  const std::byte* from = element(row, 0);
+  for (std::int64_t col = 0; col < cols_;
+       col += together, from += width * static_cast<std::size_t>(kPanel * together)) {
+    out[col] = load_element(from, dtype_) * scale;
+    if (together == 2 && col + 1 < cols_) out[col + 1] = load_element(from + width, dtype_) * scale;
+  }
 }
 
 }  // namespace specmoe::kernels

@@ -2,26 +2,34 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string_view>
+#include <vector>
 
 #include "kernels/backend.h"
 
 namespace specmoe::kernels {
 
-enum class DType { kFloat32, kBFloat16, kFloat16 };
+enum class DType { kFloat32, kBFloat16, kFloat16, kInt8 };
 
 std::string_view dtype_name(DType dtype);
+/// A type that weights can be packed in. Throws Error for another name; the text lists the known ones.
+DType packed_dtype_from_name(std::string_view name);
 std::size_t dtype_bytes(DType dtype);
 
-/// A borrowed row-major [rows, cols] weight as it lies in a checkpoint; data need not be aligned.
+/// A borrowed row-major [rows, cols] weight as it lies in a checkpoint.
 struct WeightView {
-  const void* data = nullptr;
+  const void* data = nullptr;  // need not be aligned; null: no weight
   DType dtype = DType::kFloat32;
   std::int64_t rows = 0;  // outputs N
   std::int64_t cols = 0;  // inputs K
 
-  float at(std::int64_t row, std::int64_t col) const;
+  /// Set when data is not elements of dtype in order (quantised, say): out[0, cols) = a row.
+  std::function<void(std::int64_t row, float* out)> read_row = {};
+
+  /// Row `row` as float32, however it is stored.
+  std::vector<float> row(std::int64_t row) const;
 };
 
 /// 64-byte aligned storage with zeroed padding.
@@ -29,8 +37,12 @@ using AlignedBytes = std::unique_ptr<std::byte[], void (*)(std::byte*)>;
 AlignedBytes allocate_aligned(std::size_t bytes);
 
 /// A weight [N, K] repacked once at load for y = x W^T: panels of 16 outputs, contiguous over K, N padded with zero
-/// outputs to whole panels. Element type float32 or bfloat16 (rounded to nearest even when the source is wider).
-/// How a panel orders its elements belongs to the back end it was packed for.
+/// outputs to whole panels. Element type float32, bfloat16 (rounded to nearest even when the source is wider) or int8:
+/// every output has a scale, its largest magnitude / 127, by which its elements are divided and rounded to nearest
+/// even.
+///
+/// Of a panel, float32: [K][16]. The narrow types: [K / 2][16][2], K padded to even with zeros, so that one load holds
+/// two inputs of each output; int8 is followed by the 16 scales in float32.
 class PackedMatrix {
  public:
   static constexpr std::int64_t kPanel = 16;
@@ -50,9 +62,11 @@ class PackedMatrix {
   std::int64_t panels() const { return (rows_ + kPanel - 1) / kPanel; }
   DType dtype() const { return dtype_; }
   Backend backend() const { return backend_; }
-  std::size_t bytes() const;
-  std::size_t panel_bytes() const;
-  const std::byte* panel(std::int64_t p) const { return storage_.get() + p * panel_bytes(); }
+  std::size_t bytes() const { return static_cast<std::size_t>(panels()) * panel_bytes_; }
+  std::size_t panel_bytes() const { return panel_bytes_; }
+  /// What bytes() of a matrix of this shape is.
+  static std::size_t bytes_of(std::int64_t rows, std::int64_t cols, DType dtype);
+  const std::byte* panel(std::int64_t p) const { return storage_.get() + static_cast<std::size_t>(p) * panel_bytes_; }
 
   /// The element as packed, after rounding (tests and the embedding of tied weights; not for the hot path).
   float at(std::int64_t row, std::int64_t col) const;
@@ -62,12 +76,15 @@ class PackedMatrix {
 
  private:
   std::byte* element(std::int64_t row, std::int64_t col) const;
-  void pack_row(const WeightView& source, std::int64_t source_row, std::int64_t row);
+  std::byte* panel_of(std::int64_t row) const { return storage_.get() + std::size_t(row / kPanel) * panel_bytes_; }
+  float* scales(std::int64_t row) const;
+  void pack_lanes(const WeightView& source, std::int64_t source_row, std::int64_t row, std::int64_t count);
 
   std::int64_t rows_ = 0;
   std::int64_t cols_ = 0;
   DType dtype_ = DType::kFloat32;
   Backend backend_ = Backend::kScalar;
+  std::size_t panel_bytes_ = 0;
   AlignedBytes storage_;
 };
 

@@ -9,13 +9,6 @@
 namespace specmoe::python {
 namespace {
 
-kernels::DType dtype_from_name(const std::string& name) {
-  for (kernels::DType dtype : {kernels::DType::kFloat32, kernels::DType::kBFloat16}) {
-    if (kernels::dtype_name(dtype) == name) return dtype;
-  }
-  fail("dtype: expected float32 or bfloat16, got '", name, "'");
-}
-
 /// One pass over a text of its own, every position wanted.
 ForwardResult forward(Model& model, const std::vector<TokenId>& tokens, bool want_experts) {
   SPECMOE_CHECK(!tokens.empty(), "token_ids: expected one token or more, got none");
@@ -129,7 +122,7 @@ std::shared_ptr<Model> load(const std::string& path, const std::string& dtype, c
   SPECMOE_CHECK(threads >= 0, "threads must be at least 0 (0: one per core), got ", threads);
   auto model = std::make_shared<Model>();
   model->path = path;
-  model->options.dtype = dtype_from_name(dtype);
+  model->options.dtype = kernels::packed_dtype_from_name(dtype);
   model->options.device = device;
   model->options.threads = threads;
   model->options.pool = std::make_shared<kernels::ThreadPool>(threads);
@@ -176,7 +169,7 @@ void bind_model(py::module_& m) {
       py::arg("device") = defaults.device, py::arg("threads") = defaults.threads,
       "Opens a Hugging Face folder.\n\n"
       "path     folder with config.json and safetensors; tokenizer.json is used when it is there\n"
-      "dtype    'float32' or 'bfloat16', of the packed weights; sums are always float32\n"
+      "dtype    'float32', 'bfloat16' or 'int8' (a scale per output), of the packed weights; sums are always float32\n"
       "device   'cpu'\n"
       "threads  0: one per usable core\n"
       "raises   Error when anything in the folder is missing, extra, mis-shaped or not supported");

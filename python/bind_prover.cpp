@@ -1,6 +1,5 @@
 #include <pybind11/stl.h>
 
-#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,26 +12,10 @@ namespace {
 
 using Matrix = std::vector<std::vector<double>>;
 
-std::vector<ProofModels> models_for(const std::optional<Matrix>& target, const std::optional<Matrix>& draft,
-                                    DraftLaw law) {
+std::vector<ProofModels> models_for(const std::optional<Matrix>& target, const std::optional<Matrix>& draft) {
   if (!target && !draft) return builtin_proof_models();
   SPECMOE_CHECK(target && draft, "prove: give target and draft together, or neither");
-  SPECMOE_CHECK(law != DraftLaw::kMultiDrafter, "prove: the law multi_drafter needs several drafts; leave target and ",
-                "draft out to use the built-in models");
-  return {{"given", markov(*target), {markov(*draft)}, {0}}};
-}
-
-/// The first report that is not lossless, else the first with the largest distance of all.
-ProofReport prove_over(const AcceptancePolicy& policy, DraftLaw law, const TreePolicy& tree,
-                       const std::vector<ProofModels>& all, const ProofOptions& options) {
-  std::optional<ProofReport> result;
-  for (const ProofModels& models : all) {
-    ProofReport report = prove(policy, law, tree, models, options);
-    if (!report.lossless) return report;
-    if (!result) result = report;
-    result->tvd = std::max(result->tvd, report.tvd);
-  }
-  return *result;
+  return {given_proof_models(*target, *draft)};
 }
 
 ProofReport prove_plugin(const py::object& policy, const std::string& law, const py::object& tree,
@@ -41,12 +24,12 @@ ProofReport prove_plugin(const py::object& policy, const std::string& law, const
   const Part<AcceptancePolicy> judged(policy, "policy");
   const Part<TreePolicy> shape(tree, "tree");
   const DraftLaw draft_law = law_from_name(law);
-  const std::vector<ProofModels> models = models_for(target, draft, draft_law);
+  const std::vector<ProofModels> models = models_for(target, draft);
   ProofOptions options;
   options.rounds = rounds;
   options.length = length;
   py::gil_scoped_release unlocked;
-  return prove_over(*judged.make(acceptance_policies()), draft_law, *shape.make(tree_policies()), models, options);
+  return prove(*judged.make(acceptance_policies()), draft_law, *shape.make(tree_policies()), models, options);
 }
 
 /// [V^length] as [V, V, ..], one axis per token.

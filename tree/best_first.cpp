@@ -8,24 +8,14 @@ namespace {
 ///
 /// batch = 1 asks no more than needed; larger batches take fewer drafter passes for the same tree.
 /// source  SpecExec, Svirschevski et al. 2024, arXiv:2406.02532 (the search of its draft tree)
-class BestFirst : public TopologyOf<BestFirst> {
+class BestFirst : public ScoredTopology<BestFirst> {
  public:
   explicit BestFirst(Params& params)
-      : nodes_(count_param(params, "nodes", 32, "drafted nodes that are kept", 1024)),
-        depth_(count_param(params, "depth", 8, "most tokens on a path", 64)),
-        width_(count_param(params, "width", 8, "children of each expanded node", 64)),
+      : ScoredTopology(params, 8, "children of each expanded node", 1024),
         batch_(count_param(params, "batch", 4, "nodes asked about at a time", 64)) {}
-  DraftLaw law() const override { return DraftLaw::kDeterministic; }
-  int max_nodes() const override { return nodes_ + 1; }
   /// Only a node among the best is expanded, and those asked about in its batch.
   int max_grown_nodes() const override { return 1 + width_ * (nodes_ + 1) * batch_; }
-  int max_depth() const override { return depth_; }
-  bool branches() const override { return width_ > 1; }
 
-  template <class Real>
-  void grow(const GrowthView<Real>& view, std::vector<Growth>& growth) const {
-    scored::grow_all(view, width_, growth);
-  }
   template <class Real>
   void choose_frontier(const GrowthView<Real>& view, std::span<const NodeId> added,
                        std::vector<NodeId>& frontier) const {
@@ -46,15 +36,8 @@ class BestFirst : public TopologyOf<BestFirst> {
     });
     scored::keep_best(view.draft, frontier, static_cast<std::size_t>(batch_));
   }
-  template <class Real>
-  void keep(const GrowthView<Real>& view, std::vector<NodeId>& kept) const {
-    scored::best_tree(view.draft, nodes_, kept);
-  }
 
  private:
-  int nodes_;
-  int depth_;
-  int width_;
   int batch_;
 };
 

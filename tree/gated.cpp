@@ -7,25 +7,15 @@ namespace {
 /// is spent: sure texts grow deep, unsure ones wide.
 ///
 /// source  TALON (gated tree growth): first level by count, deeper ones by the gate
-class Gated : public TopologyOf<Gated> {
+class Gated : public ScoredTopology<Gated> {
  public:
   explicit Gated(Params& params)
-      : nodes_(count_param(params, "nodes", 32, "drafted nodes that are kept")),
-        depth_(count_param(params, "depth", 10, "most tokens on a path", 64)),
-        width_(count_param(params, "width", 8, "children of the root, and most of any node", 64)),
+      : ScoredTopology(params, 10, "children of the root, and most of any node"),
         mu_(params.real("mu", 0.03, "least share of the level's best probability")) {
     SPECMOE_CHECK(mu_ > 0.0 && mu_ <= 1.0, "gated: mu must be above 0 and at most 1, got ", mu_);
   }
-  DraftLaw law() const override { return DraftLaw::kDeterministic; }
-  int max_nodes() const override { return nodes_ + 1; }
   int max_grown_nodes() const override { return 1 + width_ * (nodes_ + 1); }
-  int max_depth() const override { return depth_; }
-  bool branches() const override { return width_ > 1; }
 
-  template <class Real>
-  void grow(const GrowthView<Real>& view, std::vector<Growth>& growth) const {
-    scored::grow_all(view, width_, growth);
-  }
   template <class Real>
   void choose_frontier(const GrowthView<Real>& view, std::span<const NodeId> added,
                        std::vector<NodeId>& frontier) const {
@@ -53,9 +43,6 @@ class Gated : public TopologyOf<Gated> {
  private:
   static bool is_kept(const NodeNote& note) { return (note.flag & scored::kKept) != 0; }
 
-  int nodes_;
-  int depth_;
-  int width_;
   double mu_;
 };
 

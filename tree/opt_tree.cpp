@@ -7,25 +7,15 @@ namespace {
 ///
 /// The expectation is the sum of the drafter's path probabilities; the final tree is the best `nodes` nodes of all.
 /// source  OPT-Tree, Wang et al. 2024, arXiv:2406.17276
-class OptTree : public TopologyOf<OptTree> {
+class OptTree : public ScoredTopology<OptTree> {
  public:
   explicit OptTree(Params& params)
-      : nodes_(count_param(params, "nodes", 32, "drafted nodes that are kept")),
-        depth_(count_param(params, "depth", 10, "most tokens on a path", 64)),
-        width_(count_param(params, "width", 8, "nodes expanded per level, and children of each", 64)),
+      : ScoredTopology(params, 10, "nodes expanded per level, and children of each"),
         threshold_(params.real("threshold", 0.1, "expected tokens that one more level must add")) {
     SPECMOE_CHECK(threshold_ >= 0.0, "opt_tree: threshold must be 0 or more, got ", threshold_);
   }
-  DraftLaw law() const override { return DraftLaw::kDeterministic; }
-  int max_nodes() const override { return std::min(nodes_ + 1, max_grown_nodes()); }
   int max_grown_nodes() const override { return 1 + width_ + (depth_ - 1) * width_ * width_; }
-  int max_depth() const override { return depth_; }
-  bool branches() const override { return width_ > 1; }
 
-  template <class Real>
-  void grow(const GrowthView<Real>& view, std::vector<Growth>& growth) const {
-    scored::grow_all(view, width_, growth);
-  }
   template <class Real>
   void choose_frontier(const GrowthView<Real>& view, std::span<const NodeId> added,
                        std::vector<NodeId>& frontier) const {
@@ -38,10 +28,6 @@ class OptTree : public TopologyOf<OptTree> {
     if (after - before <= threshold_) return;
     frontier.assign(added.begin(), added.end());
     scored::keep_best(view.draft, frontier, static_cast<std::size_t>(width_));
-  }
-  template <class Real>
-  void keep(const GrowthView<Real>& view, std::vector<NodeId>& kept) const {
-    scored::best_tree(view.draft, nodes_, kept);
   }
 
  private:
@@ -56,9 +42,6 @@ class OptTree : public TopologyOf<OptTree> {
     return sum;
   }
 
-  int nodes_;
-  int depth_;
-  int width_;
   double threshold_;
 };
 

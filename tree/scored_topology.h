@@ -73,11 +73,36 @@ void best_tree(const Draft<Real>& draft, int count, std::vector<NodeId>& kept) {
   kept.insert(kept.begin(), TokenTree::kRoot);
 }
 
-/// Gives every frontier node `width` children.
-template <class Real>
-void grow_all(const GrowthView<Real>& view, int width, std::vector<Growth>& growth) {
-  for (NodeId node : view.frontier) growth.push_back({node, width});
-}
-
 }  // namespace scored
+
+/// What those topologies agree on: every frontier node gets `width` children, and the best `nodes` nodes are kept
+/// unless `Shape` has a keep() of its own. `Shape` adds choose_frontier() and max_grown_nodes().
+template <class Shape>
+class ScoredTopology : public TopologyOf<Shape> {
+ public:
+  DraftLaw law() const override { return DraftLaw::kDeterministic; }
+  int max_nodes() const override { return std::min(nodes_ + 1, this->max_grown_nodes()); }
+  int max_depth() const override { return depth_; }
+  bool branches() const override { return width_ > 1; }
+
+  template <class Real>
+  void grow(const GrowthView<Real>& view, std::vector<Growth>& growth) const {
+    for (NodeId node : view.frontier) growth.push_back({node, width_});
+  }
+  template <class Real>
+  void keep(const GrowthView<Real>& view, std::vector<NodeId>& kept) const {
+    scored::best_tree(view.draft, nodes_, kept);
+  }
+
+ protected:
+  ScoredTopology(Params& params, int depth, std::string_view width_meaning, int most_nodes = 4096)
+      : nodes_(count_param(params, "nodes", 32, "drafted nodes that are kept", most_nodes)),
+        depth_(count_param(params, "depth", depth, "most tokens on a path", 64)),
+        width_(count_param(params, "width", 8, width_meaning, 64)) {}
+
+  const int nodes_;
+  const int depth_;
+  const int width_;
+};
+
 }  // namespace specmoe

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "core/nn/config_reader.h"
+#include "core/nn/gguf_model.h"
 #include "kernels/check.h"
 
 namespace specmoe::nn {
@@ -17,14 +18,19 @@ std::string without_prefix(const std::string& name) {
 }
 }  // namespace
 
-Checkpoint::Checkpoint(const std::string& folder) : folder_(folder) {
+Checkpoint::Checkpoint(const std::string& path) : path_(path) {
+  if (const auto gguf = find_gguf(path)) {
+    gguf_ = std::make_unique<GgufFile>(*gguf);
+    for (Tensor& tensor : gguf_tensors(*gguf_)) tensors_.emplace(tensor.name, std::move(tensor));
+    return;
+  }
   std::error_code ignored;
-  SPECMOE_CHECK(fs::is_directory(folder, ignored), "model folder ", folder, " does not exist");
-  const std::string index = (fs::path(folder) / "model.safetensors.index.json").string();
-  if (fs::exists(fs::path(folder) / "model.safetensors", ignored)) {
+  SPECMOE_CHECK(fs::is_directory(path, ignored), "model folder ", path, " does not exist");
+  const std::string index = (fs::path(path) / "model.safetensors.index.json").string();
+  if (fs::exists(fs::path(path) / "model.safetensors", ignored)) {
     add_file("model.safetensors");
   } else {
-    SPECMOE_CHECK(fs::exists(index, ignored), "model folder ", folder,
+    SPECMOE_CHECK(fs::exists(index, ignored), "model folder ", path,
                   " has neither model.safetensors nor model.safetensors.index.json");
     add_shards(index);
   }
@@ -36,10 +42,10 @@ const Tensor* Checkpoint::find(const std::string& name) const {
 }
 
 void Checkpoint::add_file(const std::string& name) {
-  files_.push_back(std::make_unique<SafetensorsFile>((fs::path(folder_) / name).string()));
+  files_.push_back(std::make_unique<SafetensorsFile>((fs::path(path_) / name).string()));
   for (const Tensor& tensor : files_.back()->tensors()) {
     const bool is_new = tensors_.emplace(without_prefix(tensor.name), tensor).second;
-    SPECMOE_CHECK(is_new, folder_, ": tensor ", tensor.name, " is there twice (second time in ", name, ")");
+    SPECMOE_CHECK(is_new, path_, ": tensor ", tensor.name, " is there twice (second time in ", name, ")");
   }
 }
 

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "core/nn/kv_storage.h"
+#include "core/nn/weights.h"
 #include "kernels/check.h"
 #include "kernels/tree_attention.h"
 
@@ -13,11 +14,8 @@ using kernels::PackedMatrix;
 
 namespace {
 
-/// What PackedMatrix::bytes() will say.
 std::int64_t packed_bytes(std::int64_t rows, std::int64_t cols, DType dtype) {
-  const std::int64_t panels = (rows + PackedMatrix::kPanel - 1) / PackedMatrix::kPanel;
-  const std::int64_t inputs = dtype == DType::kBFloat16 ? (cols + 1) / 2 * 2 : cols;
-  return panels * PackedMatrix::kPanel * inputs * static_cast<std::int64_t>(kernels::dtype_bytes(dtype));
+  return static_cast<std::int64_t>(PackedMatrix::bytes_of(rows, cols, dtype));
 }
 
 struct LayerCost {
@@ -82,7 +80,7 @@ ModelSize model_size(const ModelSpec& spec, DType dtype, bool tied) {
   constexpr std::int64_t kFloat = sizeof(float);
   ModelSize size;
   size.head_bytes = packed_bytes(spec.vocab_size, hidden, dtype);
-  size.embedding_bytes = tied ? 0 : table * static_cast<std::int64_t>(kernels::dtype_bytes(dtype));
+  size.embedding_bytes = tied ? 0 : table * static_cast<std::int64_t>(kernels::dtype_bytes(table_dtype(dtype)));
   size.vector_bytes = hidden * kFloat;
   // One token reads one row of the embedding and all of the head.
   size.parameters = hidden + (tied ? table : 2 * table);

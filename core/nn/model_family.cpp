@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 
+#include "core/nn/gguf_model.h"
 #include "kernels/check.h"
 
 namespace specmoe::nn {
@@ -112,15 +113,16 @@ ModelSpec parse_config(const ConfigReader& config) {
   return spec;
 }
 
-ModelSpec read_spec(const std::string& folder) {
+ModelSpec read_spec(const std::string& path) {
+  if (const auto gguf = find_gguf(path)) return gguf_spec(GgufFile(*gguf));
   std::error_code ignored;
-  SPECMOE_CHECK(fs::is_directory(folder, ignored), "model folder ", folder, " does not exist");
-  const fs::path path = fs::path(folder) / "config.json";
-  SPECMOE_CHECK(fs::exists(path, ignored), "model folder ", folder, " has no config.json");
-  ModelSpec spec = parse_config(ConfigReader::read(path.string()));
-  spec.name = fs::path(folder).lexically_normal().filename().string();
-  if (spec.name.empty()) spec.name = fs::path(folder).lexically_normal().parent_path().filename().string();
-  const fs::path generation = fs::path(folder) / "generation_config.json";
+  SPECMOE_CHECK(fs::is_directory(path, ignored), "model folder ", path, " does not exist");
+  const fs::path config = fs::path(path) / "config.json";
+  SPECMOE_CHECK(fs::exists(config, ignored), "model folder ", path, " has no config.json");
+  ModelSpec spec = parse_config(ConfigReader::read(config.string()));
+  spec.name = fs::path(path).lexically_normal().filename().string();
+  if (spec.name.empty()) spec.name = fs::path(path).lexically_normal().parent_path().filename().string();
+  const fs::path generation = fs::path(path) / "generation_config.json";
   if (fs::exists(generation, ignored)) {
     const ConfigReader reader = ConfigReader::read(generation.string());
     if (reader.has("eos_token_id")) spec.stop_tokens = reader.tokens("eos_token_id");

@@ -25,8 +25,9 @@ std::vector<std::string> model_families();
 /// Throws Error for an unknown model_type (the text lists the known ones) and for values that are not supported.
 ModelSpec parse_config(const ConfigReader& config);
 
-/// The spec of a Hugging Face folder: config.json, and the stop tokens of generation_config.json where it has them.
-ModelSpec read_spec(const std::string& folder);
+/// The spec of a Hugging Face folder (config.json, and the stop tokens of generation_config.json where it has them) or
+/// of a GGUF file.
+ModelSpec read_spec(const std::string& path);
 
 // What families share. Limits are far above any real model: they keep a hostile file from asking for absurd memory.
 

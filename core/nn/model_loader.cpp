@@ -45,11 +45,12 @@ ModelInfo describe_model(const ModelSpec& spec, kernels::DType dtype, bool tied)
   return info;
 }
 
-std::shared_ptr<LanguageModel> load_model(const std::string& folder, const LoadOptions& options) {
+std::shared_ptr<LanguageModel> load_model(const std::string& path, const LoadOptions& options) {
   SPECMOE_CHECK(options.device == "cpu", "device '", options.device, "' is not supported; known: cpu");
-  SPECMOE_CHECK(options.dtype != kernels::DType::kFloat16, "dtype float16 is not supported; known: float32, bfloat16");
-  ModelSpec spec = read_spec(folder);
-  const Checkpoint checkpoint(folder);
+  SPECMOE_CHECK(options.dtype != kernels::DType::kFloat16,
+                "dtype float16 is not supported; known: float32, bfloat16, int8");
+  ModelSpec spec = read_spec(path);
+  const Checkpoint checkpoint(path);
   const ModelTensors tensors = map_tensors(spec, checkpoint);
   ModelInfo info = describe_model(spec, options.dtype, tensors.tied);
   check_memory(info.weight_bytes, "model " + spec.name);

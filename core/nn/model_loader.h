@@ -20,8 +20,9 @@ struct LoadOptions {
   std::optional<kernels::Backend> backend;    // nothing: the best this machine has
 };
 
-/// Opens a Hugging Face folder. Throws Error when anything in it is missing, extra, mis-shaped or not supported.
-std::shared_ptr<LanguageModel> load_model(const std::string& folder, const LoadOptions& options);
+/// Opens a Hugging Face folder or a GGUF file. Throws Error when anything in it is missing, extra, mis-shaped or not
+/// supported.
+std::shared_ptr<LanguageModel> load_model(const std::string& path, const LoadOptions& options);
 
 /// What load_model() would say about a model, from its spec alone; instruction_set is left empty.
 ///

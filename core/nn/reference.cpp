@@ -48,10 +48,12 @@ struct ReferenceModel::State {
 };
 
 Array ReferenceModel::State::load(const kernels::WeightView& view) const {
-  const torch::Dtype dtype = view.dtype == kernels::DType::kFloat32    ? torch::kFloat32
-                             : view.dtype == kernels::DType::kBFloat16 ? torch::kBFloat16
-                                                                       : torch::kFloat16;
-  return torch::from_blob(const_cast<void*>(view.data), {view.rows, view.cols}, dtype).clone();
+  Array values = torch::empty({view.rows, view.cols}, torch::kFloat32);
+  for (std::int64_t row = 0; row < view.rows; ++row) {
+    const std::vector<float> from = view.row(row);
+    std::copy(from.begin(), from.end(), values.mutable_data_ptr<float>() + row * view.cols);
+  }
+  return values;
 }
 
 /// x [n, heads, head_dim], half layout.

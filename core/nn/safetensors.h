@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -11,7 +12,7 @@
 
 namespace specmoe::nn {
 
-/// One tensor of a safetensors file. data points into the mapped file and need not be aligned.
+/// One tensor of a checkpoint. data points into the mapped file and need not be aligned.
 struct Tensor {
   std::string name;   // as in the file
   std::string dtype;  // "F32", "BF16", ...
@@ -19,6 +20,8 @@ struct Tensor {
   std::uint64_t begin = 0;  // byte range relative to the end of the header
   std::uint64_t end = 0;
   const std::byte* data = nullptr;
+  /// Set when data is not the elements in order (GGUF): out[0, last dimension) = a row as float32.
+  std::function<void(std::int64_t row, float* out)> read_row;
 };
 
 /// "BF16 [8, 24, 64]"

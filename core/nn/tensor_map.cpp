@@ -84,7 +84,9 @@ WeightView Mapper::take(const TensorNames::Alternatives& names, const Shape& sha
     return {};
   }
   WeightView view;
-  if (tensor->dtype == "F32") {
+  if (tensor->read_row) {
+    view.read_row = tensor->read_row;
+  } else if (tensor->dtype == "F32") {
     view.dtype = DType::kFloat32;
   } else if (tensor->dtype == "BF16") {
     view.dtype = DType::kBFloat16;
@@ -200,7 +202,7 @@ void Mapper::report() {
   if (problem_count_ > problems_.size()) {
     text += "; and " + std::to_string(problem_count_ - problems_.size()) + " more";
   }
-  fail(checkpoint_.folder(), ": ", problem_count_, " of its tensors do not fit config.json (model_type ",
+  fail(checkpoint_.path(), ": ", problem_count_, " of its tensors do not fit its configuration (model_type ",
        spec_.model_type, "): ", text);
 }
 

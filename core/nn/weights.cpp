@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cstring>
 #include <exception>
 #include <functional>
 #include <mutex>
+
+#include "kernels/element.h"
 
 namespace specmoe::nn {
 
@@ -17,35 +18,24 @@ using kernels::WeightView;
 
 namespace {
 
-float bfloat16_to_float(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
-
-/// To nearest, ties to even; NaN stays NaN.
-std::uint16_t float_to_bfloat16(float value) {
-  const auto bits = std::bit_cast<std::uint32_t>(value);
-  if (value != value) return static_cast<std::uint16_t>((bits >> 16) | 0x40U);
-  return static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
-}
-
 std::vector<float> vector_of(const WeightView& view) {
-  std::vector<float> values(view.data == nullptr ? 0 : static_cast<std::size_t>(view.cols));
-  for (std::size_t i = 0; i < values.size(); ++i) values[i] = view.at(0, static_cast<std::int64_t>(i));
-  return values;
+  return view.data == nullptr ? std::vector<float>{} : view.row(0);
 }
 
 /// Rows [first, first + rows) of a row-major table in `dtype`.
 void copy_rows(const WeightView& source, std::int64_t first, std::int64_t rows, DType dtype, std::byte* table) {
   const std::size_t width = kernels::dtype_bytes(dtype);
   std::byte* to = table + static_cast<std::size_t>(first * source.cols) * width;
-  if (source.dtype == dtype) {
+  if (source.dtype == dtype && !source.read_row) {
     const auto* from = static_cast<const std::byte*>(source.data) + (to - table);
     std::memcpy(to, from, static_cast<std::size_t>(rows * source.cols) * width);
     return;
   }
   for (std::int64_t row = first; row < first + rows; ++row) {
-    for (std::int64_t col = 0; col < source.cols; ++col, to += width) {
-      const float value = source.at(row, col);
-      const std::uint16_t rounded = float_to_bfloat16(value);
+    for (const float value : source.row(row)) {
+      const std::uint16_t rounded = kernels::float_to_bfloat16(value);
       std::memcpy(to, dtype == DType::kFloat32 ? static_cast<const void*>(&value) : &rounded, width);
+      to += width;
     }
   }
 }
@@ -78,11 +68,12 @@ class Packer {
   }
 
   void table(std::vector<std::byte>& target, const WeightView& source) {
-    target.resize(static_cast<std::size_t>(source.rows * source.cols) * kernels::dtype_bytes(dtype_));
+    const DType dtype = table_dtype(dtype_);
+    target.resize(static_cast<std::size_t>(source.rows * source.cols) * kernels::dtype_bytes(dtype));
     constexpr std::int64_t kRows = 512;
     for (std::int64_t first = 0; first < source.rows; first += kRows) {
       const std::int64_t rows = std::min(kRows, source.rows - first);
-      add([&target, source, first, rows, dtype = dtype_] { copy_rows(source, first, rows, dtype, target.data()); });
+      add([&target, source, first, rows, dtype] { copy_rows(source, first, rows, dtype, target.data()); });
     }
   }
 
@@ -151,13 +142,14 @@ void Weights::embed(TokenId token, float* out) const {
     return;
   }
   const auto cols = static_cast<std::size_t>(head.cols());
-  const std::byte* row = embedding.data() + static_cast<std::size_t>(token) * cols * kernels::dtype_bytes(dtype);
+  const std::byte* row =
+      embedding.data() + static_cast<std::size_t>(token) * cols * kernels::dtype_bytes(table_dtype(dtype));
   if (dtype == DType::kFloat32) {
     std::memcpy(out, row, cols * sizeof(float));
     return;
   }
   const auto* values = reinterpret_cast<const std::uint16_t*>(row);
-  for (std::size_t d = 0; d < cols; ++d) out[d] = bfloat16_to_float(values[d]);
+  for (std::size_t d = 0; d < cols; ++d) out[d] = kernels::bfloat16_to_float(values[d]);
 }
 
 Weights pack_weights(const ModelSpec& spec, const ModelTensors& tensors, DType dtype, Backend backend,

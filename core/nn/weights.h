@@ -28,10 +28,15 @@ struct LayerWeights {
   FfnWeights ffn;
 };
 
+/// Of an embedding table beside weights of `dtype`: its rows are looked up, not multiplied, so int8 would save nothing.
+inline kernels::DType table_dtype(kernels::DType dtype) {
+  return dtype == kernels::DType::kInt8 ? kernels::DType::kBFloat16 : dtype;
+}
+
 /// The whole model as the kernels read it.
 struct Weights {
   kernels::DType dtype = kernels::DType::kFloat32;
-  std::vector<std::byte> embedding;  // row-major [V, D] in dtype; empty when tied: rows are read from the packed head
+  std::vector<std::byte> embedding;  // row-major [V, D] in table_dtype(dtype); empty when tied: the packed head's rows
   kernels::PackedMatrix head;        // [V, D]
   std::vector<float> final_norm;     // [D]
   std::vector<LayerWeights> layers;

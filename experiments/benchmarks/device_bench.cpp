@@ -17,12 +17,12 @@
 #include "core/nn/cuda/decode_step.h"
 #include "core/provenance.h"
 #include "kernels/check.h"
+#include "kernels/cuda/device_order.h"
 
 namespace specmoe {
 namespace {
 
 using kernels::DType;
-using kernels::PackedMatrix;
 using kernels::cuda::DeviceArray;
 using kernels::cuda::DeviceMatrices;
 using kernels::cuda::DeviceMatrix;
@@ -136,8 +136,7 @@ class RandomModel {
   }
   /// The shape of a packed matrix, without its memory.
   static DeviceMatrix shape_of(std::int64_t rows, std::int64_t cols, DType dtype) {
-    const std::size_t panel = PackedMatrix(PackedMatrix::kPanel, cols, dtype, kernels::Backend::kCuda).panel_bytes();
-    return {nullptr, rows, cols, static_cast<std::int64_t>(panel), dtype};
+    return {nullptr, rows, cols, kernels::cuda::device_panel_bytes(cols, dtype), dtype};
   }
   static std::size_t bytes_of(const DeviceMatrix& matrix) {
     return static_cast<std::size_t>((matrix.rows + 15) / 16 * matrix.panel_bytes);

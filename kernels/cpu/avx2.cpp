@@ -23,9 +23,16 @@
 #pragma GCC target("avx2,fma")
 #define SPECMOE_SIMD avx2
 // clang-format off: the vector comes first
+namespace specmoe::kernels::avx2 {
+inline constexpr Backend kBackend = Backend::kAvx2;
+inline constexpr Backend kFloat32Backend = kBackend;
+}  // namespace specmoe::kernels::avx2
 #include "kernels/cpu/simd/avx2.h"
 #include "kernels/cpu/simd/math.h"
+#include "kernels/cpu/simd/panels.h"
 #include "kernels/cpu/simd/tile.h"
+#include "kernels/cpu/simd/tile_group.h"
+#include "kernels/cpu/simd/multiply.h"
 #include "kernels/cpu/simd/linear.h"
 #include "kernels/cpu/simd/moe_ffn.h"
 #include "kernels/cpu/simd/moe_router.h"

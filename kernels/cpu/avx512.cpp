@@ -27,9 +27,16 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
 #define SPECMOE_SIMD avx512
 // clang-format off: the vector comes first
+namespace specmoe::kernels::avx512 {
+inline constexpr Backend kBackend = Backend::kAvx512;
+inline constexpr Backend kFloat32Backend = kBackend;
+}  // namespace specmoe::kernels::avx512
 #include "kernels/cpu/simd/avx512.h"
 #include "kernels/cpu/simd/math.h"
+#include "kernels/cpu/simd/panels.h"
 #include "kernels/cpu/simd/tile.h"
+#include "kernels/cpu/simd/tile_group.h"
+#include "kernels/cpu/simd/multiply.h"
 #include "kernels/cpu/simd/linear.h"
 #include "kernels/cpu/simd/moe_ffn.h"
 #include "kernels/cpu/simd/moe_router.h"

@@ -17,7 +17,7 @@ struct RowCount {
   const std::int32_t* actual = nullptr;
 };
 
-/// A PackedMatrix of Backend::kCuda whose panels have been copied to the device.
+/// A weight on the device, its panels in the order of device_order.h.
 struct DeviceMatrix {
   const std::byte* data = nullptr;
   std::int64_t rows = 0;  // outputs N

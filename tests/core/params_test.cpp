@@ -55,6 +55,12 @@ TEST(Params, ErrorsSayWhatIsAccepted) {
             "independent: needs path (checkpoint folder), as in independent(path=...)");
 }
 
+TEST(Params, ANamedListIsToldToComeWithoutAName) {
+  Params params = Params::parse("expansion(widths=2)");
+  params.integers("widths", {2, 2}, "children per level");
+  EXPECT_EQ(error_of([&] { params.finish(); }), "expansion: widths are given without a name, as in expansion(2, ...)");
+}
+
 TEST(Params, RefusesBrokenSpecs) {
   for (const char* spec : {"", "(", "chain(", "chain(4))", "chain(4", "4chain", "chain(,)", "chain(a=1,a=2)",
                            "chain(a=1,2)", "chain(\"a)", "chain)x("}) {

@@ -28,7 +28,7 @@ struct Model {
   PackedMatrix head;
 
   explicit Model(DType dtype) {
-    constexpr Backend backend = Backend::kCuda;
+    constexpr Backend backend = Backend::kScalar;
     embedding = random_floats(kVocab * kHidden, 1);
     final_norm = random_floats(kHidden, 2);
     cos_sin = random_floats(kCapacity * 2 * kHalf, 3);
@@ -165,17 +165,15 @@ class DecodeStepTest : public DeviceTest {
     return reinterpret_cast<const float*>(keep(values.data(), values.size() * sizeof(float)));
   }
   DeviceMatrix keep(const PackedMatrix& matrix) {
-    return {matrix.rows() == 0 ? nullptr : keep(matrix.panel(0), matrix.bytes()), matrix.rows(), matrix.cols(),
-            static_cast<std::int64_t>(matrix.panel_bytes()), matrix.dtype()};
+    memory_.push_back(upload_panels(matrix));
+    return device_matrix(matrix, memory_.back().data());
   }
   DeviceMatrices keep(const std::vector<PackedMatrix>& matrices) {
     std::vector<const std::byte*> table;
-    for (const PackedMatrix& matrix : matrices) table.push_back(keep(matrix.panel(0), matrix.bytes()));
+    for (const PackedMatrix& matrix : matrices) table.push_back(keep(matrix).data);
     const std::byte* device = keep(table.data(), table.size() * sizeof(table[0]));
-    const PackedMatrix& first = matrices.front();
     return {reinterpret_cast<const std::byte* const*>(device), static_cast<std::int64_t>(matrices.size()),
-            DeviceMatrix{nullptr, first.rows(), first.cols(), static_cast<std::int64_t>(first.panel_bytes()),
-                         first.dtype()}};
+            device_matrix(matrices.front(), nullptr)};
   }
   DeviceModel upload_model(const Model& host) {
     DeviceModel model{kHidden,         kVocab, kEps, keep(host.embedding), DType::kFloat32, keep(host.final_norm),

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/cuda/decode_ops.h"
+#include "kernels/cuda/device_order.h"
 #include "tests/support/kernel_data.h"
 #ifdef SPECMOE_CUDA_EMULATION
 #include "tests/cuda_emulation/schedule.h"
@@ -84,16 +85,15 @@ class DeviceTest : public testing::TestWithParam<int> {
   struct Matrix {
     PackedMatrix host;
     DeviceArray<std::byte> bytes;
-    DeviceMatrix device() const {
-      return {bytes.data(), host.rows(), host.cols(), static_cast<std::int64_t>(host.panel_bytes()), host.dtype()};
-    }
+    DeviceMatrix device() const { return device_matrix(host, bytes.data()); }
   };
+  static DeviceMatrix device_matrix(const PackedMatrix& host, const std::byte* data) {
+    return {data, host.rows(), host.cols(), device_panel_bytes(host.cols(), host.dtype()), host.dtype()};
+  }
+  DeviceArray<std::byte> upload_panels(const PackedMatrix& matrix) { return upload(to_device_order(matrix)); }
   Matrix upload_matrix(PackedMatrix matrix) {
-    const std::size_t bytes = std::max<std::size_t>(1, matrix.bytes());
-    Matrix result{std::move(matrix), DeviceArray<std::byte>(bytes)};
-    stream_->copy(result.bytes.data(), result.host.panel(0), result.host.bytes());
-    stream_->synchronize();
-    return result;
+    DeviceArray<std::byte> bytes = upload_panels(matrix);
+    return {std::move(matrix), std::move(bytes)};
   }
 
   std::unique_ptr<Stream> stream_;

@@ -96,9 +96,7 @@ class DeviceMoeLayerTest : public DeviceMoeTest {
     layer.shape = s;
     std::vector<const std::byte*> gate_up, down;
     const auto keep = [&](const PackedMatrix& matrix) {
-      layer.bytes.emplace_back(matrix.bytes());
-      stream_->copy(layer.bytes.back().data(), matrix.panel(0), matrix.bytes());
-      stream_->synchronize();
+      layer.bytes.push_back(upload_panels(matrix));
       return static_cast<const std::byte*>(layer.bytes.back().data());
     };
     const float scale = 2.0f / std::sqrt(static_cast<float>(s.width));
@@ -106,9 +104,9 @@ class DeviceMoeLayerTest : public DeviceMoeTest {
       const auto seed = static_cast<std::uint32_t>(10 * e);
       const auto gates = random_floats(s.inner * s.width, seed, scale);
       const auto ups = random_floats(s.inner * s.width, seed + 1, scale);
-      layer.gate_up.emplace_back((s.inner + 15) / 16 * 32, s.width, dtype, Backend::kCuda);
+      layer.gate_up.emplace_back((s.inner + 15) / 16 * 32, s.width, dtype, Backend::kScalar);
       layer.gate_up.back().pack_gate_up(weight_view(gates, s.inner, s.width), weight_view(ups, s.inner, s.width));
-      layer.down.push_back(random_matrix(s.width, s.inner, dtype, Backend::kCuda, seed + 2));
+      layer.down.push_back(random_matrix(s.width, s.inner, dtype, Backend::kScalar, seed + 2));
       gate_up.push_back(keep(layer.gate_up.back()));
       down.push_back(keep(layer.down.back()));
     }
@@ -122,10 +120,7 @@ class DeviceMoeLayerTest : public DeviceMoeTest {
   }
 
   static DeviceMatrices matrices(const DeviceArray<const std::byte*>& table, const std::vector<PackedMatrix>& hosts) {
-    const PackedMatrix& host = hosts.front();
-    return {
-        table.data(), static_cast<std::int64_t>(hosts.size()),
-        DeviceMatrix{nullptr, host.rows(), host.cols(), static_cast<std::int64_t>(host.panel_bytes()), host.dtype()}};
+    return {table.data(), static_cast<std::int64_t>(hosts.size()), device_matrix(hosts.front(), nullptr)};
   }
 
   struct Outcome {

@@ -16,14 +16,16 @@ namespace specmoe::kernels {
 namespace {
 
 TEST(BackendTest, NamesGoBothWays) {
-  for (const Backend backend : {Backend::kScalar, Backend::kAvx2, Backend::kAvx512, Backend::kAmx, Backend::kCuda}) {
+  for (const Backend backend :
+       {Backend::kScalar, Backend::kAvx2, Backend::kAvx512, Backend::kAvx512Bf16, Backend::kAmx, Backend::kCuda}) {
     EXPECT_EQ(backend_from_name(backend_name(backend)), backend);
   }
   try {
     backend_from_name("neon");
     FAIL();
   } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("scalar, avx2, avx512, amx, cuda"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("scalar, avx2, avx512, avx512_bf16, amx, cuda"), std::string::npos)
+        << error.what();
   }
 }
 
@@ -47,7 +49,6 @@ void expect_complete(const Kernel<Signature>& kernel) {
     EXPECT_TRUE(kernel.has(backend)) << kernel.name() << " lacks " << backend_name(backend);
   }
   EXPECT_EQ(kernel.up_to(Backend::kScalar), kernel.on(Backend::kScalar));
-  EXPECT_EQ(kernel.up_to(Backend::kAmx), kernel.on(Backend::kAvx512));
   EXPECT_THROW(kernel.on(Backend::kCuda), Error);
 }
 
@@ -61,6 +62,12 @@ TEST(BackendTest, EveryKernelHasEveryCpuImplementation) {
   expect_complete(row_argmax);
   expect_complete(sampling_probs);
   expect_complete(tree_attention);
+}
+
+TEST(BackendTest, ProductsHaveInstructionSetsOfTheirOwnAndTheOthersFallBack) {
+  EXPECT_TRUE(packed_linear.has(Backend::kAvx512Bf16) && moe_up.has(Backend::kAvx512Bf16) &&
+              moe_down.has(Backend::kAvx512Bf16));
+  EXPECT_EQ(tree_attention.up_to(Backend::kAmx), tree_attention.on(Backend::kAvx512));
 }
 
 }  // namespace

@@ -26,19 +26,20 @@ class LinearTest : public BackendTest {
 };
 
 TEST_P(LinearTest, MatchesDoubleReference) {
-  const Shape shapes[] = {{0, 8, 16},  {1, 1, 1},    {1, 33, 16},  {2, 7, 5},      {3, 64, 48},
-                          {5, 31, 65}, {7, 257, 33}, {16, 96, 80}, {33, 129, 100}, {70, 40, 130}};
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+  const Shape shapes[] = {{0, 8, 16},   {1, 1, 1},    {1, 33, 16},    {2, 7, 5},     {3, 64, 48},   {5, 31, 65},
+                          {7, 257, 33}, {16, 96, 80}, {33, 129, 100}, {70, 40, 130}, {9, 17000, 17}};
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kInt8}) {
     for (const Shape& shape : shapes) {
       const PackedMatrix weight = random_matrix(shape.outputs, shape.inputs, dtype, GetParam(), 1);
       const std::vector<float> x = random_floats(shape.rows * shape.inputs, 2);
       const std::vector<float> bias = random_floats(shape.outputs, 3);
       const std::vector<float> residual = random_floats(shape.rows * shape.outputs, 4);
       const std::vector<float> out = run(x, weight, shape.rows, 1, bias.data(), residual.data());
+      const std::vector<float> seen = product_inputs(x, dtype, GetParam());
       for (std::int64_t t = 0; t < shape.rows; ++t) {
         for (std::int64_t n = 0; n < shape.outputs; ++n) {
           double sum = double{bias[n]} + residual[t * shape.outputs + n];
-          for (std::int64_t k = 0; k < shape.inputs; ++k) sum += double{x[t * shape.inputs + k]} * weight.at(n, k);
+          for (std::int64_t k = 0; k < shape.inputs; ++k) sum += double{seen[t * shape.inputs + k]} * weight.at(n, k);
           expect_close(out[t * shape.outputs + n], sum, kSums,
                        concat(dtype_name(dtype), " row ", t, " output ", n, " of ", shape.outputs));
         }
@@ -48,7 +49,7 @@ TEST_P(LinearTest, MatchesDoubleReference) {
 }
 
 TEST_P(LinearTest, RowsDoNotDependOnTheirNumberOrOnShards) {
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kInt8}) {
     for (const Shape& shape : {Shape{33, 129, 100}, Shape{33, 512, 256}, Shape{33, 48, 8}}) {
       const PackedMatrix weight = random_matrix(shape.outputs, shape.inputs, dtype, GetParam(), 5);
       const std::vector<float> x = random_floats(shape.rows * shape.inputs, 6);
@@ -84,7 +85,7 @@ TEST_P(LinearTest, WritesOnlyItsOwnColumnsAndMayAddInPlace) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, LinearTest, testing::ValuesIn(kCpuBackends), backend_test_name);
+INSTANTIATE_TEST_SUITE_P(Cpu, LinearTest, testing::ValuesIn(kProductBackends), backend_test_name);
 
 }  // namespace
 }  // namespace specmoe::kernels

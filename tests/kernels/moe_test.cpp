@@ -81,10 +81,12 @@ class MoeTest : public BackendTest {};
 TEST_P(MoeTest, MatchesDoubleReference) {
   const Shape shapes[] = {{0, 16, 16, 4, 2}, {1, 32, 48, 8, 2},  {2, 33, 20, 4, 1},
                           {7, 40, 64, 5, 4}, {33, 24, 37, 9, 2}, {16, 64, 96, 64, 8}};
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kInt8}) {
     for (const Shape& s : shapes) {
       const Layer layer(s, dtype, GetParam());
       const Outcome got = run(layer, GetParam(), 0, s.rows, 1);
+      const std::vector<float> seen = product_inputs(layer.x, dtype, GetParam());
+      const std::vector<float> seen_hidden = product_inputs(got.hidden, dtype, GetParam());
       for (std::int64_t t = 0; t < s.rows; ++t) {
         std::vector<double> out(layer.residual.begin() + t * s.width, layer.residual.begin() + (t + 1) * s.width);
         for (std::int64_t pair = t * s.k; pair < (t + 1) * s.k; ++pair) {
@@ -92,12 +94,14 @@ TEST_P(MoeTest, MatchesDoubleReference) {
           for (std::int64_t n = 0; n < s.inner; ++n) {
             double gate = 0, up = 0;
             for (std::int64_t d = 0; d < s.width; ++d) {
-              gate += layer.gate_up_at(e, n, d, false) * layer.x[t * s.width + d];
-              up += layer.gate_up_at(e, n, d, true) * layer.x[t * s.width + d];
+              gate += layer.gate_up_at(e, n, d, false) * seen[t * s.width + d];
+              up += layer.gate_up_at(e, n, d, true) * seen[t * s.width + d];
             }
             const double hidden = gate / (1 + std::exp(-gate)) * up;
             expect_close(got.hidden[pair * s.inner + n], hidden, kSums, concat("hidden of pair ", pair, " at ", n));
-            for (std::int64_t d = 0; d < s.width; ++d) out[d] += layer.weight[pair] * hidden * layer.down[e].at(d, n);
+            for (std::int64_t d = 0; d < s.width; ++d) {
+              out[d] += double{layer.weight[pair]} * seen_hidden[pair * s.inner + n] * layer.down[e].at(d, n);
+            }
           }
         }
         for (std::int64_t d = 0; d < s.width; ++d) {
@@ -109,7 +113,7 @@ TEST_P(MoeTest, MatchesDoubleReference) {
 }
 
 TEST_P(MoeTest, RowsDoNotDependOnTheirNumberOrOnShards) {
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kInt8}) {
     for (const Shape& s : {Shape{33, 64, 96, 5, 2}, Shape{33, 40, 37, 17, 8}}) {
       const Layer layer(s, dtype, GetParam());
       Outcome alone;
@@ -181,7 +185,7 @@ TEST(MoePlanTest, GroupsPairsByExpert) {
   EXPECT_EQ(plan.offsets, (std::vector<std::int32_t>{0}));
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, MoeTest, testing::ValuesIn(kCpuBackends), backend_test_name);
+INSTANTIATE_TEST_SUITE_P(Cpu, MoeTest, testing::ValuesIn(kProductBackends), backend_test_name);
 
 }  // namespace
 }  // namespace specmoe::kernels

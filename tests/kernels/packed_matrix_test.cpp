@@ -78,6 +78,35 @@ TEST(PackedMatrixTest, ReadsHalfTypesFromAnyAddress) {
   }
 }
 
+TEST(PackedMatrixTest, Int8RoundsEveryOutputByItsOwnScale) {
+  // Row 0 has the scale 1, row 1 the scale 2; halves go to the even neighbour.
+  const std::vector<float> values = {127, -127, 0.5f, 1.5f, -2.5f, 254, 3, -3, 0, 252.9f};
+  PackedMatrix matrix(2, 5, DType::kInt8, Backend::kScalar);
+  matrix.pack_rows(weight_view(values, 2, 5));
+  const std::vector<float> expected = {127, -127, 0, 2, -2, 254, 4, -4, 0, 252};
+  for (std::int64_t i = 0; i < 10; ++i) EXPECT_EQ(matrix.at(i / 5, i % 5), expected[i]) << i;
+  EXPECT_EQ(matrix.panel_bytes(), 6u * 16 + 16 * sizeof(float));
+}
+
+TEST(PackedMatrixTest, Int8KeepsZerosAndShowsWhatIsNotFinite) {
+  const std::vector<float> values = {0, 0, 1, NAN, -INFINITY, 1, 1e-40f, 0};
+  PackedMatrix matrix(4, 2, DType::kInt8, Backend::kScalar);
+  matrix.pack_rows(weight_view(values, 4, 2));
+  for (std::int64_t k = 0; k < 2; ++k) {
+    EXPECT_EQ(matrix.at(0, k), 0.0f);
+    EXPECT_TRUE(std::isnan(matrix.at(1, k)) && std::isnan(matrix.at(2, k)));
+    EXPECT_EQ(matrix.at(3, k), 0.0f);
+  }
+}
+
+TEST(PackedMatrixTest, Float16IsExact) {
+  const std::vector<std::uint16_t> half = {0x3c00, 0xc000, 0x0001, 0x03ff, 0x7bff, 0x8001, 0x0000, 0x7c00};
+  const std::vector<float> expected = {1, -2, 0x1p-24f, 1023 * 0x1p-24f, 65504, -0x1p-24f, 0, INFINITY};
+  PackedMatrix matrix(1, 8, DType::kFloat32, Backend::kScalar);
+  matrix.pack_rows({half.data(), DType::kFloat16, 1, 8, {}});
+  for (std::int64_t k = 0; k < 8; ++k) EXPECT_EQ(matrix.at(0, k), expected[k]);
+}
+
 TEST(PackedMatrixTest, StacksSourcesAtAnyRow) {
   const std::vector<float> first = random_floats(5 * 4, 1), second = random_floats(20 * 4, 2);
   PackedMatrix matrix(25, 4, DType::kFloat32, Backend::kScalar);

@@ -16,11 +16,13 @@ struct Case {
 std::vector<Case> cases() {
   using kernels::Backend;
   std::vector<Case> all;
-  for (const Backend backend : {Backend::kScalar, Backend::kAvx2, Backend::kAvx512, Backend::kAmx}) {
+  for (const Backend backend :
+       {Backend::kScalar, Backend::kAvx2, Backend::kAvx512, Backend::kAvx512Bf16, Backend::kAmx}) {
     if (!kernels::backend_available(backend)) continue;
     for (const char* fixture : {"mixtral_a", "mixtral_b", "llama_bias"}) {
       all.push_back({fixture, backend, kernels::DType::kFloat32});
       all.push_back({fixture, backend, kernels::DType::kBFloat16});
+      all.push_back({fixture, backend, kernels::DType::kInt8});
     }
   }
   return all;

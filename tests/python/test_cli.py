@@ -398,7 +398,7 @@ BAD_CALLS = {
     "top-p above 1": ([*GENERATE, "--top-p", "1.5"], "top_p"),
     "negative seed": ([*GENERATE, "--seed", "-1"], "--seed"),
     "empty stop": ([*GENERATE, "--stop", ""], "--stop"),
-    "dtype": ([*GENERATE, "--dtype", "int3"], "float32 or bfloat16"),
+    "dtype": ([*GENERATE, "--dtype", "int3"], "float32, bfloat16 or int8"),
     "device": ([*GENERATE, "--device", "cuda"], "cuda"),
     "mark": ([*GENERATE, "--mark", "loud"], "brackets"),
     "output in no folder": ([*GENERATE, "--output", "/no/such/out.jsonl"], "cannot write"),

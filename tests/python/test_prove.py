@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from test_cli import DRAFTER, MODELS, ROOT, TARGET, expect_one_line, ok, read_jsonl, specmoe
+
+sys.path.insert(0, str(ROOT / "experiments"))
+from update_readme import proof_table  # noqa: E402
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -45,6 +49,15 @@ def test_a_lossless_policy_is_biased_where_it_is_not_declared():
     assert sum(report["law_emitted"]) == pytest.approx(1) == sum(report["law_expected"])
 
 
+BAD_ROWS = {
+    "[[0.5, 0.5], [-0.1, 1.1]]": "target: row 1: expected weights of 0 or more, got -0.1 for token 0",
+    "[[0.5, 0.5], [1, 9]]": "target: row 1: expected probabilities that sum to 1, got 10; divide",
+    "[[0.5, 0.5]]": "target: expected a square matrix, got 1 rows and 2 values",
+    "[[1]]": "vocabulary",
+    "[]": "target: expected a vocabulary of 1 token or more, got 0",
+}
+
+
 def test_rows_of_ones_own(tmp_path: Path):
     target, draft = tmp_path / "target.json", tmp_path / "draft.json"
     target.write_text("[[0.5, 0.5], [0.1, 0.9]]")
@@ -52,11 +65,9 @@ def test_rows_of_ones_own(tmp_path: Path):
     arguments = ["prove", "--accept", "token", "--tree", "chain(1)", "--target", target, "--draft", draft]
     (report,) = json.loads(ok(*arguments, "--json").stdout)
     assert report["expected_tokens"] == pytest.approx(1 + 0.5 + 0.2)  # 1 + sum of min(p, q) after token 0
-    target.write_text("[[1, 1], [1, 9]]")  # weights: rows are divided by their sums
-    (weighted,) = json.loads(ok(*arguments, "--json").stdout)
-    assert weighted["law_emitted"] == pytest.approx(report["law_emitted"])
-    target.write_text("[[0.5, 0.5], [-0.1, 1.1]]")
-    expect_one_line(specmoe(*arguments), "-0.1")
+    for rows, wanted in BAD_ROWS.items():
+        target.write_text(rows)
+        expect_one_line(specmoe(*arguments), wanted)
 
 
 BAD_CALLS = {
@@ -117,6 +128,11 @@ def test_the_readme_claims_what_is_proved(matrix):
     names = {cell["policy"] for cell in matrix["cells"] if "(" not in cell["policy"]}
     proved = {name: lossless_for([cell for cell in matrix["cells"] if cell["policy"] == name]) for name in names}
     assert claims == proved
+
+
+def test_the_readme_shows_the_proof(matrix):
+    shown = re.search(r"<!-- proof-table -->\n(.*?)<!-- /proof-table -->", README, re.DOTALL)
+    assert shown and shown[1] == proof_table(matrix), "run experiments/update_readme.py proof"
 
 
 # ---- bench ----

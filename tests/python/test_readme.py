@@ -97,3 +97,15 @@ def test_example_policy_decodes(example_policy):
     command = [PROGRAM, "generate", "--target", "experiments/models/target", "--drafter", "ngram", "--prompts", prompts]
     command += ["--max-new-tokens", "8", "--quiet", "--accept", "threshold(least=0.5)", "--allow-lossy"]
     assert run(*command, LD_PRELOAD=str(example_policy)).strip()
+
+
+def test_example_policy_is_proved_and_benchmarked(example_policy):
+    proof = [PROGRAM, "prove", "--accept", "threshold(least=0.5)", "--tree", "chain(2)"]
+    done = subprocess.run(
+        proof, cwd=ROOT, env={**os.environ, "LD_PRELOAD": str(example_policy)}, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "BIASED" in done.stdout and "counter-example" in done.stdout
+    prompts = ROOT / "experiments/models/prompts/quickstart.jsonl"
+    bench = [PROGRAM, "bench", "--target", "experiments/models/target", "--drafter", "ngram", "--prompts", prompts]
+    bench += ["--max-new-tokens", "8", "--quiet", "--accept", "greedy,threshold(least=0.5)", "--allow-lossy"]
+    assert "threshold(least=0.5)" in run(*bench, LD_PRELOAD=str(example_policy))

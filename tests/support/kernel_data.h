@@ -54,6 +54,16 @@ inline PackedMatrix random_matrix(std::int64_t rows, std::int64_t cols, DType dt
   return matrix;
 }
 
+/// Inputs as a product with weights of `dtype` sees them: rounded to bfloat16 where the back end's instruction does.
+inline std::vector<float> product_inputs(std::vector<float> x, DType dtype, Backend backend) {
+  if (dtype == DType::kFloat32 || !rounds_inputs(backend)) return x;
+  const auto count = static_cast<std::int64_t>(x.size());
+  PackedMatrix rounded(1, count, DType::kBFloat16, Backend::kScalar);
+  rounded.pack_rows(weight_view(x, 1, count));
+  rounded.read_row(0, x.data());
+  return x;
+}
+
 /// Every CPU implementation there is; a test of one this processor lacks is skipped by name.
 class BackendTest : public testing::TestWithParam<Backend> {
  protected:
@@ -63,6 +73,8 @@ class BackendTest : public testing::TestWithParam<Backend> {
 };
 
 inline const Backend kCpuBackends[] = {Backend::kScalar, Backend::kAvx2, Backend::kAvx512};
+/// Matrix products have instruction sets of their own.
+inline const Backend kProductBackends[] = {Backend::kScalar, Backend::kAvx2, Backend::kAvx512, Backend::kAvx512Bf16};
 
 inline std::string backend_test_name(const testing::TestParamInfo<Backend>& info) {
   return std::string(backend_name(info.param));

@@ -4,7 +4,6 @@
 
 namespace specmoe::kernels::SPECMOE_SIMD {
 
-inline constexpr Backend kBackend = Backend::kAvx2;
 inline constexpr int kWidth = 8;
 using Floats = __m256;
 using Bits = __m256i;
@@ -55,6 +54,13 @@ inline Floats low_bfloat16(Bits x) { return _mm256_castsi256_ps(_mm256_slli_epi3
 inline Floats high_bfloat16(Bits x) {
   return _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
 }
+
+/// Two int8 in every 32-bit lane, widened from 16 bits: the first in the low byte, the second above it with its sign.
+inline Bits load_int8_pairs(const std::byte* p) {
+  return _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline Floats low_int8(Bits x) { return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(x, 24), 24)); }
+inline Floats high_int8(Bits x) { return _mm256_cvtepi32_ps(_mm256_srai_epi32(x, 8)); }
 
 inline __m256 half_sum(Floats x) { return x; }
 

@@ -4,7 +4,6 @@
 
 namespace specmoe::kernels::SPECMOE_SIMD {
 
-inline constexpr Backend kBackend = Backend::kAvx512;
 inline constexpr int kWidth = 16;
 using Floats = __m512;
 using Bits = __m512i;
@@ -51,6 +50,13 @@ inline Floats low_bfloat16(Bits x) { return _mm512_castsi512_ps(_mm512_slli_epi3
 inline Floats high_bfloat16(Bits x) {
   return _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
 }
+
+/// Two int8 in every 32-bit lane, widened from 16 bits: the first in the low byte, the second above it with its sign.
+inline Bits load_int8_pairs(const std::byte* p) {
+  return _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline Floats low_int8(Bits x) { return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(x, 24), 24)); }
+inline Floats high_int8(Bits x) { return _mm512_cvtepi32_ps(_mm512_srai_epi32(x, 8)); }
 
 /// Lanes i and i + 8 added.
 inline __m256 half_sum(Floats x) { return _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)); }

@@ -4,6 +4,12 @@
 
 namespace specmoe::kernels::SPECMOE_SIMD {
 
+/// Whether the weights of a plan's experts are for the kernels of float32.
+inline bool for_float32(const PackedMatrix* weights, const MoePlan& plan) {
+  return kFloat32Backend != kBackend && !plan.experts.empty() &&
+         weights[plan.experts.front()].dtype() == DType::kFloat32;
+}
+
 /// Where panel `panel` of the next active expert lies; null after the last one.
 inline const std::byte* next_expert(const PackedMatrix* weights, const MoePlan& plan, std::size_t active,
                                     std::int64_t panel) {
@@ -12,6 +18,7 @@ inline const std::byte* next_expert(const PackedMatrix* weights, const MoePlan& 
 
 void moe_up_simd(Rows<const float> x, const PackedMatrix* gate_up, const MoePlan& plan, Rows<float> hidden,
                  Shard shard) {
+  if (for_float32(gate_up, plan)) return moe_up.on(kFloat32Backend)(x, gate_up, plan, hidden, shard);
   const Range share = split((hidden.cols + kPanel - 1) / kPanel, shard);
   for (std::size_t a = 0; a < plan.experts.size(); ++a) {
     const std::int32_t* pairs = plan.pairs.data() + plan.offsets[a];
@@ -50,6 +57,9 @@ inline void combine(const MoePlan& plan, const float* weight, Rows<const float> 
 
 void moe_down_simd(Rows<const float> hidden, const PackedMatrix* down, const MoePlan& plan, const float* weight,
                    Rows<const float> residual, Rows<float> scratch, Rows<float> out, Shard shard) {
+  if (for_float32(down, plan)) {
+    return moe_down.on(kFloat32Backend)(hidden, down, plan, weight, residual, scratch, out, shard);
+  }
   const Range columns = split(out.cols, shard, kPanel);
   const std::int64_t begin_panel = columns.begin / kPanel;
   const std::int64_t end_panel = (columns.end + kPanel - 1) / kPanel;

@@ -4,10 +4,7 @@
 
 namespace specmoe::kernels::SPECMOE_SIMD {
 
-inline constexpr int kPanel = static_cast<int>(PackedMatrix::kPanel);
 inline constexpr int kVectors = kPanel / kWidth;  // per panel
-inline constexpr int kGroup = 4;                  // panels multiplied together: four streams from memory
-inline constexpr int kGroupOutputs = kGroup * kPanel;
 
 /// acc[r][p] += x[r][k] * weight(p, .), for R rows and P panels.
 /// The compiler keeps such an array in registers only when every loop over it is unrolled by pragma. Three rows by two
@@ -53,30 +50,42 @@ void tile(const float* const* rows, const std::byte* panel, const std::byte* ahe
       for (int v = 0; v < kVectors; ++v) acc[r][p][v] = zeros();
     }
   }
-  const auto at = [&](int p, int v) { return panel + p * panel_bytes + v * kWidth * 4; };
-  const auto whole = [&](int p, int v) { return load(reinterpret_cast<const float*>(at(p, v))); };
-  const auto low = [&](int p, int v) { return low_bfloat16(load_bits(at(p, v))); };
-  const auto high = [&](int p, int v) { return high_bfloat16(load_bits(at(p, v))); };
-  constexpr std::int64_t kStep = kType == DType::kBFloat16 ? 2 : 1;
+  // Elements that one load brings for an output, and its bytes.
+  constexpr std::int64_t kStep = kType == DType::kFloat32 ? 1 : 2;
+  constexpr int kLoad = kWidth * (kType == DType::kInt8 ? 2 : 4);
+  const auto at = [&](int p, int v) { return panel + p * panel_bytes + v * kLoad; };
+  const auto low = [&](int p, int v) {
+    if constexpr (kType == DType::kInt8) return low_int8(load_int8_pairs(at(p, v)));
+    if constexpr (kType == DType::kBFloat16) return low_bfloat16(load_bits(at(p, v)));
+    if constexpr (kType == DType::kFloat32) return load(reinterpret_cast<const float*>(at(p, v)));
+  };
+  const auto high = [&](int p, int v) {
+    if constexpr (kType == DType::kInt8) return high_int8(load_int8_pairs(at(p, v)));
+    if constexpr (kType == DType::kBFloat16) return high_bfloat16(load_bits(at(p, v)));
+  };
   std::int64_t k = 0;
-  for (; k + kStep <= inputs; k += kStep, panel += kPanel * 4, ahead += kPanel * 4) {
+  for (; k + kStep <= inputs; k += kStep, panel += kVectors * kLoad, ahead += kVectors * kLoad) {
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) prefetch(ahead + p * panel_bytes);
-    if constexpr (kType == DType::kBFloat16) {
-      multiply_add<R, P>(acc, x, k, low);
-      multiply_add<R, P>(acc, x, k + 1, high);
-    } else {
-      multiply_add<R, P>(acc, x, k, whole);
-    }
+    multiply_add<R, P>(acc, x, k, low);
+    if constexpr (kStep == 2) multiply_add<R, P>(acc, x, k + 1, high);
   }
-  if (k < inputs) multiply_add<R, P>(acc, x, k, low);
+  if (k < inputs) {
+    multiply_add<R, P>(acc, x, k, low);
+    panel += kVectors * kLoad;
+  }
+  const auto scaled = [&](Floats sum, int p, int v) {
+    if constexpr (kType != DType::kInt8) return sum;
+    const auto* scale = reinterpret_cast<const float*>(panel + p * panel_bytes) + v * kWidth;
+    return mul(sum, load(scale));
+  };
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) {
-        store(sums + r * kGroupOutputs + p * kPanel + v * kWidth, acc[r][p][v]);
+        store(sums + r * kGroupOutputs + p * kPanel + v * kWidth, scaled(acc[r][p][v], p, v));
       }
     }
   }
@@ -92,42 +101,49 @@ constexpr int tile_panels(int rows) {
   return rows <= 4 ? 4 : 2;
 }
 
-template <int R>
-Tile choose_panels(DType dtype, int panels) {
+template <DType kType, int R>
+Tile choose_panels(int panels) {
   constexpr int kMost = tile_panels(R);
-  const bool narrow = dtype == DType::kBFloat16;
   if constexpr (kMost >= 4) {
-    if (panels == 4) return narrow ? tile<DType::kBFloat16, R, 4> : tile<DType::kFloat32, R, 4>;
+    if (panels == 4) return tile<kType, R, 4>;
   }
   if constexpr (kMost >= 2) {
-    if (panels == 2) return narrow ? tile<DType::kBFloat16, R, 2> : tile<DType::kFloat32, R, 2>;
+    if (panels == 2) return tile<kType, R, 2>;
   }
-  return narrow ? tile<DType::kBFloat16, R, 1> : tile<DType::kFloat32, R, 1>;
+  return tile<kType, R, 1>;
 }
 
-inline Tile choose_tile(DType dtype, int rows, int panels) {
+template <int R>
+Tile choose_type(DType dtype, int panels) {
+  if (dtype == DType::kInt8) return choose_panels<DType::kInt8, R>(panels);
+  return dtype == DType::kBFloat16 ? choose_panels<DType::kBFloat16, R>(panels)
+                                   : choose_panels<DType::kFloat32, R>(panels);
+}
+
+inline Tile choose_tile(const PackedMatrix& weight, int rows, int panels) {
+  const DType dtype = weight.dtype();
   switch (rows) {
     case 1:
-      return choose_panels<1>(dtype, panels);
+      return choose_type<1>(dtype, panels);
     case 2:
-      return choose_panels<2>(dtype, panels);
+      return choose_type<2>(dtype, panels);
     case 3:
-      return choose_panels<3>(dtype, panels);
+      return choose_type<3>(dtype, panels);
     case 4:
-      return choose_panels<4>(dtype, panels);
+      return choose_type<4>(dtype, panels);
     case 5:
-      return choose_panels<5>(dtype, panels);
+      return choose_type<5>(dtype, panels);
     default:
       break;
   }
   if constexpr (kTileRows > 5) {
     switch (rows) {
       case 6:
-        return choose_panels<6>(dtype, panels);
+        return choose_type<6>(dtype, panels);
       case 7:
-        return choose_panels<7>(dtype, panels);
+        return choose_type<7>(dtype, panels);
       case 8:
-        return choose_panels<8>(dtype, panels);
+        return choose_type<8>(dtype, panels);
       default:
         break;
     }
@@ -135,47 +151,21 @@ inline Tile choose_tile(DType dtype, int rows, int panels) {
   return nullptr;
 }
 
-/// Multiplies up to kTileRows rows with up to kGroup panels of one group.
-inline void multiply_group(const float* const* rows, int count, const PackedMatrix& weight, std::int64_t panel,
-                           int panels, const std::byte* ahead, float* sums) {
-  const int most = tile_panels(count);
-  for (int p = 0; p < panels;) {
-    const int step = std::min(most, panels - p == 3 ? 2 : panels - p);
-    const std::size_t offset = static_cast<std::size_t>(p) * weight.panel_bytes();
-    choose_tile(weight.dtype(), count, step)(rows, weight.panel(panel) + offset, ahead + offset, weight.panel_bytes(),
-                                             weight.cols(), sums + p * kPanel);
-    p += step;
-  }
-}
+/// The inputs of a block of rows as the tiles read them: where they lie.
+class Inputs {
+ public:
+  /// The inputs of so many rows stay in the second-level cache.
+  static std::int64_t most_rows(std::int64_t /*inputs*/) { return kMost; }
 
-/// Products of `count` input rows with panels [begin, end) of `weight`: for every block of rows and group of panels,
-/// finish(first row, rows, first panel, panels, sums) with sums as tile() leaves them.
-///
-/// row(i)  pointer to input row i
-/// next    weights that will be read after these, or null
-template <class Row, class Finish>
-void multiply(std::int64_t count, const Row& row, const PackedMatrix& weight, std::int64_t begin, std::int64_t end,
-              const std::byte* next, const Finish& finish) {
-  constexpr std::int64_t kCachedRows = 64;  // the inputs of so many rows stay in the second-level cache
-  alignas(64) float sums[kTileRows * kGroupOutputs];
-  const float* rows[kTileRows];
-  for (std::int64_t block = 0; block < count; block += kCachedRows) {
-    const std::int64_t block_end = std::min(count, block + kCachedRows);
-    for (std::int64_t panel = begin; panel < end; panel += kGroup) {
-      const int panels = static_cast<int>(std::min<std::int64_t>(kGroup, end - panel));
-      const std::byte* last_ahead = next != nullptr ? next : weight.panel(panel);
-      const std::byte* ahead = panel + kGroup < end ? weight.panel(panel + kGroup) : last_ahead;
-      for (std::int64_t first = block; first < block_end;) {
-        const std::int64_t left = block_end - first;
-        const std::int64_t tiles = (left + kTileRows - 1) / kTileRows;
-        const int taken = static_cast<int>((left + tiles - 1) / tiles);
-        for (int r = 0; r < taken; ++r) rows[r] = row(first + r);
-        multiply_group(rows, taken, weight, panel, panels, ahead, sums);
-        finish(first, taken, panel, panels, sums);
-        first += taken;
-      }
-    }
+  template <class Row>
+  void take(const Row& row, std::int64_t first, std::int64_t count, std::int64_t /*inputs*/) {
+    for (std::int64_t i = 0; i < count; ++i) rows_[i] = row(first + i);
   }
-}
+  const float* const* from(std::int64_t row) const { return rows_ + row; }
+
+ private:
+  static constexpr std::int64_t kMost = 64;
+  const float* rows_[kMost];
+};
 
 }  // namespace specmoe::kernels::SPECMOE_SIMD

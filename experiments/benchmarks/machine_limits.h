@@ -1,0 +1,147 @@
+#pragma once
+
+// What the processor can do: bytes read and multiply-adds, by a whole team, with nothing else in the way.
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/backend.h"
+#include "kernels/packed_matrix.h"
+#include "kernels/thread_pool.h"
+
+namespace specmoe::bench {
+
+/// Reads a buffer with every member of a team, each its own share as eight streams: more than that, or one alone, reads
+/// slower from memory.
+class ReadProbe {
+ public:
+  explicit ReadProbe(std::size_t bytes) : bytes_(bytes / kUnit * kUnit), memory_(kernels::allocate_aligned(bytes_)) {
+    for (std::size_t i = 0; i < bytes_; i += 64) memory_[i] = std::byte{1};
+  }
+
+  std::size_t bytes() const { return bytes_; }
+
+  void read(kernels::ThreadPool& pool) const {
+    const kernels::Range all = {0, static_cast<std::int64_t>(bytes_)};
+    read(pool, {&all, 1});
+  }
+  /// The parts [begin, end) of the buffer in turn.
+  void read(kernels::ThreadPool& pool, std::span<const kernels::Range> parts) const {
+    pool.run([this, parts](kernels::ThreadPool::Member& member) {
+      for (const kernels::Range& part : parts) {
+        const auto range = kernels::split(part.end - part.begin, member.shard(), kUnit);
+        read_share(memory_.get() + part.begin + range.begin, static_cast<std::size_t>(range.end - range.begin));
+      }
+    });
+  }
+
+ private:
+  static constexpr std::int64_t kStreams = 8;
+  static constexpr std::int64_t kUnit = kStreams * 64;
+
+  __attribute__((target("avx2"))) static void read_share(const std::byte* from, std::size_t bytes) {
+    const std::size_t stream = bytes / kUnit * 64;
+    __m256i sums[kStreams] = {};
+    for (std::size_t i = 0; i < stream; i += 64) {
+#pragma GCC unroll 8
+      for (int s = 0; s < kStreams; ++s) {
+        const auto* at = reinterpret_cast<const __m256i*>(from + static_cast<std::size_t>(s) * stream + i);
+        sums[s] = _mm256_xor_si256(sums[s], _mm256_xor_si256(_mm256_load_si256(at), _mm256_load_si256(at + 1)));
+      }
+    }
+    for (const __m256i& sum : sums) asm volatile("" ::"x"(sum));
+  }
+
+  std::size_t bytes_;
+  kernels::AlignedBytes memory_;
+};
+
+namespace detail {
+
+inline constexpr int kChains = 12;  // more than two pipes of latency 4 or 6 need
+
+// The empty asm keeps the compiler from seeing that the chains are equal and computing one for all.
+
+__attribute__((target("avx2,fma"))) inline void multiply_avx2(std::int64_t steps) {
+  __m256 sums[kChains];
+  const __m256 factor = _mm256_set1_ps(0.999F);
+#pragma GCC unroll 12
+  for (int i = 0; i < kChains; ++i) {
+    sums[i] = factor;
+    asm volatile("" : "+x"(sums[i]));
+  }
+  for (std::int64_t step = 0; step < steps; ++step) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; ++i) sums[i] = _mm256_fmadd_ps(sums[i], factor, factor);
+  }
+#pragma GCC unroll 12
+  for (int i = 0; i < kChains; ++i) asm volatile("" ::"x"(sums[i]));
+}
+
+__attribute__((target("avx512f"))) inline void multiply_avx512(std::int64_t steps) {
+  __m512 sums[kChains];
+  const __m512 factor = _mm512_set1_ps(0.999F);
+#pragma GCC unroll 12
+  for (int i = 0; i < kChains; ++i) {
+    sums[i] = factor;
+    asm volatile("" : "+v"(sums[i]));
+  }
+  for (std::int64_t step = 0; step < steps; ++step) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; ++i) sums[i] = _mm512_fmadd_ps(sums[i], factor, factor);
+  }
+#pragma GCC unroll 12
+  for (int i = 0; i < kChains; ++i) asm volatile("" ::"v"(sums[i]));
+}
+
+__attribute__((target("avx512f,avx512bf16"))) inline void multiply_bf16(std::int64_t steps) {
+  __m512 sums[kChains];
+  const auto factor = (__m512bh)_mm512_set1_epi32(0x3f7f3f7f);
+#pragma GCC unroll 12
+  for (int i = 0; i < kChains; ++i) {
+    sums[i] = _mm512_set1_ps(static_cast<float>(i));
+    asm volatile("" : "+v"(sums[i]));
+  }
+  for (std::int64_t step = 0; step < steps; ++step) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; ++i) sums[i] = _mm512_dpbf16_ps(sums[i], factor, factor);
+  }
+#pragma GCC unroll 12
+  for (int i = 0; i < kChains; ++i) asm volatile("" ::"v"(sums[i]));
+}
+
+}  // namespace detail
+
+/// Multiply-adds in registers, all members of a team at once, by the widest instruction the back end's products of
+/// bfloat16 weights use. Nothing for back ends without one here (scalar; AMX has no stand-in).
+class ArithmeticProbe {
+ public:
+  explicit ArithmeticProbe(kernels::Backend backend) {
+    if (backend == kernels::Backend::kAvx2) use(detail::multiply_avx2, 8);
+    if (backend == kernels::Backend::kAvx512) use(detail::multiply_avx512, 16);
+    if (backend == kernels::Backend::kAvx512Bf16) use(detail::multiply_bf16, 32);
+  }
+
+  bool known() const { return multiply_ != nullptr; }
+  /// A multiply-add counts as two.
+  double operations(const kernels::ThreadPool& pool) const {
+    return 2.0 * lanes_ * detail::kChains * static_cast<double>(kSteps) * pool.size();
+  }
+  void run(kernels::ThreadPool& pool) const {
+    pool.run([this](kernels::ThreadPool::Member&) { multiply_(kSteps); });
+  }
+
+ private:
+  static constexpr std::int64_t kSteps = 100000;
+
+  void use(void (*multiply)(std::int64_t), int lanes) {
+    multiply_ = multiply;
+    lanes_ = lanes;
+  }
+  void (*multiply_)(std::int64_t) = nullptr;
+  int lanes_ = 0;
+};
+
+}  // namespace specmoe::bench

@@ -1,0 +1,40 @@
+#pragma once
+
+// Shared by every instruction set: see kernels/cpu/avx2.cpp. Comes after a header with Inputs, kTileRows and
+// multiply_group().
+
+namespace specmoe::kernels::SPECMOE_SIMD {
+
+/// Products of `count` input rows with panels [begin, end) of `weight`: for every block of rows and group of panels,
+/// finish(first row, rows, first panel, panels, sums) with sums[r * kGroupOutputs + p * 16 + j] the product of the
+/// r-th of those rows with output j of the p-th of those panels.
+///
+/// row(i)  pointer to input row i
+/// next    weights that will be read after these, or null
+template <class Row, class Finish>
+void multiply(std::int64_t count, const Row& row, const PackedMatrix& weight, std::int64_t begin, std::int64_t end,
+              const std::byte* next, const Finish& finish) {
+  alignas(64) float sums[kTileRows * kGroupOutputs];
+  Inputs inputs;
+  const std::int64_t block_rows = Inputs::most_rows(weight.cols());
+  const int group = group_panels(weight);
+  for (std::int64_t block = 0; block < count; block += block_rows) {
+    const std::int64_t block_end = std::min(count, block + block_rows);
+    inputs.take(row, block, block_end - block, weight.cols());
+    for (std::int64_t panel = begin; panel < end; panel += group) {
+      const int panels = static_cast<int>(std::min<std::int64_t>(group, end - panel));
+      const std::byte* last_ahead = next != nullptr ? next : weight.panel(panel);
+      const std::byte* ahead = panel + group < end ? weight.panel(panel + group) : last_ahead;
+      for (std::int64_t first = block; first < block_end;) {
+        const std::int64_t left = block_end - first;
+        const std::int64_t tiles = (left + kTileRows - 1) / kTileRows;
+        const int taken = static_cast<int>((left + tiles - 1) / tiles);
+        multiply_group(inputs.from(first - block), taken, weight, panel, panels, ahead, sums);
+        finish(first, taken, panel, panels, sums);
+        first += taken;
+      }
+    }
+  }
+}
+
+}  // namespace specmoe::kernels::SPECMOE_SIMD

@@ -1,0 +1,269 @@
+"""Writes the GGUF files of tests/golden/gguf, with gguf-py, and what other software reads in them.
+
+    .venv/bin/python tests/golden/make_gguf_fixtures.py [CASE ...]
+
+quants/        one tensor of each type, quantised by gguf-py or, for K-quants, made of random blocks; expected.safetensors
+               holds what gguf.quants.dequantize makes of them
+CASE/          a tiny model and what transformers computes with its dequantised weights, as in make_model_fixtures.py;
+               for architectures that transformers loads from GGUF itself, the script checks that it reads the same
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+import transformers
+from gguf import GGMLQuantizationType as Type
+from make_model_fixtures import BASE, LENGTH, MARGIN, PROMPT, greedy, randomise, rope, run, telling
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
+
+FOLDER = Path(__file__).parent / "gguf"
+ALL_TYPES = [
+    Type.F32, Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q4_K, Type.Q5_K,
+    Type.Q6_K, Type.MXFP4,
+]  # fmt: skip
+
+
+# --- tensors ---------------------------------------------------------------------------------------------------------
+
+
+def random_blocks(shape: tuple[int, ...], kind: Type, rng: np.random.Generator) -> np.ndarray:
+    """Bytes of K-quant blocks: gguf-py reads but does not write them. Scales give weights of about 0.1."""
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    blocks = rng.integers(0, 256, (int(np.prod(shape)) // block, size), dtype=np.uint8)
+    halves = {Type.Q4_K: [(0, 3e-4), (2, 2e-3)], Type.Q5_K: [(0, 1.5e-4), (2, 2e-3)], Type.Q6_K: [(208, 5e-5)]}[kind]
+    for at, spread in halves:
+        values = (rng.standard_normal(len(blocks)) * spread).astype(np.float16)
+        blocks[:, at : at + 2] = values.view(np.uint8).reshape(-1, 2)
+    return blocks.reshape(*shape[:-1], shape[-1] // block * size)
+
+
+def store(values: np.ndarray, kind: Type, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """What a tensor is in the file, and the float32 values that it then has."""
+    if kind in (Type.Q4_K, Type.Q5_K, Type.Q6_K):
+        stored = random_blocks(values.shape, kind, rng)
+    else:
+        stored = gguf.quants.quantize(values.astype(np.float32), kind)
+    return stored, gguf.quants.dequantize(stored, kind).reshape(values.shape).astype(np.float32)
+
+
+def add(writer: gguf.GGUFWriter, name: str, stored: np.ndarray, kind: Type) -> None:
+    plain = kind in (Type.F32, Type.F16)
+    writer.add_tensor(name, np.ascontiguousarray(stored), raw_dtype=None if plain else kind)
+
+
+def finish(writer: gguf.GGUFWriter) -> None:
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def make_quants() -> None:
+    folder = FOLDER / "quants"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    writer = gguf.GGUFWriter(folder / "model.gguf", "quants")
+    expected = {}
+    for kind in ALL_TYPES:
+        block = gguf.GGML_QUANT_SIZES[kind][0]
+        # 640 is a row of gemma3-270m: no multiple of a K-quant's 256, so files mix types.
+        shape = (3, 2, 512) if block == 256 else (3, 640)
+        values = rng.standard_normal(shape) * np.exp(rng.uniform(-12, 6, shape[:-1]))[..., None]
+        stored, expected[kind.name] = store(values, kind, rng)
+        add(writer, kind.name, stored, kind)
+    finish(writer)
+    save_file({name: torch.from_numpy(values) for name, values in expected.items()}, folder / "expected.safetensors")
+    print(f"quants: {len(expected)} types")
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+SMALL = BASE | {"num_hidden_layers": 2, "intermediate_size": 256}
+# name: (config class, its arguments, GGUF architecture, types by GGUF tensor with the last as default)
+CASES = {
+    # As SmolLM2 comes: Q4_1, tied Q8_0 embedding.
+    "llama": (
+        LlamaConfig,
+        SMALL | {"tie_word_embeddings": True, "intermediate_size": 96} | rope(rope_type="default", rope_theta=1e5),
+        "llama",
+        {"token_embd": Type.Q8_0, "attn": Type.Q4_1, "ffn": Type.Q4_1},
+    ),
+    "llama_mixed": (
+        LlamaConfig,
+        SMALL | {"head_dim": 32} | rope(rope_type="linear", factor=2.0),
+        "llama",
+        {
+            "token_embd": Type.BF16, "output": Type.F16, "attn_q": Type.Q5_0, "attn_k": Type.Q5_1, "attn_v": Type.Q4_0,
+            "attn_output": Type.Q8_0, "ffn_gate": Type.F32, "ffn_up": Type.Q5_1, "ffn_down": Type.Q6_K,
+        },
+    ),
+    "mixtral": (
+        MixtralConfig,
+        SMALL | {"num_local_experts": 5, "num_experts_per_tok": 2, "rms_norm_eps": 1e-6},
+        "llama",
+        {
+            "token_embd": Type.Q8_0, "output": Type.Q8_0, "attn": Type.Q8_0, "ffn_gate_inp": Type.F32,
+            "ffn_gate_exps": Type.MXFP4, "ffn_up_exps": Type.Q4_0, "ffn_down_exps": Type.Q4_K,
+        },
+    ),
+}  # fmt: skip
+
+
+def permute(rows: torch.Tensor, heads: int) -> torch.Tensor:
+    """Query or key rows as llama.cpp's rotary positions want them: neighbours turn together."""
+    return rows.reshape(heads, 2, rows.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(rows.shape)
+
+
+def unpermute(rows: torch.Tensor, heads: int) -> torch.Tensor:
+    return rows.reshape(heads, rows.shape[0] // heads // 2, 2, -1).swapaxes(1, 2).reshape(rows.shape)
+
+
+LAYER_NAMES = {
+    "input_layernorm.weight": "attn_norm.weight",
+    "self_attn.q_proj.weight": "attn_q.weight",
+    "self_attn.k_proj.weight": "attn_k.weight",
+    "self_attn.v_proj.weight": "attn_v.weight",
+    "self_attn.o_proj.weight": "attn_output.weight",
+    "post_attention_layernorm.weight": "ffn_norm.weight",
+    "mlp.gate_proj.weight": "ffn_gate.weight",
+    "mlp.up_proj.weight": "ffn_up.weight",
+    "mlp.down_proj.weight": "ffn_down.weight",
+    "mlp.gate.weight": "ffn_gate_inp.weight",
+    "mlp.experts.down_proj": "ffn_down_exps.weight",
+}
+MODEL_NAMES = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+}
+
+
+def parts_of(name: str, parameter: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+    """GGUF tensors that a parameter becomes; the values are views into it."""
+    if name in MODEL_NAMES:
+        return [(MODEL_NAMES[name], parameter)]
+    _, _, layer, rest = name.split(".", 3)
+    if rest == "mlp.experts.gate_up_proj":
+        gate, up = parameter.chunk(2, dim=1)
+        return [(f"blk.{layer}.ffn_gate_exps.weight", gate), (f"blk.{layer}.ffn_up_exps.weight", up)]
+    return [(f"blk.{layer}.{LAYER_NAMES[rest]}", parameter)]
+
+
+def type_of(name: str, types: dict[str, Type]) -> Type:
+    stem = name.removesuffix(".weight").split(".")[-1]
+    fitting = [prefix for prefix in types if stem == prefix or stem.startswith(prefix + "_")]
+    return Type.F32 if "norm" in stem else types[max(fitting, key=len)]
+
+
+def quantise(model: torch.nn.Module, arch: str, types: dict[str, Type], seed: int) -> dict[str, tuple]:
+    """Gives the model the values it will have after a trip through the file; returns what goes into the file."""
+    rng = np.random.default_rng(seed)
+    config, tensors = model.config, {}
+    for parameter_name, parameter in model.named_parameters():
+        for name, part in parts_of(parameter_name, parameter):
+            heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}.get(
+                name.split(".")[-2]
+            )
+            permuted = heads if arch == "llama" else None
+            values = permute(part, permuted) if permuted else part
+            stored, seen = store(values.numpy(), type_of(name, types), rng)
+            seen = torch.from_numpy(seen)
+            part.copy_(unpermute(seen, permuted) if permuted else seen)
+            tensors[name] = (stored, type_of(name, types))
+    return tensors
+
+
+def build(config, arch: str, types: dict[str, Type]) -> tuple[torch.nn.Module, dict, dict, int]:
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
+    experts = getattr(config, "num_local_experts", 0)
+    if experts:
+        model.set_experts_implementation("eager")
+    for seed in range(1000):
+        generator = torch.Generator().manual_seed(seed)
+        randomise(model, generator, torch.float32)
+        tensors = quantise(model, arch, types, seed)
+        ids = torch.randint(3, config.vocab_size, (LENGTH,), generator=generator)
+        logits, routers, margin = run(model, ids)
+        if margin < MARGIN:
+            continue
+        text, margin = greedy(model, ids[:PROMPT])
+        expected = {
+            "input_ids": ids.to(torch.int32),
+            "logits": logits.contiguous(),
+            "routers": torch.stack(routers) if routers else torch.zeros((0, LENGTH, 0), dtype=torch.int32),
+            "greedy_ids": text.to(torch.int32),
+        }
+        if margin >= MARGIN and telling(model, expected, experts):
+            return model, expected, tensors, seed
+    raise SystemExit("no seed gives clear margins")
+
+
+def write_metadata(writer: gguf.GGUFWriter, config) -> None:
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    if config.rope_parameters["rope_type"] == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(config.rope_parameters["factor"])
+    if getattr(config, "num_local_experts", 0):
+        writer.add_expert_count(config.num_local_experts)
+        writer.add_expert_used_count(config.num_experts_per_tok)
+    writer.add_eos_token_id(config.eos_token_id)
+
+
+def check_with_transformers(path: Path, expected: dict) -> None:
+    """transformers reads the same model out of the file. It has no tokenizer and knows no linear rope, as GGUF."""
+    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
+    logits = model(expected["input_ids"][None].long()).logits[0]
+    difference = float((logits - expected["logits"]).abs().max())
+    assert difference < 1e-4, f"{path}: transformers differs by {difference}"
+
+
+@torch.no_grad()
+def make(name: str) -> None:
+    config_class, arguments, arch, types = CASES[name]
+    config = config_class(**arguments)
+    model, expected, tensors, seed = build(config, arch, types)
+    folder = FOLDER / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    writer = gguf.GGUFWriter(folder / "model.gguf", arch)
+    write_metadata(writer, config)
+    for tensor, (stored, kind) in tensors.items():
+        add(writer, tensor, stored, kind)
+    finish(writer)
+    if name == "llama":
+        check_with_transformers(folder / "model.gguf", expected)
+    made_by = {"transformers": transformers.__version__, "gguf": "0.19.0", "seed": str(seed)}
+    save_file(expected, folder / "expected.safetensors", metadata=made_by)
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    print(f"{name}: seed {seed}, {sum(path.stat().st_size for path in folder.iterdir()) // 1024} KB")
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    if not sys.argv[1:]:
+        make_quants()
+    for name in sys.argv[1:] or CASES:
+        make(name)
+
+
+if __name__ == "__main__":
+    main()
