@@ -32,9 +32,10 @@ Tree chain(int length) {
   return Tree(parents);
 }
 
+/// Two trees side by side, so that even the first staged position differs between rows.
 Tree bushy(int rows) {
-  std::vector<int> parents = {-1};
-  for (int j = 1; j < rows; ++j) parents.push_back((j - 1) / 3);
+  std::vector<int> parents = {-1, -1};
+  for (int j = 2; j < rows; ++j) parents.push_back((j - 1) / 3);
   return Tree(parents);
 }
 
