@@ -113,6 +113,58 @@ Json provenance_of(const Provenance& provenance, const ModelInfo& target, int th
           {"config", Json::parse(config_json)}};
 }
 
+Json cell_of(const BenchSummary& summary) {
+  Json line = {
+      {"cell", summary.cell}, {"dtype", summary.dtype}, {"batch", summary.batch}, {"category", summary.category}};
+  line.update(method_of(summary.spec));
+  line.update(sampling_of(summary.sampling));
+  return line;
+}
+
+Json target_of(const ModelInfo& target) {
+  return {{"name", target.name},
+          {"architecture", target.architecture},
+          {"parameters", target.parameters},
+          {"active_parameters", target.active_parameters},
+          {"experts", target.experts},
+          {"experts_per_token", target.experts_per_token}};
+}
+
+/// Everything that rates are derived from.
+Json counts_of(const Counts& counts) {
+  return {{"requests", counts.requests},
+          {"steps", counts.steps},
+          {"drafted", counts.drafted},
+          {"accepted", counts.accepted},
+          {"rejected", counts.rejected},
+          {"unjudged", counts.unjudged},
+          {"emitted", counts.emitted},
+          {"truncated", counts.truncated},
+          {"pass_rows", counts.pass_rows},
+          {"drafted_at", counts.drafted_at},
+          {"judged_at", counts.judged_at},
+          {"accepted_at", counts.accepted_at},
+          {"unique_experts", counts.unique_experts},
+          {"draft_ns", counts.times.draft_ns},
+          {"verify_ns", counts.times.verify_ns},
+          {"judge_ns", counts.times.judge_ns},
+          {"rest_ns", counts.times.rest_ns},
+          {"prefill_ns", counts.prefill_ns}};
+}
+
+Json by_prompt(const BenchSummary& summary) {
+  const auto list = [&](std::int64_t Counts::* field) {
+    Json values = Json::array();
+    for (const Counts& counts : summary.by_prompt) values.push_back(counts.*field);
+    return values;
+  };
+  Json ids = Json::array();
+  for (const std::string& id : summary.prompt_ids) ids.push_back(id_of(id));
+  return {{"question_id", std::move(ids)},       {"emitted", list(&Counts::emitted)},
+          {"steps", list(&Counts::steps)},       {"drafted", list(&Counts::drafted)},
+          {"accepted", list(&Counts::accepted)}, {"rejected", list(&Counts::rejected)}};
+}
+
 Json shares(const Metrics& metrics) {
   return {{"draft", metrics.draft_share},
           {"verify", metrics.verify_share},
@@ -161,9 +213,8 @@ std::string summary_json(const BenchSummary& summary, const ModelInfo& target, i
   const Metrics plain = derive(summary.plain, target.experts_per_token);
   const Metrics speculative = derive(summary.speculative, target.experts_per_token);
   Json line = {{"kind", "summary"}, {"schema", kResultSchema}, {"model_id", target.name}};
-  line.update(method_of(summary.spec));
+  line.update(cell_of(summary));
   line["lossless"] = summary.lossless;
-  line.update(sampling_of(summary.sampling));
   line["prompts"] = summary.prompts;
   line["runs"] = summary.runs;
   line["plain_tokens_per_s"] = plain.tokens_per_s;
@@ -180,16 +231,20 @@ std::string summary_json(const BenchSummary& summary, const ModelInfo& target, i
   line["rows_per_step"] = speculative.rows_per_step;
   line["verify_cost_ratio"] = verify_cost_ratio(summary.speculative, summary.plain);
   line["identical"] = summary.identical ? Json(*summary.identical) : Json(nullptr);
+  line["difference"] = summary.difference;
   line["time_share"] = shares(speculative);
   line["plain_time_share"] = shares(plain);
+  line["counts"] = counts_of(summary.speculative);
+  line["plain_counts"] = counts_of(summary.plain);
+  line["per_prompt"] = by_prompt(summary);
+  line["target"] = target_of(target);
   line["provenance"] = provenance_of(provenance, target, threads, summary.sampling, config_json);
   return line_of(line);
 }
 
-std::string failure_json(const EngineSpec& spec, const SamplingParams& sampling, const std::string& error) {
+std::string failure_json(const BenchSummary& cell, const std::string& error) {
   Json line = {{"kind", "failed"}, {"schema", kResultSchema}};
-  line.update(method_of(spec));
-  line.update(sampling_of(sampling));
+  line.update(cell_of(cell));
   line["error"] = error;
   return line_of(line);
 }

@@ -33,27 +33,35 @@ struct AnswerContext {
 /// replaced.
 std::string answer_json(const RequestRecord& record, const AnswerContext& context);
 
-/// One drafter, topology, policy and temperature, measured beside plain decoding on the same prompts.
+/// One cell of a grid: drafter, topology, policy, temperature, batch size, dtype and prompt class, measured beside
+/// plain decoding on the same prompts.
 struct BenchSummary {
+  std::string cell;  // tells it from every cell with other settings
+  std::string dtype;
+  std::string category;  // prompt class, "all" for the whole file
+  int batch = 1;
   EngineSpec spec;  // canonical
   bool lossless = false;
   SamplingParams sampling;
   int prompts = 0;
-  int runs = 0;                  // of each prompt and method
-  Counts plain, speculative;     // over all prompts and runs
-  std::vector<double> speedups;  // per group of prompts that ran together
+  int runs = 0;               // of each prompt and method
+  Counts plain, speculative;  // over all prompts and runs
+  std::vector<std::string> prompt_ids;
+  std::vector<Counts> by_prompt;  // speculative, first run
+  std::vector<double> speedups;   // per group of prompts that ran together
   Interval speedup;
   std::optional<bool> identical;  // greedy only: whether every text was token for token the plain one
+  std::string difference;         // the first one from plain decoding, or between two runs of one seed
 };
 
 /// Mean time of a speculative target pass / mean time of a plain one, r(T). NaN when either has no step.
 double verify_cost_ratio(const Counts& speculative, const Counts& plain);
 
-/// The summary as one line of JSON, `"kind": "summary"`. config_json: every setting, an object.
+/// The summary as one line of JSON, `"kind": "summary"`: one per cell. config_json: every setting, an object.
 std::string summary_json(const BenchSummary& summary, const ModelInfo& target, int threads,
                          const Provenance& provenance, const std::string& config_json);
 
-/// A combination that could not run, as one line of JSON, `"kind": "failed"`.
-std::string failure_json(const EngineSpec& spec, const SamplingParams& sampling, const std::string& error);
+/// A cell that could not run, as one line of JSON, `"kind": "failed"`.
+std::string failure_json(const BenchSummary& cell, const std::string& error);
 
 }  // namespace specmoe

@@ -1,8 +1,11 @@
 #include "experiments/bench_report.h"
 
 #include <algorithm>
+#include <functional>
 #include <ostream>
 
+#include "core/nn/tokenizer.h"
+#include "experiments/marked_text.h"
 #include "experiments/table.h"
 #include "kernels/check.h"
 
@@ -30,19 +33,31 @@ std::string positions_text(const Metrics& metrics) {
 }
 
 std::string agreement(const BenchCell& cell) {
-  if (!cell.difference.empty()) return "NO";
+  if (!cell.summary.difference.empty()) return "NO";
   return cell.summary.identical ? "yes" : "sampled";
 }
 
-void print_setting(std::ostream& out, const RunOptions& options, const Models& models) {
-  const ModelInfo& info = models.target->info();
+template <class Value>
+std::string joined(const std::vector<Value>& values) {
+  std::string text;
+  for (const Value& value : values) text += (text.empty() ? "" : ", ") + concat(value);
+  return text;
+}
+
+const BenchCell& first_measured(const std::vector<BenchCell>& cells) {
+  return *std::find_if(cells.begin(), cells.end(), [](const BenchCell& cell) { return cell.failure.empty(); });
+}
+
+void print_setting(std::ostream& out, const RunOptions& options, const std::vector<BenchCell>& cells) {
+  const BenchCell& cell = first_measured(cells);
+  const ModelInfo& info = cell.target;
   Table table(2);
   table.row({"target", info.name + ": " + info.architecture + ", " + with_unit(double(info.parameters)) +
-                           " parameters, " + with_unit(double(info.active_parameters)) + " active, " + info.dtype});
-  table.row(
-      {"machine", info.device + ", " + info.instruction_set + ", " + std::to_string(models.pool->size()) + " threads"});
+                           " parameters, " + with_unit(double(info.active_parameters)) + " active, " +
+                           joined(options.dtypes)});
+  table.row({"machine", info.device + ", " + info.instruction_set + ", " + std::to_string(cell.threads) + " threads"});
   table.row({"prompts", concat(options.prompts.size(), " x up to ", options.max_new_tokens, " tokens, batch ",
-                               options.batch, ", ", 2 * options.repeat, " interleaved runs of each method")});
+                               joined(options.batches), ", ", 2 * options.repeat, " interleaved runs of each method")});
   table.print(out);
 }
 
@@ -51,13 +66,14 @@ void print_agreement(std::ostream& out, const BenchCell& cell) {
     out << "outputs identical: " << (*cell.summary.identical ? "yes" : "NO") << '\n';
   } else {
     out << "outputs: sampled, so not compared with plain decoding; the same seed gave the same text in every run: "
-        << (cell.difference.empty() ? "yes" : "NO") << '\n';
+        << (cell.summary.difference.empty() ? "yes" : "NO") << '\n';
   }
-  if (!cell.difference.empty()) out << "  first difference: " << cell.difference << '\n';
+  if (!cell.summary.difference.empty()) out << "  first difference: " << cell.summary.difference << '\n';
 }
 
-void print_single(std::ostream& out, const BenchCell& cell, int experts_per_token) {
+void print_single(std::ostream& out, const BenchCell& cell) {
   const BenchSummary& summary = cell.summary;
+  const int experts_per_token = cell.target.experts_per_token;
   const Metrics plain = derive(summary.plain, experts_per_token);
   const Metrics fast = derive(summary.speculative, experts_per_token);
   Table method(2);
@@ -86,40 +102,83 @@ void print_single(std::ostream& out, const BenchCell& cell, int experts_per_toke
   table.print(out);
 }
 
-void print_grid(std::ostream& out, const std::vector<BenchCell>& cells, int experts_per_token) {
+/// A column of the grid that is shown only where cells differ in it.
+struct Axis {
+  std::string name;
+  std::function<std::string(const BenchSummary&)> of;
+};
+
+std::vector<Axis> axes_that_vary(const std::vector<BenchCell>& cells) {
+  std::vector<Axis> axes = {
+      {"dtype", [](const BenchSummary& cell) { return cell.dtype; }},
+      {"class", [](const BenchSummary& cell) { return cell.category; }},
+      {"batch", [](const BenchSummary& cell) { return concat(cell.batch); }},
+      {"drafter", [](const BenchSummary& cell) { return cell.spec.drafter; }},
+  };
+  std::erase_if(axes, [&](const Axis& axis) {
+    return std::all_of(cells.begin(), cells.end(),
+                       [&](const BenchCell& cell) { return axis.of(cell.summary) == axis.of(cells[0].summary); });
+  });
+  return axes;
+}
+
+std::string name_of(const BenchSummary& cell) {
+  return concat(cell.spec.drafter, " ", cell.spec.tree, " ", cell.spec.acceptance, ", temperature ",
+                cell.sampling.temperature, ", ", cell.dtype, ", batch ", cell.batch, ", ", cell.category);
+}
+
+std::vector<std::string> grid_row(const BenchCell& cell) {
+  const BenchSummary& summary = cell.summary;
+  const int experts_per_token = cell.target.experts_per_token;
+  const Metrics fast = derive(summary.speculative, experts_per_token);
+  return {summary.spec.tree,
+          summary.spec.acceptance + (summary.lossless ? "" : " (LOSSY)"),
+          concat(summary.sampling.temperature),
+          agreement(cell),
+          fixed(derive(summary.plain, experts_per_token).tokens_per_s, 1),
+          fixed(fast.tokens_per_s, 1),
+          interval_text(summary.speedup),
+          fixed(fast.tau, 2),
+          fixed(fast.acceptance_rate, 2),
+          fixed(fast.unique_experts, 2),
+          fixed(fast.union_ratio, 2),
+          fixed(verify_cost_ratio(summary.speculative, summary.plain), 2),
+          split_text(fast)};
+}
+
+void print_rows(std::ostream& out, const std::vector<BenchCell>& cells) {
+  const std::vector<Axis> axes = axes_that_vary(cells);
+  Table table(static_cast<int>(axes.size()) + 2);
+  const auto add = [&](std::vector<std::string> row, const std::function<std::string(const Axis&)>& head) {
+    std::vector<std::string> front;
+    for (const Axis& axis : axes) front.push_back(head(axis));
+    row.insert(row.begin(), front.begin(), front.end());
+    table.row(std::move(row));
+  };
+  add({"tree", "accept", "T", "identical", "plain t/s", "t/s", "speed-up [95 %]", "tau", "alpha", "experts", "union",
+       "r(T)", "draft/verify/judge/rest"},
+      [](const Axis& axis) { return axis.name; });
+  for (const BenchCell& cell : cells) {
+    if (cell.failure.empty()) add(grid_row(cell), [&](const Axis& axis) { return axis.of(cell.summary); });
+  }
+  table.print(out);
+}
+
+void print_grid(std::ostream& out, const std::vector<BenchCell>& cells) {
   const std::string& drafter = cells[0].summary.spec.drafter;
   const bool one_drafter = std::all_of(cells.begin(), cells.end(),
                                        [&](const BenchCell& cell) { return cell.summary.spec.drafter == drafter; });
   if (one_drafter) out << "drafter  " << drafter << "\n\n";
-  Table table(3);
-  table.row({one_drafter ? "" : "drafter", "tree", "accept", "T", "identical", "plain t/s", "t/s", "speed-up [95 %]",
-             "tau", "alpha", "experts", "union", "r(T)", "draft/verify/judge/rest"});
   for (const BenchCell& cell : cells) {
-    if (!cell.failure.empty()) continue;
-    const BenchSummary& summary = cell.summary;
-    const Metrics fast = derive(summary.speculative, experts_per_token);
-    table.row({one_drafter ? "" : summary.spec.drafter, summary.spec.tree,
-               summary.spec.acceptance + (summary.lossless ? "" : " (LOSSY)"), concat(summary.sampling.temperature),
-               agreement(cell), fixed(derive(summary.plain, experts_per_token).tokens_per_s, 1),
-               fixed(fast.tokens_per_s, 1), interval_text(summary.speedup), fixed(fast.tau, 2),
-               fixed(fast.acceptance_rate, 2), fixed(fast.unique_experts, 2), fixed(fast.union_ratio, 2),
-               fixed(verify_cost_ratio(summary.speculative, summary.plain), 2), split_text(fast)});
+    if (cell.summary.difference.empty()) continue;
+    out << "outputs differ, " << name_of(cell.summary) << ": " << cell.summary.difference << '\n';
   }
-  for (const BenchCell& cell : cells) {
-    if (cell.difference.empty()) continue;
-    out << "outputs differ, " << cell.summary.spec.drafter << " " << cell.summary.spec.tree << " "
-        << cell.summary.spec.acceptance << ", temperature " << cell.summary.sampling.temperature << ": "
-        << cell.difference << '\n';
-  }
-  table.print(out);
+  print_rows(out, cells);
   const bool sampled = std::any_of(cells.begin(), cells.end(),
                                    [](const BenchCell& cell) { return cell.summary.sampling.temperature > 0; });
   if (sampled) out << "sampled: not compared with plain decoding; the same seed gave the same text in every run\n";
   for (const BenchCell& cell : cells) {
-    if (cell.failure.empty()) continue;
-    const EngineSpec& spec = cell.summary.spec;
-    out << "not run: " << spec.drafter << " " << spec.tree << " " << spec.acceptance << ", temperature "
-        << cell.summary.sampling.temperature << ": " << cell.failure << '\n';
+    if (!cell.failure.empty()) out << "not run: " << name_of(cell.summary) << ": " << cell.failure << '\n';
   }
 }
 
@@ -132,23 +191,25 @@ void print_definitions(std::ostream& out) {
 
 }  // namespace
 
-void print_texts(std::ostream& out, const RunOptions& options, const Models& models, const BenchCell& cell) {
-  for (std::size_t i = 0; i < cell.texts.size(); ++i) {
-    out << "== " << options.prompts[i].id << " ==\n" << options.prompts[i].text;
-    print_record(out, options.mark, models.tokenizer, options.stops, cell.texts[i]);
+void print_texts(std::ostream& out, const RunOptions& options, const BenchCell& cell) {
+  if (cell.texts.empty()) return;
+  const auto tokenizer = nn::Tokenizer::from_file(options.target);
+  for (const RequestRecord& text : cell.texts) {
+    const auto prompt = std::find_if(options.prompts.begin(), options.prompts.end(),
+                                     [&](const Prompt& prompt) { return prompt.id == text.id; });
+    out << "== " << text.id << " ==\n" << prompt->text;
+    print_record(out, options.mark, tokenizer, options.stops, text);
     out << "\n\n";
   }
 }
 
-void print_report(std::ostream& out, const RunOptions& options, const Models& models,
-                  const std::vector<BenchCell>& cells) {
-  const int experts_per_token = models.target->info().experts_per_token;
-  print_setting(out, options, models);
+void print_report(std::ostream& out, const RunOptions& options, const std::vector<BenchCell>& cells) {
+  print_setting(out, options, cells);
   if (cells.size() == 1) {
-    print_single(out, cells[0], experts_per_token);
+    print_single(out, cells[0]);
   } else {
     out << '\n';
-    print_grid(out, cells, experts_per_token);
+    print_grid(out, cells);
   }
   print_definitions(out);
 }

@@ -1,8 +1,6 @@
 #include "experiments/bench_run.h"
 
 #include <algorithm>
-#include <memory>
-#include <span>
 #include <utility>
 
 #include "experiments/interrupt.h"
@@ -13,45 +11,24 @@ namespace {
 
 constexpr int kWarmUpTokens = 32;
 
-/// An engine of the grid, or why there is none.
-struct Entry {
-  EngineSpec spec;
-  std::shared_ptr<Engine> engine;
-  std::string failure;
-};
-
-/// Plain decoding or one cell, and what it did at one temperature.
+/// Plain decoding or one cell, and what it did.
 struct Method {
-  EngineSpec spec;
+  CellPlan plan;
   std::shared_ptr<Engine> engine;
-  Counts counts;
-  Counts group;                      // of the group being run
-  std::vector<double> group_rates;   // tokens/s, all runs of a group together
-  std::vector<RequestRecord> texts;  // first run
-  std::string difference;
+  EngineSpec spec;  // canonical
+  std::string failure;
+  Counts counts{};
+  Counts group{};                      // of the group being run
+  std::vector<double> group_rates{};   // tokens/s, all runs of a group together
+  std::vector<RequestRecord> texts{};  // first run
+  std::string difference{};
+
+  bool runs() const { return failure.empty(); }
 };
 
-/// Plain decoding first.
-std::vector<Entry> assemble(const RunOptions& options, const Models& models) {
-  std::vector<Entry> entries;
-  const auto add = [&](const EngineSpec& spec) {
-    entries.push_back({spec, nullptr, ""});
-    try {
-      entries.back().engine = std::make_shared<Engine>(models.target, spec, models.load_model);
-      entries.back().spec = entries.back().engine->spec();
-    } catch (const Error& error) {
-      entries.back().failure = error.what();
-    }
-  };
-  add({});
-  for (const std::string& drafter : options.drafters) {
-    for (const std::string& tree : options.trees) {
-      for (const std::string& acceptance : options.acceptances) {
-        add({drafter, tree, acceptance, options.allow_lossy});
-      }
-    }
-  }
-  return entries;
+std::string one_line(std::string text) {
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text;
 }
 
 /// Where two texts of one question part; empty when they do not.
@@ -65,53 +42,56 @@ std::string first_difference(const Models& models, const RequestRecord& wanted, 
                 " instead of ", shown(a, wanted.tokens.end()));
 }
 
-class GridAtTemperature {
+class BlockRun {
  public:
-  GridAtTemperature(const RunOptions& options, const Models& models, double temperature, OutputFile& output,
-                    Progress& progress)
+  BlockRun(const RunOptions& options, const Block& block, Engines& engines, BenchHost& host)
       : options_(options),
-        models_(models),
-        output_(output),
-        progress_(progress),
-        requests_(make_requests(options, models, temperature)),
-        temperature_(temperature) {}
-
-  /// One short run of every method, which also finds out whether it can run at this temperature at all.
-  void warm_up(const std::vector<Entry>& entries) {
-    const std::size_t batch = std::min<std::size_t>(options_.batch, requests_.size());
-    std::vector<Request> few(requests_.begin(), requests_.begin() + static_cast<std::ptrdiff_t>(batch));
-    for (Request& request : few) request.max_new_tokens = std::min(request.max_new_tokens, kWarmUpTokens);
-    for (const Entry& entry : entries) {
-      std::string failure = entry.failure;
-      try {
-        if (entry.engine) entry.engine->generate(few, options_.batch, poll_interrupt);
-      } catch (const Error& error) {
-        if (entry.spec.drafter.empty()) throw;  // what plain decoding cannot do no method can
-        failure = error.what();
-      }
-      if (failure.empty()) {
-        methods_.push_back({entry.spec, entry.engine, {}, {}, {}, {}, {}});
-      } else {
-        failed_.push_back(failed_cell(entry.spec, failure));
-      }
+        block_(block),
+        models_(engines.models()),
+        host_(host),
+        requests_(make_requests(options, block.prompts, models_, block.temperature)) {
+    for (std::size_t i = 0; i < requests_.size(); ++i) requests_[i].sampling.seed += block.prompts[i].number;
+    const Engines::Entry& plain = engines.get({});
+    methods_.push_back({.plan = {}, .engine = plain.engine, .spec = plain.spec, .failure = plain.failure});
+    for (const CellPlan& plan : block.cells) {
+      const Engines::Entry& entry = engines.get(plan.spec);
+      methods_.push_back({.plan = plan, .engine = entry.engine, .spec = entry.spec, .failure = entry.failure});
     }
   }
-  const std::vector<BenchCell>& failed() const { return failed_; }
 
   std::vector<BenchCell> run() {
+    warm_up();
     const int total = static_cast<int>(requests_.size());
-    for (int first = 0; first < total; first += options_.batch) {
-      run_group(first, std::min(options_.batch, total - first));
-    }
-    progress_.clear();
+    for (int first = 0; first < total; first += block_.batch) run_group(first, std::min(block_.batch, total - first));
     std::vector<BenchCell> cells;
     for (std::size_t m = 1; m < methods_.size(); ++m) cells.push_back(cell(methods_[m]));
-    cells.insert(cells.end(), failed_.begin(), failed_.end());
     return cells;
   }
 
  private:
   const Method& plain() const { return methods_[0]; }
+
+  /// Runs a part of one method's work. Signals and the caller's poll end everything; what else is thrown ends the
+  /// method, and with plain decoding every method.
+  template <class Work>
+  void guarded(Method& method, Work work) {
+    if (!method.runs() || !plain().runs()) return;
+    try {
+      work();
+    } catch (const std::exception& error) {
+      method.failure = one_line(error.what());
+    }
+  }
+
+  /// One short run of every method, which also finds out whether it can run at this temperature at all.
+  void warm_up() {
+    const std::size_t batch = std::min<std::size_t>(block_.batch, requests_.size());
+    std::vector<Request> few(requests_.begin(), requests_.begin() + static_cast<std::ptrdiff_t>(batch));
+    for (Request& request : few) request.max_new_tokens = std::min(request.max_new_tokens, kWarmUpTokens);
+    for (Method& method : methods_) {
+      guarded(method, [&] { method.engine->generate(few, block_.batch, host_.poll); });
+    }
+  }
 
   void run_group(int first, int count) {
     for (Method& method : methods_) method.group = {};
@@ -120,24 +100,32 @@ class GridAtTemperature {
       for (std::size_t m = methods_.size(); m-- > 0;) run_once(methods_[m], first, count, 2 * round + 1);
     }
     for (Method& method : methods_) {
+      if (!method.runs()) continue;
       method.counts.add(method.group);
       method.group_rates.push_back(derive(method.group, 0).tokens_per_s);
     }
   }
 
   void run_once(Method& method, int first, int count, int run) {
-    progress_.step(first, static_cast<int>(requests_.size()),
-                   concat("temperature ", temperature_, ", ", method.spec.drafter.empty() ? "plain" : method.spec.tree,
-                          ", run ", run + 1, " of ", 2 * options_.repeat));
-    std::vector<Request> group(requests_.begin() + first, requests_.begin() + first + count);
-    attach_stops(group);
-    std::vector<RequestRecord> records = method.engine->generate(group, count, poll_interrupt);
-    for (int i = 0; i < count; ++i) {
-      method.group.add(records[i]);
-      compare(method, records[i], first + i, run);
-      write(method, records[i], first + i, run);
-      if (run == 0) method.texts.push_back(std::move(records[i]));
-    }
+    host_.progress.step(host_.work_done, host_.work_total, what_runs(method));
+    host_.work_done += count;
+    guarded(method, [&] {
+      std::vector<Request> group(requests_.begin() + first, requests_.begin() + first + count);
+      attach_stops(group);
+      std::vector<RequestRecord> records = method.engine->generate(group, count, host_.poll);
+      for (int i = 0; i < count; ++i) {
+        method.group.add(records[i]);
+        compare(method, records[i], first + i, run);
+        write(method, records[i], first + i, run);
+        if (run == 0) method.texts.push_back(std::move(records[i]));
+      }
+    });
+  }
+
+  std::string what_runs(const Method& method) const {
+    const std::string name = method.spec.drafter.empty() ? "plain" : method.spec.tree + " " + method.spec.acceptance;
+    return concat(block_.dtype, ", ", block_.category, ", batch ", block_.batch, ", temperature ", block_.temperature,
+                  ", ", name);
   }
 
   void attach_stops(std::vector<Request>& group) const {
@@ -150,76 +138,92 @@ class GridAtTemperature {
 
   /// A greedy text must be plain decoding's, and any text the same in every run.
   void compare(Method& method, const RequestRecord& record, int prompt, int run) const {
-    const Method& reference = temperature_ == 0.0 ? plain() : method;
+    const Method& reference = block_.temperature == 0.0 ? plain() : method;
     if (!method.difference.empty() || (run == 0 && &reference == &method)) return;
     method.difference = first_difference(models_, reference.texts[prompt], record);
   }
 
   void write(const Method& method, const RequestRecord& record, int prompt, int run) {
     const ModelInfo& target = models_.target->info();
-    output_.line(answer_json(record, {options_.prompts[prompt].category, model_id(target, method.spec, temperature_),
-                                      method.spec, requests_[prompt].sampling,
-                                      text_of(models_, options_.stops, record.tokens), run, target.experts_per_token}));
+    host_.output.line(answer_json(
+        record,
+        {block_.prompts[prompt].category, model_id(target, method.spec, block_.temperature), method.spec,
+         requests_[prompt].sampling, text_of(models_, options_.stops, record.tokens), run, target.experts_per_token}));
   }
 
-  BenchCell failed_cell(const EngineSpec& spec, const std::string& failure) const {
+  BenchCell cell(Method& method) const {
     BenchCell cell;
-    cell.summary.spec = spec;
-    cell.summary.sampling = requests_[0].sampling;
-    cell.failure = failure;
+    cell.summary = settings_of(options_, block_, method.plan);
+    cell.summary.spec = method.spec;
+    cell.target = models_.target->info();
+    cell.threads = models_.pool->size();
+    cell.failure = plain().runs() ? method.failure : "plain decoding failed: " + plain().failure;
+    if (cell.failure.empty()) measured(method, cell.summary);
+    if (options_.show_text) cell.texts = std::move(method.texts);
     return cell;
   }
 
-  BenchCell cell(const Method& method) const {
+  void measured(const Method& method, BenchSummary& summary) const {
     method.counts.check_identities();
-    BenchCell cell;
-    BenchSummary& summary = cell.summary;
-    summary.spec = method.spec;
     summary.lossless = method.engine->lossless();
-    summary.sampling = requests_[0].sampling;
     summary.prompts = static_cast<int>(requests_.size());
     summary.runs = 2 * options_.repeat;
     summary.plain = plain().counts;
     summary.speculative = method.counts;
+    for (const RequestRecord& text : method.texts) {
+      summary.prompt_ids.push_back(text.id);
+      summary.by_prompt.emplace_back().add(text);
+    }
     for (std::size_t g = 0; g < method.group_rates.size(); ++g) {
       summary.speedups.push_back(method.group_rates[g] / plain().group_rates[g]);
     }
     summary.speedup = bootstrap_median(summary.speedups);
-    if (temperature_ == 0.0) summary.identical = method.difference.empty() && plain().difference.empty();
-    cell.difference = plain().difference.empty() ? method.difference : plain().difference;
-    cell.texts = method.texts;
-    return cell;
+    summary.difference = plain().difference.empty() ? method.difference : plain().difference;
+    if (block_.temperature == 0.0) summary.identical = summary.difference.empty();
   }
 
   const RunOptions& options_;
+  const Block& block_;
   const Models& models_;
-  OutputFile& output_;
-  Progress& progress_;
+  BenchHost& host_;
   std::vector<Request> requests_;
-  double temperature_;
-  std::vector<Method> methods_;  // those that can run; plain decoding first
-  std::vector<BenchCell> failed_;
+  std::vector<Method> methods_;  // plain decoding first
 };
 
 }  // namespace
 
-std::vector<BenchCell> run_grid(const RunOptions& options, const Models& models, OutputFile& output,
-                                Progress& progress) {
-  const std::vector<Entry> entries = assemble(options, models);
-  std::vector<std::unique_ptr<GridAtTemperature>> grids;
-  std::size_t failures = 0;
-  for (double temperature : options.temperatures) {
-    grids.push_back(std::make_unique<GridAtTemperature>(options, models, temperature, output, progress));
-    grids.back()->warm_up(entries);
-    failures += grids.back()->failed().size();
+int work_of(const Block& block, int repeat) {
+  return static_cast<int>((block.cells.size() + 1) * block.prompts.size()) * 2 * repeat;
+}
+
+const Engines::Entry& Engines::get(const EngineSpec& spec) {
+  const auto [place, fresh] = entries_.try_emplace({spec.drafter, spec.tree, spec.acceptance});
+  Entry& entry = place->second;
+  if (!fresh) return entry;
+  entry.spec = spec;
+  try {
+    entry.engine = std::make_shared<Engine>(models_.target, spec, models_.load_model);
+    entry.spec = entry.engine->spec();
+  } catch (const std::exception& error) {
+    entry.failure = one_line(error.what());
   }
-  const std::size_t cells_wanted = (entries.size() - 1) * grids.size();
-  if (failures >= cells_wanted) fail(grids[0]->failed().at(0).failure);
-  std::vector<BenchCell> cells;
-  for (auto& grid : grids) {
-    for (BenchCell& cell : grid->run()) cells.push_back(std::move(cell));
-  }
-  return cells;
+  return entry;
+}
+
+BenchSummary settings_of(const RunOptions& options, const Block& block, const CellPlan& plan) {
+  BenchSummary summary;
+  summary.cell = plan.id;
+  summary.dtype = block.dtype;
+  summary.category = block.category;
+  summary.batch = block.batch;
+  summary.spec = plan.spec;
+  summary.sampling = options.sampling;
+  summary.sampling.temperature = block.temperature;
+  return summary;
+}
+
+std::vector<BenchCell> measure_block(const RunOptions& options, const Block& block, Engines& engines, BenchHost& host) {
+  return BlockRun(options, block, engines, host).run();
 }
 
 }  // namespace specmoe::cli

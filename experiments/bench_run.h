@@ -1,6 +1,11 @@
 #pragma once
 
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "core/results.h"
@@ -11,22 +16,73 @@
 
 namespace specmoe::cli {
 
-/// One drafter, topology, policy and temperature beside plain decoding.
+/// One cell of the grid, measured or failed.
 struct BenchCell {
   BenchSummary summary;
-  std::string difference;  // the first one from plain decoding (greedy) or between two runs of one seed; empty: none
-  std::vector<RequestRecord> texts;  // of the first run, by prompt
-  std::string failure;               // why it could not run; then the rest is empty
+  ModelInfo target{};
+  int threads = 0;
+  std::vector<RequestRecord> texts{};  // of the first run, by prompt; kept for --show-text
+  std::string failure{};               // why it could not run; of the summary only the settings are there then
+  std::string line{};                  // as it stands in result files
 };
 
-/// Measures every cell of the grid of drafters, trees, policies and temperatures, in that order of nesting.
+/// A cell to be measured: its name among all cells, and its method.
+struct CellPlan {
+  std::string id;
+  EngineSpec spec;
+};
+
+/// What the cells of a block share: they take turns on the same prompts.
+struct Block {
+  std::string dtype;
+  std::string category;
+  int batch = 1;
+  double temperature = 0;
+  std::vector<Prompt> prompts;
+  std::vector<CellPlan> cells;
+};
+
+/// Where a run tells what it does. work is counted in decoded prompts, over the whole grid.
+struct BenchHost {
+  OutputFile& output;
+  Progress& progress;
+  std::function<void()> poll;  // called between steps; what it throws ends the run
+  int work_done = 0;
+  int work_total = 0;
+};
+
+/// Decoded prompts that a block takes.
+int work_of(const Block& block, int repeat);
+
+/// The engines over one pair of loaded models, each assembled once.
+class Engines {
+ public:
+  /// An engine, or why there is none.
+  struct Entry {
+    EngineSpec spec;  // canonical
+    std::shared_ptr<Engine> engine;
+    std::string failure;
+  };
+
+  explicit Engines(const Models& models) : models_(models) {}
+  const Entry& get(const EngineSpec& spec);
+  const Models& models() const { return models_; }
+
+ private:
+  const Models& models_;
+  std::map<std::tuple<std::string, std::string, std::string>, Entry> entries_;
+};
+
+/// Measures the cells of a block beside plain decoding, in one process.
 ///
-/// All methods run in one process on the same prompts. Prompts run in groups of `batch`; in each group the methods
-/// take turns, plain first, and then again in reverse order, so that a slow drift of the machine hits all alike. One
-/// short run of every method beforehand is not measured. Every run becomes a line of the output file.
-/// A cell that cannot run (a policy that is not lossless for the draft, say) is returned with its error and the others
-/// go on. Throws Error, before anything is measured, when none can.
-std::vector<BenchCell> run_grid(const RunOptions& options, const Models& models, OutputFile& output,
-                                Progress& progress);
+/// Prompts run in groups of block.batch; in each group the methods take turns, plain first, and then again in reverse
+/// order, so that a slow drift of the machine hits all alike. Prompt i of the file has seed + i: with one seed for all,
+/// their coins would fall alike, and an interval over prompts would be too narrow. One short run of every method
+/// beforehand is not measured. Every run becomes a line of the output file. A cell that cannot run, or breaks while it
+/// runs, is returned with its error, and the others go on; all fail when plain decoding does.
+std::vector<BenchCell> measure_block(const RunOptions& options, const Block& block, Engines& engines, BenchHost& host);
+
+/// The settings of a cell, as its summary starts out.
+BenchSummary settings_of(const RunOptions& options, const Block& block, const CellPlan& plan);
 
 }  // namespace specmoe::cli

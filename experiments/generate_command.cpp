@@ -50,7 +50,7 @@ class TextStreams {
   const std::string& text(std::size_t i) const { return printers_[i]->text(); }
 
  private:
-  bool live() const { return options_.batch == 1; }
+  bool live() const { return options_.batches[0] == 1; }
 
   /// Ends the texts before text i and prints the headings up to it.
   void open(std::size_t i) {
@@ -98,12 +98,12 @@ int run_generate(const std::vector<std::string>& arguments) {
   const RunOptions options = run_options(Command::kGenerate, Settings::parse(Command::kGenerate, arguments));
   OutputFile output(options.output);
   Progress progress(options.quiet);
-  const Models models = open_models(options, progress);
+  const Models models = open_models(options, options.dtypes[0], progress);
   const EngineSpec spec{options.drafters[0], options.trees[0], options.acceptances[0], options.allow_lossy};
   Engine engine(models.target, spec, models.load_model);
-  std::vector<Request> requests = make_requests(options, models, options.temperatures[0]);
+  std::vector<Request> requests = make_requests(options, options.prompts, models, options.temperatures[0]);
   TextStreams streams(options, models, requests);
-  const std::vector<RequestRecord> records = engine.generate(requests, options.batch, poll_interrupt);
+  const std::vector<RequestRecord> records = engine.generate(requests, options.batches[0], poll_interrupt);
   streams.finish();
 
   Counts counts;

@@ -30,13 +30,13 @@ std::shared_ptr<LanguageModel> load_reporting(const std::string& folder, const n
 
 }  // namespace
 
-Models open_models(const RunOptions& options, Progress& progress) {
+Models open_models(const RunOptions& options, const std::string& dtype, Progress& progress) {
   const auto has_turns = [](const Prompt& prompt) { return prompt.turns > 1; };
   if (std::any_of(options.prompts.begin(), options.prompts.end(), has_turns)) {
     progress.say("some questions have several turns: only the first turn of each is used");
   }
   nn::LoadOptions load;
-  load.dtype = kernels::packed_dtype_from_name(options.dtype);
+  load.dtype = kernels::packed_dtype_from_name(dtype);
   load.device = options.device;
   load.pool = std::make_shared<kernels::ThreadPool>(options.threads);
   Models models;
@@ -65,12 +65,13 @@ void check_prompt(const Request& request, const ModelInfo& target) {
 
 }  // namespace
 
-std::vector<Request> make_requests(const RunOptions& options, const Models& models, double temperature) {
+std::vector<Request> make_requests(const RunOptions& options, std::span<const Prompt> prompts, const Models& models,
+                                   double temperature) {
   std::vector<Request> requests;
-  for (const Prompt& prompt : options.prompts) {
+  for (const Prompt& prompt : prompts) {
     Request request;
     request.id = prompt.id;
-    request.prompt = models.tokenizer->encode(prompt.text);
+    request.prompt = models.tokenizer->encode(prompt.text, /*add_special=*/!prompt.rendered);
     request.sampling = options.sampling;
     request.sampling.temperature = temperature;
     request.max_new_tokens = options.max_new_tokens;

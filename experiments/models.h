@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -23,10 +24,11 @@ struct Models {
   std::function<std::shared_ptr<LanguageModel>(const std::string&)> load_model;
 };
 
-Models open_models(const RunOptions& options, Progress& progress);
+Models open_models(const RunOptions& options, const std::string& dtype, Progress& progress);
 
 /// One request per prompt, in order, without on_token. Throws Error for a prompt that cannot be run.
-std::vector<Request> make_requests(const RunOptions& options, const Models& models, double temperature);
+std::vector<Request> make_requests(const RunOptions& options, std::span<const Prompt> prompts, const Models& models,
+                                   double temperature);
 
 /// What tokens say, cut before a stop string.
 std::string text_of(const Models& models, const std::vector<std::string>& stops, const std::vector<TokenId>& tokens);

@@ -135,7 +135,7 @@ def plot(results: Path, output: Path) -> None:
         draw(axes, summaries)
     origin = summaries[0]["provenance"]
     figure.suptitle(
-        f"{summaries[0]['model_id']}, {origin['dtype']}, batch {origin['config']['batch']}; "
+        f"{summaries[0]['model_id']}, {origin['dtype']}, batch {summaries[0]['batch']}; "
         f"{origin['cpu'].strip()}, {origin['instruction_set']}, {origin['threads']} threads",
         fontsize=11,
     )

@@ -9,6 +9,28 @@
 
 namespace specmoe::cli {
 
+namespace {
+
+/// "[####................]  20 %"
+std::string bar(int done, int total) {
+  constexpr int kWidth = 20;
+  const double share = total > 0 ? static_cast<double>(done) / total : 1.0;
+  const int full = static_cast<int>(share * kWidth);
+  std::string text = "[";
+  text.append(full, '#').append(kWidth - full, '.').append("] ");
+  const std::string percent = fixed(100 * share, 0);
+  text.append(percent.size() < 3 ? 3 - percent.size() : 0, ' ');
+  return text + percent + " %";
+}
+
+std::string duration_text(double seconds) {
+  if (seconds < 100) return fixed(seconds, 0) + " s";
+  if (seconds < 100 * 60) return fixed(seconds / 60, 0) + " min";
+  return fixed(seconds / 3600, 1) + " h";
+}
+
+}  // namespace
+
 Progress::Progress(bool quiet) : quiet_(quiet), terminal_(isatty(STDERR_FILENO) == 1) {}
 
 void Progress::say(const std::string& text) {
@@ -24,10 +46,10 @@ void Progress::step(int done, int total, const std::string& text) {
   if (!terminal_ && now - last_ < kBetweenLines) return;
   if (done == 0) begin_ = now;
   last_ = now;
-  std::string line = concat("[", done, "/", total, "] ", text);
+  std::string line = concat(bar(done, total), " ", text);
   if (done > 0) {
     const double left = std::chrono::duration<double>(now - begin_).count() / done * (total - done);
-    line += ", " + fixed(left, 0) + " s left";
+    line += ", " + duration_text(left) + " left";
   }
   if (terminal_) {
     std::cerr << "\r\033[K" << line << std::flush;

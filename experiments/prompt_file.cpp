@@ -39,6 +39,10 @@ Prompt question(const std::string& text, int line, const std::string& where) {
   }
   prompt.text = row["turns"][0].get<std::string>();
   prompt.turns = static_cast<int>(row["turns"].size());
+  if (row.contains("rendered")) {
+    SPECMOE_CHECK(row["rendered"].is_boolean(), where, "rendered must be true or false");
+    prompt.rendered = row["rendered"].get<bool>();
+  }
   return prompt;
 }
 
@@ -62,8 +66,9 @@ std::vector<Prompt> read_prompts(const std::filesystem::path& path) {
     if (json) {
       prompts.push_back(question(text, line, where));
     } else {
-      prompts.push_back({std::to_string(line), "", text, 1});
+      prompts.push_back({std::to_string(line), "", text});
     }
+    prompts.back().number = static_cast<int>(prompts.size()) - 1;
     SPECMOE_CHECK(seen.insert(prompts.back().id).second, where, "question_id ", prompts.back().id, " appears twice");
   }
   SPECMOE_CHECK(!prompts.empty(), "--prompts: '", path.string(), "' holds no prompt");

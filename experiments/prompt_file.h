@@ -11,12 +11,14 @@ struct Prompt {
   std::string id;
   std::string category;
   std::string text;
-  int turns = 1;  // of the question; only the first one is asked
+  int turns = 1;          // of the question; only the first one is asked
+  bool rendered = false;  // by a chat template, which wrote the begin token itself
+  int number = 0;  // place among the prompts, from 0
 };
 
 /// Reads prompts: rows of the Spec-Bench question format, {"question_id": …, "category": …, "turns": [text, …]}, one a
-/// line; or, when the first line does not begin with '{', plain text, one prompt a line, numbered from 1.
-/// Empty lines are skipped. Throws Error naming the line.
+/// line, with "rendered": true when a chat template has made the text; or, when the first line does not begin with '{',
+/// plain text, one prompt a line, numbered from 1. Empty lines are skipped. Throws Error naming the line.
 std::vector<Prompt> read_prompts(const std::filesystem::path& path);
 
 }  // namespace specmoe::cli

@@ -1,11 +1,14 @@
 #include "experiments/run_options.h"
 
+#include <algorithm>
 #include <limits>
+#include <map>
 
 #include "core/acceptance.h"
 #include "core/drafter.h"
 #include "core/tree_policy.h"
 #include "experiments/flags.h"
+#include "experiments/models.h"
 #include "kernels/check.h"
 
 namespace specmoe::cli {
@@ -22,17 +25,51 @@ std::vector<std::string> items_or_default(Command command, const Settings& setti
   return items;
 }
 
-/// A misspelt name or parameter is found before any model is loaded.
-void check_specs(const RunOptions& options) {
-  for (const std::string& spec : options.drafters) {
-    if (!spec.empty()) drafters().create(spec);
+/// Specs with every parameter written out. A misspelt name or parameter is found before any model is loaded, and so is
+/// a cell that would be measured twice.
+template <class Interface>
+void complete(const Registry<Interface>& registry, const std::string& flag, std::vector<std::string>& specs) {
+  std::map<std::string, std::string> given;
+  for (std::string& spec : specs) {
+    if (spec.empty()) continue;
+    std::string canonical;
+    registry.create(spec, canonical);
+    const auto [same, fresh] = given.emplace(canonical, spec);
+    SPECMOE_CHECK(fresh, "--", flag, ": '", same->second, "' and '", spec, "' are the same; give it once");
+    spec = canonical;
   }
-  for (const std::string& spec : options.trees) {
-    if (!spec.empty()) tree_policies().create(spec);
+}
+
+template <class Value>
+void check_distinct(const std::string& flag, const std::vector<Value>& values) {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const bool again = std::find(values.begin(), values.begin() + i, values[i]) != values.begin() + i;
+    SPECMOE_CHECK(!again, "--", flag, ": ", values[i], " appears twice; give it once");
   }
-  for (const std::string& spec : options.acceptances) {
-    if (!spec.empty()) acceptance_policies().create(spec);
+}
+
+/// The prompt classes to measure: "each" stands for every class of the file, in the order they come.
+std::vector<std::string> categories_of(const std::vector<std::string>& given, const std::vector<Prompt>& prompts) {
+  std::vector<std::string> known;
+  for (const Prompt& prompt : prompts) {
+    if (prompt.category.empty() || std::count(known.begin(), known.end(), prompt.category) > 0) continue;
+    known.push_back(prompt.category);
   }
+  std::vector<std::string> wanted;
+  for (const std::string& name : given) {
+    if (name == "each") {
+      SPECMOE_CHECK(!known.empty(), "--category each: no prompt has a category; leave it out");
+      wanted.insert(wanted.end(), known.begin(), known.end());
+      continue;
+    }
+    std::string names;
+    for (const std::string& one : known) names += one + ", ";
+    SPECMOE_CHECK(name == "all" || std::count(known.begin(), known.end(), name) > 0,
+                  "--category: no prompt is of class '", name, "'; known: ", names, "each, all");
+    wanted.push_back(name);
+  }
+  check_distinct("category", wanted);
+  return wanted;
 }
 
 std::vector<Prompt> prompts_of(const Settings& settings) {
@@ -43,7 +80,8 @@ std::vector<Prompt> prompts_of(const Settings& settings) {
   std::vector<Prompt> prompts;
   for (const std::string& text : texts) {
     SPECMOE_CHECK(!text.empty(), "--prompt: the text is empty");
-    prompts.push_back({std::to_string(prompts.size() + 1), "", text, 1});
+    const int number = static_cast<int>(prompts.size());
+    prompts.push_back({std::to_string(number + 1), "", text, 1, number});
   }
   return prompts;
 }
@@ -52,6 +90,7 @@ void take_sampling(const Settings& settings, RunOptions& options) {
   for (const std::string& text : settings.items("temperature")) {
     options.temperatures.push_back(parse_real("temperature", text));
   }
+  check_distinct("temperature", options.temperatures);
   options.sampling.top_k = static_cast<int>(settings.integer("top-k", 0, kMostTokens));
   options.sampling.top_p = settings.real("top-p");
   options.sampling.seed =
@@ -72,7 +111,9 @@ RunOptions run_options(Command command, const Settings& settings) {
   options.drafters = items_or_default(command, settings, "drafter");
   options.trees = items_or_default(command, settings, "tree");
   options.acceptances = items_or_default(command, settings, "accept");
-  check_specs(options);
+  complete(drafters(), "drafter", options.drafters);
+  complete(tree_policies(), "tree", options.trees);
+  complete(acceptance_policies(), "accept", options.acceptances);
   take_sampling(settings, options);
   SPECMOE_CHECK(command == Command::kBench || options.temperatures.size() == 1, "generate takes one --temperature");
   SPECMOE_CHECK(settings.given("drafter") || (!settings.given("tree") && !settings.given("accept")),
@@ -81,7 +122,9 @@ RunOptions run_options(Command command, const Settings& settings) {
                 "bench needs --drafter SPEC to compare with plain decoding; `specmoe list` shows what there is");
   options.allow_lossy = settings.on("allow-lossy");
 
-  options.dtype = settings.text("dtype");
+  options.dtypes = settings.items("dtype");
+  check_distinct("dtype", options.dtypes);
+  for (const std::string& dtype : options.dtypes) kernels::packed_dtype_from_name(dtype);
   options.device = settings.text("device");
   options.threads = static_cast<int>(settings.integer("threads", 0, 1024));
 
@@ -90,13 +133,20 @@ RunOptions run_options(Command command, const Settings& settings) {
   for (const std::string& stop : options.stops) SPECMOE_CHECK(!stop.empty(), "--stop: the text is empty");
   options.ignore_eos = settings.on("ignore-eos");
 
-  options.batch = static_cast<int>(settings.integer("batch", 1, 4096));
+  for (std::int64_t batch : settings.integers("batch", 1, 4096)) options.batches.push_back(static_cast<int>(batch));
+  check_distinct("batch", options.batches);
+  SPECMOE_CHECK(command == Command::kBench || (options.batches.size() == 1 && options.dtypes.size() == 1),
+                "generate takes one --batch and one --dtype; bench compares several");
   if (command == Command::kBench) options.repeat = static_cast<int>(settings.integer("repeat", 1, 10000));
   options.mark = mark_style(settings.text("mark"));
   options.show_text = settings.on("show-text");
   options.quiet = settings.on("quiet");
   options.output = settings.text("output");
+  options.cells = settings.text("cells");
+  SPECMOE_CHECK(options.cells.empty() || options.cells != options.output, "--cells and --output name the same file '",
+                options.cells, "': the first grows by a line per cell, the second is written anew; give two");
   options.prompts = prompts_of(settings);
+  if (command == Command::kBench) options.categories = categories_of(settings.items("category"), options.prompts);
   return options;
 }
 

@@ -11,7 +11,7 @@
 
 namespace specmoe::cli {
 
-/// What generate and bench are asked to do, checked. Lists of methods have one item or more; generate takes one each.
+/// What generate and bench are asked to do, checked. Lists have one item or more; generate takes one each.
 struct RunOptions {
   std::string target;
   std::vector<std::string> drafters;  // [""]: plain decoding
@@ -21,20 +21,23 @@ struct RunOptions {
   SamplingParams sampling;  // its temperature is unused
   bool allow_lossy = false;
 
-  std::string dtype, device;
+  std::vector<std::string> dtypes;
+  std::string device;
   int threads = 0;
 
   std::vector<Prompt> prompts;
+  std::vector<std::string> categories;  // prompt classes that bench measures apart; "all": every prompt
   int max_new_tokens = 0;
   std::vector<std::string> stops;
   bool ignore_eos = false;
 
-  int batch = 1;
+  std::vector<int> batches;
   int repeat = 1;
   MarkStyle mark = MarkStyle::kNone;
   bool show_text = false;
   bool quiet = false;
   std::string output;  // empty: no file
+  std::string cells;   // the same
 };
 
 /// Throws Error for what is missing or out of range. Reads the prompt file, no model.

@@ -96,16 +96,29 @@ Values config_values(const Flag& flag, const Json& value, const std::string& whe
   return {joined};
 }
 
-Json read_config(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  SPECMOE_CHECK(file, "--config: cannot read '", path, "'");
+Json parse_config(const std::string& text, const std::string& where) {
   try {
-    Json config = Json::parse(file, nullptr, true, /*ignore_comments=*/true);
-    SPECMOE_CHECK(config.is_object(), "--config: '", path, "' must hold one JSON object of flags");
+    Json config = Json::parse(text, nullptr, true, /*ignore_comments=*/true);
+    SPECMOE_CHECK(config.is_object(), where, " must hold one JSON object of flags");
     return config;
   } catch (const Json::parse_error& error) {
-    fail("--config: '", path, "' is not valid JSON (at byte ", error.byte, ")");
+    fail(where, " is not valid JSON (at byte ", error.byte, ")");
   }
+}
+
+std::string read_text(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  SPECMOE_CHECK(file, "--config: cannot read '", path, "'");
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::int64_t parse_integer(const std::string& flag, const std::string& text, std::int64_t least, std::int64_t most) {
+  std::int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const bool whole = error == std::errc() && end == text.data() + text.size();
+  SPECMOE_CHECK(whole && number >= least && number <= most, "--", flag, ": expected a whole number from ", least,
+                " to ", most, ", got '", text, "'");
+  return number;
 }
 
 Json number_json(const std::string& flag, const std::string& text) {
@@ -133,7 +146,17 @@ std::string group_help(Command command, const char* group) {
 Settings Settings::parse(Command command, const Values& arguments) {
   Settings settings;
   settings.take_command_line(command, arguments);
-  if (settings.given("config")) settings.take_config(command, settings.text("config"));
+  if (settings.given("config")) {
+    const std::string path = settings.text("config");
+    settings.take_config(command, read_text(path), "--config: '" + path + "'");
+  }
+  settings.take_defaults(command);
+  return settings;
+}
+
+Settings Settings::from_config(Command command, const std::string& text, const std::string& where) {
+  Settings settings;
+  settings.take_config(command, text, where);
   settings.take_defaults(command);
   return settings;
 }
@@ -159,14 +182,15 @@ void Settings::take_command_line(Command command, const Values& arguments) {
   }
 }
 
-void Settings::take_config(Command command, const std::string& path) {
-  const std::string where = "--config: '" + path + "': ";
-  const Json config = read_config(path);
+void Settings::take_config(Command command, const std::string& text, const std::string& where) {
+  const Json config = parse_config(text, where);
   for (const auto& [name, value] : config.items()) {
     const Flag* flag = find_flag(name);
-    SPECMOE_CHECK(flag != nullptr && flag->taken_by(command) && name != "config", where, command_name(command),
+    SPECMOE_CHECK(flag != nullptr && flag->taken_by(command) && name != "config", where, ": ", command_name(command),
                   " has no option '", name, "'", spelling_hint(name, command));
-    const Values values = config_values(*flag, value, where);
+    SPECMOE_CHECK(!value.is_array() || !value.empty(), where, ": ", name,
+                  ": the list is empty; give one item or more, or leave it out");
+    const Values values = config_values(*flag, value, where + ": ");
     if (!values.empty()) entries_.try_emplace(name, Entry{values, false});
   }
 }
@@ -206,13 +230,13 @@ Values Settings::items(const std::string& flag) const {
 }
 
 std::int64_t Settings::integer(const std::string& flag, std::int64_t least, std::int64_t most) const {
-  const std::string written = text(flag);
-  std::int64_t number = 0;
-  const auto [end, error] = std::from_chars(written.data(), written.data() + written.size(), number);
-  const bool whole = error == std::errc() && end == written.data() + written.size();
-  SPECMOE_CHECK(whole && number >= least && number <= most, "--", flag, ": expected a whole number from ", least,
-                " to ", most, ", got '", written, "'");
-  return number;
+  return parse_integer(flag, text(flag), least, most);
+}
+
+std::vector<std::int64_t> Settings::integers(const std::string& flag, std::int64_t least, std::int64_t most) const {
+  std::vector<std::int64_t> numbers;
+  for (const std::string& item : items(flag)) numbers.push_back(parse_integer(flag, item, least, most));
+  return numbers;
 }
 
 double Settings::real(const std::string& flag) const { return parse_real(flag, text(flag)); }
@@ -221,7 +245,7 @@ std::string Settings::json() const {
   Json all = Json::object();
   for (const Flag& flag : all_flags()) {
     const std::string name = flag.name;
-    if (!entries_.contains(name) || name == "config" || name == "output") continue;
+    if (!entries_.contains(name) || name == "config" || name == "output" || name == "cells") continue;
     const Values& values = entries_.at(name).values;
     switch (flag.kind) {
       case FlagKind::kText:

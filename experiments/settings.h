@@ -19,6 +19,9 @@ class Settings {
   /// throws     Error in the user's words for unknown flags, missing values, flags given twice
   static Settings parse(Command command, const std::vector<std::string>& arguments);
 
+  /// The same from the text of a config file alone. where: how errors name it.
+  static Settings from_config(Command command, const std::string& text, const std::string& where);
+
   /// Whether a value is there that is not a default.
   bool given(const std::string& flag) const;
   bool on(const std::string& flag) const;
@@ -27,10 +30,11 @@ class Settings {
   std::vector<std::string> texts(const std::string& flag) const;
   /// A list of items separated by commas or semicolons outside parentheses; empty when not given.
   std::vector<std::string> items(const std::string& flag) const;
+  std::vector<std::int64_t> integers(const std::string& flag, std::int64_t least, std::int64_t most) const;
   std::int64_t integer(const std::string& flag, std::int64_t least, std::int64_t most) const;
   double real(const std::string& flag) const;
 
-  /// Every flag in force as a JSON object that --config reads back; --config and --output are left out.
+  /// Every flag in force as a JSON object that --config reads back; --config, --output and --cells are left out.
   std::string json() const;
 
  private:
@@ -39,7 +43,7 @@ class Settings {
     bool defaulted = false;
   };
   void take_command_line(Command command, const std::vector<std::string>& arguments);
-  void take_config(Command command, const std::string& path);
+  void take_config(Command command, const std::string& text, const std::string& where);
   void take_defaults(Command command);
 
   std::map<std::string, Entry> entries_;

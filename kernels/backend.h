@@ -12,9 +12,6 @@ namespace specmoe::kernels {
 enum class Backend { kScalar, kAvx2, kAvx512, kAvx512Bf16, kAmx, kCuda };
 inline constexpr std::size_t kBackendCount = 6;
 
-/// Whether products of bfloat16 weights round their inputs to bfloat16 first: the instruction takes nothing wider.
-inline bool rounds_inputs(Backend backend) { return backend == Backend::kAvx512Bf16 || backend == Backend::kAmx; }
-
 std::string_view backend_name(Backend backend);
 
 /// Throws Error for an unknown name; the text lists the known ones.

@@ -8,7 +8,7 @@ namespace specmoe::kernels {
 
 /// out[t, n] = sum_k x[t, k] * W[n, k] (+ bias[n]) (+ residual[t, n]), float32 accumulation over ascending k.
 ///
-/// x         [T, K] float32; rounded to bfloat16 first where weights are bfloat16 and rounds_inputs(back end)
+/// x         [T, K] float32; rounded to bfloat16 first where rounds_inputs(back end, type of the weights)
 /// weight    packed [N, K], float32 or bfloat16
 /// bias      [N] or null
 /// residual  [T, N] or empty (data null); may be the same memory as out

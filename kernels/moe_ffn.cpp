@@ -1,12 +1,14 @@
 #include "kernels/moe_ffn.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace specmoe::kernels {
 
-constinit Kernel<void(Rows<const float>, const PackedMatrix*, const MoePlan&, Rows<float>, Shard)> moe_up("moe_up");
-constinit Kernel<void(Rows<const float>, const PackedMatrix*, const MoePlan&, const float*, Rows<const float>,
-                      Rows<float>, Rows<float>, Shard)>
+constinit Kernel<void(Rows<const float>, const PackedMatrix*, const MoePlan&, const MoeUp&, Rows<float>, Shard)> moe_up(
+    "moe_up");
+constinit Kernel<void(Rows<const float>, const PackedMatrix*, const MoePlan&, const float*, const float*,
+                      Rows<const float>, Rows<float>, Rows<float>, Shard)>
     moe_down("moe_down");
 
 namespace {
@@ -19,37 +21,60 @@ float dot(const float* x, const PackedMatrix& weight, std::int64_t row) {
   return sum;
 }
 
-void moe_up_scalar(Rows<const float> x, const PackedMatrix* gate_up, const MoePlan& plan, Rows<float> hidden,
-                   Shard shard) {
+float activate(const Activation& activation, float gate, float up) {
+  switch (activation.kind) {
+    case Activation::Kind::kSilu:
+      return gate / (1.0f + std::exp(-gate)) * up;
+    case Activation::Kind::kGeluTanh:  // tanh(u) = 2 / (1 + e^(-2 u)) - 1
+      return gate / (1.0f + std::exp(-1.5957691216f * (gate + 0.044715f * gate * gate * gate))) * up;
+    case Activation::Kind::kClamped: {
+      const float low = std::min(gate, activation.limit);
+      const float kept = std::clamp(up, -activation.limit, activation.limit);
+      return low / (1.0f + std::exp(-activation.alpha * low)) * (kept + 1.0f);
+    }
+  }
+  return NAN;
+}
+
+void moe_up_scalar(Rows<const float> x, const PackedMatrix* gate_up, const MoePlan& plan, const MoeUp& how,
+                   Rows<float> hidden, Shard shard) {
   const Range columns = split(hidden.cols, shard, kPanel);
   for (std::size_t a = 0; a < plan.experts.size(); ++a) {
     const PackedMatrix& weight = gate_up[plan.experts[a]];
+    const float* bias = how.bias == nullptr ? nullptr : how.bias + plan.experts[a] * 2 * hidden.cols;
     for (std::int32_t i = plan.offsets[a]; i < plan.offsets[a + 1]; ++i) {
       const std::int64_t pair = plan.pairs[static_cast<std::size_t>(i)];
       const float* in = x.row(pair / plan.k);
+      const float factor = how.input_weight == nullptr ? 1.0f : how.input_weight[pair];
       for (std::int64_t n = columns.begin; n < columns.end; ++n) {
         const std::int64_t gate_row = n / kPanel * 2 * kPanel + n % kPanel;
-        const float gate = dot(in, weight, gate_row);
-        hidden.row(pair)[n] = gate / (1.0f + std::exp(-gate)) * dot(in, weight, gate_row + kPanel);
+        float gate = factor * dot(in, weight, gate_row);
+        float up = factor * dot(in, weight, gate_row + kPanel);
+        if (bias != nullptr) {
+          gate += bias[n];
+          up += bias[hidden.cols + n];
+        }
+        hidden.row(pair)[n] = activate(how.activation, gate, up);
       }
     }
   }
 }
 
 void moe_down_scalar(Rows<const float> hidden, const PackedMatrix* down, const MoePlan& plan, const float* weight,
-                     Rows<const float> residual, Rows<float> scratch, Rows<float> out, Shard shard) {
+                     const float* bias, Rows<const float> residual, Rows<float> scratch, Rows<float> out, Shard shard) {
   const Range columns = split(out.cols, shard, kPanel);
   for (std::size_t a = 0; a < plan.experts.size(); ++a) {
+    const float* added = bias == nullptr ? nullptr : bias + plan.experts[a] * out.cols;
     for (std::int32_t i = plan.offsets[a]; i < plan.offsets[a + 1]; ++i) {
       const std::int64_t pair = plan.pairs[static_cast<std::size_t>(i)];
       for (std::int64_t n = columns.begin; n < columns.end; ++n) {
-        scratch.row(pair)[n] = dot(hidden.row(pair), down[plan.experts[a]], n);
+        scratch.row(pair)[n] = dot(hidden.row(pair), down[plan.experts[a]], n) + (added == nullptr ? 0.0f : added[n]);
       }
     }
   }
   for (std::int64_t t = 0; t < out.rows; ++t) {
     for (std::int64_t n = columns.begin; n < columns.end; ++n) {
-      float sum = residual.row(t)[n];
+      float sum = residual.data == nullptr ? 0.0f : residual.row(t)[n];
       for (std::int64_t rank = 0; rank < plan.k; ++rank) {
         sum += weight[t * plan.k + rank] * scratch.row(t * plan.k + rank)[n];
       }

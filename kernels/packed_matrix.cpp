@@ -111,6 +111,11 @@ DType packed_dtype_from_name(std::string_view name) {
 
 std::size_t dtype_bytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : dtype == DType::kInt8 ? 1 : 2; }
 
+float WeightView::element(std::int64_t row, std::int64_t col) const {
+  const auto index = static_cast<std::size_t>(row * cols + col);
+  return load_element(static_cast<const std::byte*>(data) + index * dtype_bytes(dtype), dtype);
+}
+
 std::vector<float> WeightView::row(std::int64_t row) const {
   std::vector<float> values(static_cast<std::size_t>(cols));
   if (read_row) {

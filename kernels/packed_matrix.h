@@ -18,6 +18,13 @@ std::string_view dtype_name(DType dtype);
 DType packed_dtype_from_name(std::string_view name);
 std::size_t dtype_bytes(DType dtype);
 
+/// Whether products with weights of this type round their inputs to bfloat16 first: the instruction takes nothing
+/// wider.
+inline bool rounds_inputs(Backend backend, DType weights) {
+  if (backend == Backend::kAvx512Bf16) return weights != DType::kFloat32;
+  return backend == Backend::kAmx && weights == DType::kBFloat16;
+}
+
 /// A borrowed row-major [rows, cols] weight as it lies in a checkpoint.
 struct WeightView {
   const void* data = nullptr;  // need not be aligned; null: no weight
@@ -28,6 +35,8 @@ struct WeightView {
   /// Set when data is not elements of dtype in order (quantised, say): out[0, cols) = a row.
   std::function<void(std::int64_t row, float* out)> read_row = {};
 
+  /// An element of a view without read_row.
+  float element(std::int64_t row, std::int64_t col) const;
   /// Row `row` as float32, however it is stored.
   std::vector<float> row(std::int64_t row) const;
 };

@@ -1,8 +1,8 @@
 #include <pybind11/stl.h>
 
-#include <filesystem>
 #include <numeric>
 
+#include "core/nn/chat_template.h"
 #include "kernels/check.h"
 #include "python/bindings.h"
 
@@ -79,6 +79,10 @@ void bind_info(py::module_& m) {
            [](py::object self) { return py::str("ModelInfo({})").format(self.attr("as_dict")()).cast<std::string>(); });
 }
 
+std::string fspath(const py::object& path) {
+  return py::module_::import("os").attr("fspath")(path).cast<std::string>();
+}
+
 void bind_tokenizer(py::module_& m) {
   py::class_<nn::Tokenizer, std::shared_ptr<nn::Tokenizer>>(m, "Tokenizer",
                                                             "Text to token ids and back, as tokenizer.json says.")
@@ -96,6 +100,19 @@ void bind_tokenizer(py::module_& m) {
             return self.decode(to_token_ids(token_ids, "token_ids"), skip_special);
           },
           py::arg("token_ids"), py::arg("skip_special") = true, "The text of token ids; broken UTF-8 becomes U+FFFD.");
+}
+
+void bind_chat_template(py::module_& m) {
+  py::class_<nn::ChatTemplate>(m, "ChatTemplate", "How a checkpoint writes a conversation: a Jinja template.")
+      .def_readonly("text", &nn::ChatTemplate::text, "The template's source.")
+      .def_readonly("bos_token", &nn::ChatTemplate::bos_token, "What bos_token stands for in it.")
+      .def_readonly("eos_token", &nn::ChatTemplate::eos_token, "What eos_token stands for in it.");
+  m.def(
+      "chat_template", [](const py::object& path) { return nn::find_chat_template(fspath(path)); }, py::arg("path"),
+      "The ChatTemplate of a Hugging Face folder or a GGUF file, None when it has none.");
+  m.def(
+      "tokenizer_json", [](const py::object& path) { return nn::tokenizer_document(fspath(path)); }, py::arg("path"),
+      "The tokenizer.json of a Hugging Face folder, or what the metadata of a GGUF file come to.");
 }
 
 }  // namespace
@@ -127,23 +144,22 @@ std::shared_ptr<Model> load(const std::string& path, const std::string& dtype, c
   model->options.threads = threads;
   model->options.pool = std::make_shared<kernels::ThreadPool>(threads);
   model->network = nn::load_model(path, model->options);
-  if (std::filesystem::exists(std::filesystem::path(path) / "tokenizer.json")) {
-    model->tokenizer = nn::Tokenizer::from_file(path);
-  }
+  model->tokenizer = nn::Tokenizer::find(path);
   return model;
 }
 
 void bind_model(py::module_& m) {
   bind_info(m);
   bind_tokenizer(m);
+  bind_chat_template(m);
 
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "A loaded checkpoint. Made by load().")
       .def_property_readonly(
           "info", [](const Model& self) { return self.network->info(); }, "What it is: ModelInfo.")
       .def_property_readonly(
           "tokenizer", [](const Model& self) { return std::const_pointer_cast<nn::Tokenizer>(self.tokenizer); },
-          "Its Tokenizer, or None when the folder has no tokenizer.json: prompts are then token ids.")
-      .def_readonly("path", &Model::path, "The folder it was loaded from.")
+          "Its Tokenizer, or None when the checkpoint has none: prompts are then token ids.")
+      .def_readonly("path", &Model::path, "The folder or file it was loaded from.")
       .def("logits", &logits, py::arg("token_ids"),
            "Logits after each position of a text: float32 [T, V].\n\n"
            "token_ids  T ids, a list or an integer array\n"
@@ -161,14 +177,16 @@ void bind_model(py::module_& m) {
   m.def(
       "load",
       [](py::object path, const std::string& dtype, const std::string& device, int threads) {
-        const auto folder = py::module_::import("os").attr("fspath")(path).cast<std::string>();
+        const std::string model = fspath(path);
         py::gil_scoped_release unlocked;
-        return load(folder, dtype, device, threads);
+        return load(model, dtype, device, threads);
       },
       py::arg("path"), py::arg("dtype") = std::string(kernels::dtype_name(defaults.dtype)),
       py::arg("device") = defaults.device, py::arg("threads") = defaults.threads,
-      "Opens a Hugging Face folder.\n\n"
-      "path     folder with config.json and safetensors; tokenizer.json is used when it is there\n"
+      "Opens a Hugging Face folder or a GGUF file.\n\n"
+      "path     folder with config.json and safetensors, and tokenizer.json where there is one; or a .gguf file, "
+      "whose\n"
+      "         quantised weights are expanded to dtype\n"
       "dtype    'float32', 'bfloat16' or 'int8' (a scale per output), of the packed weights; sums are always float32\n"
       "device   'cpu'\n"
       "threads  0: one per usable core\n"

@@ -30,6 +30,7 @@ void bind_registry(py::module_& m);
 void bind_result(py::module_& m);
 void bind_engine(py::module_& m);
 void bind_prover(py::module_& m);
+void bind_sweep(py::module_& m);
 
 /// A loaded checkpoint as Python sees it.
 struct Model {

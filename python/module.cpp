@@ -21,4 +21,5 @@ PYBIND11_MODULE(_specmoe, m) {
   bind_result(m);
   bind_engine(m);
   bind_prover(m);
+  bind_sweep(m);
 }

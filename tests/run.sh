@@ -10,6 +10,7 @@ Suites, run in the order given (default: cpp python):
   cpp      C++ tests, preset cpu
   python   Python tests: tests/python, experiments/train
   lint     formatting: clang-format, ruff
+  parity   every architecture against transformers' results, as a table: architecture x mode
   cuda     the CUDA build by nvcc, for all its architectures, and the device tests where there is a device
   asan     C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer, without tests/end_to_end
   tsan     C++ tests under ThreadSanitizer, without tests/end_to_end
@@ -31,7 +32,7 @@ while (($#)); do
     -R) cpp_filter=(--tests-regex "${2:?-R wants a regular expression}"); shift 2 ;;
     -k) python_filter=(-k "${2:?-k wants an expression}"); shift 2 ;;
     --help | -h) usage; exit 0 ;;
-    cpp | python | lint | cuda | asan | tsan) suites+=("$1"); shift ;;
+    cpp | python | lint | parity | cuda | asan | tsan) suites+=("$1"); shift ;;
     *) echo "tests/run.sh: unknown suite or option '$1'; see --help" >&2; exit 2 ;;
   esac
 done
@@ -121,6 +122,20 @@ run_lint() {
   check "ruff format" .venv/bin/ruff format --check --quiet "${folders[@]}"
 }
 
+run_parity() {
+  local report="$root/build/cpu/parity.xml"
+  say "parity: building"
+  if ! build cpu nn_tests; then
+    failed=$((failed + 1))
+    say "FAILED: build of preset cpu"
+    return
+  fi
+  say "parity: running"
+  run_and_count "$report" ctest --test-dir build/cpu --parallel "$JOBS" --output-on-failure --no-tests=error --quiet \
+    --output-junit "$report" --tests-regex '^Models/(Parity|Invariance|Mutation)\.'
+  .venv/bin/python tests/parity_matrix.py "$report"
+}
+
 run_cuda() {
   if ! command -v nvcc >/dev/null; then
     say "CUDA: skipped, there is no nvcc (the kernels' logic is tested without it, in the emulation)"
@@ -141,6 +156,7 @@ for suite in "${suites[@]}"; do
     cpp) run_cpp cpu ;;
     python) run_python ;;
     lint) run_lint ;;
+    parity) run_parity ;;
     cuda) run_cuda ;;
     *) run_cpp "$suite" ;;
   esac

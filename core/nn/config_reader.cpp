@@ -134,6 +134,52 @@ std::vector<TokenId> ConfigReader::tokens(const std::string& key) const {
   return ids;
 }
 
+/// Null when absent or null.
+const json* ConfigReader::list(const std::string& key) const {
+  if (!has(key)) return nullptr;
+  const json* value = find(key);
+  SPECMOE_CHECK(value->is_array(), where(key), " must be a list, got ", shown(*value));
+  return value;
+}
+
+std::optional<std::vector<std::int64_t>> ConfigReader::integers(const std::string& key, std::int64_t low,
+                                                                std::int64_t high) const {
+  const json* value = list(key);
+  if (value == nullptr) return std::nullopt;
+  std::vector<std::int64_t> all;
+  for (const json& element : *value) {
+    const bool whole = element.is_number_integer() || element.is_boolean();
+    SPECMOE_CHECK(whole && element >= low && element <= high, where(key), " must be a list of integers from ", low,
+                  " to ", high, ", got ", shown(*value));
+    all.push_back(element.get<std::int64_t>());
+  }
+  return all;
+}
+
+std::optional<std::vector<double>> ConfigReader::numbers(const std::string& key) const {
+  const json* value = list(key);
+  if (value == nullptr) return std::nullopt;
+  std::vector<double> all;
+  for (const json& element : *value) {
+    SPECMOE_CHECK(element.is_number() && std::isfinite(element.get<double>()), where(key),
+                  " must be a list of finite numbers, got ", shown(*value));
+    all.push_back(element.get<double>());
+  }
+  return all;
+}
+
+std::optional<std::vector<std::string>> ConfigReader::texts(const std::string& key) const {
+  const json* value = list(key);
+  if (value == nullptr) return std::nullopt;
+  std::vector<std::string> all;
+  for (const json& element : *value) {
+    SPECMOE_CHECK(element.is_string() && printable(element.get<std::string>()), where(key),
+                  " must be a list of strings without control characters, got ", shown(*value));
+    all.push_back(element.get<std::string>());
+  }
+  return all;
+}
+
 std::vector<std::string> ConfigReader::keys() const {
   std::vector<std::string> names;
   for (const auto& [key, value] : node_->items()) names.push_back(key);

@@ -30,6 +30,10 @@ class ConfigReader {
   std::string text(const std::string& key, const std::string& absent) const;
   /// One integer or a list of them; empty when absent or null.
   std::vector<TokenId> tokens(const std::string& key) const;
+  /// A list; nothing when absent or null. Integers and booleans must lie in [low, high], numbers be finite.
+  std::optional<std::vector<std::int64_t>> integers(const std::string& key, std::int64_t low, std::int64_t high) const;
+  std::optional<std::vector<double>> numbers(const std::string& key) const;
+  std::optional<std::vector<std::string>> texts(const std::string& key) const;
   std::vector<std::string> keys() const;
   /// Nothing when absent, null or empty.
   std::optional<ConfigReader> object(const std::string& key) const;
@@ -40,6 +44,7 @@ class ConfigReader {
  private:
   ConfigReader(std::shared_ptr<const nlohmann::json> node, std::string what, std::string prefix);
   const nlohmann::json* find(const std::string& key) const;
+  const nlohmann::json* list(const std::string& key) const;
 
   std::shared_ptr<const nlohmann::json> node_;
   std::string what_;

@@ -11,20 +11,23 @@ namespace specmoe::nn {
 KvStorage::KvStorage(const ModelSpec& spec, int capacity, const void* owner) : capacity_(capacity), owner_(owner) {
   SPECMOE_CHECK(capacity >= 1, "KV cache: capacity must be at least 1, got ", capacity);
   check_memory(bytes(spec, capacity), concat("a KV cache of ", capacity, " tokens for ", spec.name));
-  std::size_t floats = 0;
+  std::size_t keys = 0;
+  std::size_t values = 0;
   for (const LayerSpec& layer : spec.layers) {
-    layers_.push_back({floats, layer.attention.kv_heads, layer.attention.head_dim});
-    floats += static_cast<std::size_t>(layer.attention.kv_heads) * static_cast<std::size_t>(layer.attention.head_dim);
+    const AttentionSpec& attention = layer.attention;
+    layers_.push_back({keys, values, attention.kv_heads, attention.head_dim, attention.value_dim()});
+    keys += static_cast<std::size_t>(attention.kv_heads) * static_cast<std::size_t>(attention.head_dim);
+    values += static_cast<std::size_t>(attention.kv_heads) * static_cast<std::size_t>(attention.value_dim());
   }
-  keys_.reserve(floats * static_cast<std::size_t>(capacity));
-  values_.reserve(floats * static_cast<std::size_t>(capacity));
+  keys_.reserve(keys * static_cast<std::size_t>(capacity));
+  values_.reserve(values * static_cast<std::size_t>(capacity));
 }
 
 std::int64_t KvStorage::bytes(const ModelSpec& spec, std::int64_t positions) {
   std::int64_t per_position = 0;
   for (const LayerSpec& layer : spec.layers) {
-    per_position += 2 * std::int64_t{layer.attention.kv_heads} * layer.attention.head_dim *
-                    static_cast<std::int64_t>(sizeof(float));
+    const std::int64_t width = layer.attention.head_dim + layer.attention.value_dim();
+    per_position += layer.attention.kv_heads * width * static_cast<std::int64_t>(sizeof(float));
   }
   std::int64_t total = 0;
   return __builtin_mul_overflow(per_position, positions, &total) ? INT64_MAX : total;
@@ -73,19 +76,22 @@ void KvStorage::keep(std::span<const std::int32_t> path) {
   }
   for (int layer = 0; layer < static_cast<int>(layers_.size()); ++layer) {
     const LayerShape& shape = layers_[static_cast<std::size_t>(layer)];
-    const auto width = static_cast<std::size_t>(shape.head_dim);
     for (int head = 0; head < shape.kv_heads; ++head) {
-      for (float* rows : {keys(layer, head), values(layer, head)}) {
-        rows += static_cast<std::size_t>(committed_) * width;
-        for (std::size_t i = 0; i < path.size(); ++i) {
-          const auto row = static_cast<std::size_t>(path[i]);
-          if (row != i) std::memcpy(rows + i * width, rows + row * width, width * sizeof(float));
-        }
-      }
+      keep_rows(keys(layer, head), shape.head_dim, path);
+      keep_rows(values(layer, head), shape.value_dim, path);
     }
   }
   committed_ += static_cast<int>(path.size());
   drop_staged();
+}
+
+void KvStorage::keep_rows(float* rows, int width, std::span<const std::int32_t> path) const {
+  const auto floats = static_cast<std::size_t>(width);
+  rows += static_cast<std::size_t>(committed_) * floats;
+  for (std::size_t i = 0; i < path.size(); ++i) {
+    const auto row = static_cast<std::size_t>(path[i]);
+    if (row != i) std::memcpy(rows + i * floats, rows + row * floats, floats * sizeof(float));
+  }
 }
 
 void KvStorage::truncate(int length) {

@@ -10,8 +10,8 @@
 
 namespace specmoe::nn {
 
-/// Keys and values of one sequence in float32, [layer][kv head][position][head_dim], so that attention streams one
-/// head. Staged rows lie behind the committed ones in the order they came; keep() closes the gaps in place.
+/// Keys and values of one sequence in float32, [layer][kv head][position][head_dim or value_dim], so that attention
+/// streams one head. Staged rows lie behind the committed ones in the order they came; keep() closes the gaps in place.
 class KvStorage final : public KVCache {
  public:
   /// owner  the model it belongs to; forward() refuses the caches of others
@@ -26,8 +26,14 @@ class KvStorage final : public KVCache {
   const void* owner() const { return owner_; }
   /// Appends staged rows; parents as in RowBlock, already checked.
   void stage(std::span<const std::int32_t> parents);
-  float* keys(int layer, int kv_head) const { return keys_.data() + offset(layer, kv_head); }
-  float* values(int layer, int kv_head) const { return values_.data() + offset(layer, kv_head); }
+  float* keys(int layer, int kv_head) const {
+    const LayerShape& shape = layers_[static_cast<std::size_t>(layer)];
+    return keys_.data() + offset(shape.first_key, kv_head, shape.head_dim);
+  }
+  float* values(int layer, int kv_head) const {
+    const LayerShape& shape = layers_[static_cast<std::size_t>(layer)];
+    return values_.data() + offset(shape.first_value, kv_head, shape.value_dim);
+  }
   /// Depth of every staged row below the last committed one, counted from 1.
   const std::int32_t* depths() const { return depths_.data(); }
   /// Words of an ancestor mask: ceil(staged() / 64).
@@ -41,14 +47,16 @@ class KvStorage final : public KVCache {
 
  private:
   struct LayerShape {
-    std::size_t first = 0;  // floats per position of all earlier layers
+    std::size_t first_key = 0;  // floats per position of all earlier layers
+    std::size_t first_value = 0;
     int kv_heads = 0;
     int head_dim = 0;
+    int value_dim = 0;
   };
-  std::size_t offset(int layer, int kv_head) const {
-    const LayerShape& shape = layers_[static_cast<std::size_t>(layer)];
-    return (shape.first + static_cast<std::size_t>(kv_head * shape.head_dim)) * static_cast<std::size_t>(capacity_);
+  std::size_t offset(std::size_t first, int kv_head, int width) const {
+    return (first + static_cast<std::size_t>(kv_head * width)) * static_cast<std::size_t>(capacity_);
   }
+  void keep_rows(float* rows, int width, std::span<const std::int32_t> path) const;
   void widen(int words);
   void drop_staged();
 

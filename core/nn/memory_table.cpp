@@ -4,8 +4,8 @@
 
 #include "core/nn/kv_storage.h"
 #include "core/nn/weights.h"
+#include "core/nn/workspace.h"
 #include "kernels/check.h"
-#include "kernels/tree_attention.h"
 
 namespace specmoe::nn {
 
@@ -18,52 +18,87 @@ std::int64_t packed_bytes(std::int64_t rows, std::int64_t cols, DType dtype) {
   return static_cast<std::int64_t>(PackedMatrix::bytes_of(rows, cols, dtype));
 }
 
-struct LayerCost {
-  std::int64_t attention_parameters = 0;
-  std::int64_t expert_parameters = 0;  // one expert, or the dense part
-  std::int64_t router_parameters = 0;
-  std::int64_t vector_parameters = 0;
-  std::int64_t expert_bytes = 0;
+/// What one part of a layer takes.
+struct Cost {
+  std::int64_t parameters = 0;
+  std::int64_t bytes = 0;
+  std::int64_t vector_parameters = 0;  // not in `parameters`
+  std::int64_t vector_floats = 0;
+
+  void matrix(std::int64_t rows, std::int64_t cols, DType dtype) {
+    parameters += rows * cols;
+    bytes += packed_bytes(rows, cols, dtype);
+  }
+  void vector(std::int64_t floats) {
+    vector_parameters += floats;
+    vector_floats += floats;
+  }
 };
 
-LayerCost layer_cost(const LayerSpec& layer, std::int64_t hidden, DType dtype) {
-  const AttentionSpec& attention = layer.attention;
-  const std::int64_t width = layer.ffn.width;
+Cost latent_cost(const AttentionSpec& attention, std::int64_t hidden, DType dtype) {
+  const LatentSpec& latent = *attention.latent;
   const std::int64_t queries = std::int64_t{attention.heads} * attention.head_dim;
-  const std::int64_t qkv = queries + 2 * std::int64_t{attention.kv_heads} * attention.head_dim;
-  LayerCost cost;
-  cost.attention_parameters = (qkv + queries) * hidden;
-  cost.expert_parameters = 3 * width * hidden;
-  cost.router_parameters = layer.ffn.router ? layer.ffn.router->experts * hidden : 0;
-  cost.vector_parameters = 2 * hidden + (attention.qkv_bias ? qkv : 0) + (attention.output_bias ? hidden : 0) +
-                           (layer.ffn.bias ? 2 * width + hidden : 0);
-  cost.expert_bytes = 2 * packed_bytes(width, hidden, dtype) + packed_bytes(hidden, width, dtype);
+  const std::int64_t first = latent.query_rank > 0 ? latent.query_rank : queries;
+  const std::int64_t kv = std::int64_t{latent.kv_rank} + latent.rope_dim;
+  Cost cost;
+  cost.matrix(first + kv, hidden, dtype);
+  if (latent.query_rank > 0) cost.matrix(queries, latent.query_rank, dtype);
+  cost.matrix(std::int64_t{attention.heads} * (latent.nope_dim + latent.value_dim), latent.kv_rank, dtype);
+  cost.vector(std::int64_t{latent.query_rank} + latent.kv_rank);
+  if (attention.qkv_bias) {
+    cost.vector_parameters += latent.query_rank + kv;
+    cost.vector_floats += first + kv;
+  }
   return cost;
 }
 
-std::int64_t attention_bytes(const AttentionSpec& attention, std::int64_t hidden, DType dtype) {
+Cost attention_cost(const AttentionSpec& attention, std::int64_t hidden, DType dtype) {
   const std::int64_t queries = std::int64_t{attention.heads} * attention.head_dim;
-  const std::int64_t qkv = queries + 2 * std::int64_t{attention.kv_heads} * attention.head_dim;
-  return packed_bytes(qkv, hidden, dtype) + packed_bytes(hidden, queries, dtype);
+  const std::int64_t keys = std::int64_t{attention.kv_heads} * attention.head_dim;
+  Cost cost;
+  if (attention.latent) {
+    cost = latent_cost(attention, hidden, dtype);
+  } else {
+    cost.matrix(queries + 2 * keys, hidden, dtype);
+    if (attention.qkv_bias) cost.vector(queries + 2 * keys);
+  }
+  cost.matrix(hidden, std::int64_t{attention.heads} * attention.value_dim(), dtype);
+  if (attention.output_bias) cost.vector(hidden);
+  if (attention.sinks) cost.vector(attention.heads);
+  if (attention.qk_norm == QkNorm::kPerHead) cost.vector(2 * std::int64_t{attention.head_dim});
+  if (attention.qk_norm == QkNorm::kFlat) cost.vector(queries + keys);
+  return cost;
+}
+
+/// One expert, or the dense part.
+Cost expert_cost(std::int64_t width, bool bias, std::int64_t hidden, DType dtype) {
+  Cost cost;
+  cost.matrix(width, hidden, dtype);
+  cost.matrix(width, hidden, dtype);
+  cost.matrix(hidden, width, dtype);
+  if (bias) cost.vector(2 * width + hidden);
+  return cost;
+}
+
+Cost router_cost(const FfnSpec& ffn, std::int64_t hidden) {
+  Cost cost;
+  if (!ffn.router) return cost;
+  cost.matrix(ffn.router->experts, hidden, DType::kFloat32);
+  if (ffn.router->logit_bias) cost.vector(ffn.router->experts);
+  if (ffn.router->choice_bias) cost.vector(ffn.router->experts);
+  if (ffn.shared && ffn.shared->gated) cost.matrix(1, hidden, DType::kFloat32);
+  return cost;
+}
+
+std::int64_t norm_floats(const ModelSpec& spec) {
+  return std::int64_t{spec.hidden_size} * (spec.norm == NormKind::kLayer ? 2 : 1);
 }
 
 /// A Workspace for passes of use.rows rows, and the logits they return.
 std::int64_t workspace_bytes(const ModelSpec& spec, const MemoryUse& use) {
-  std::int64_t shared = 0;
-  std::int64_t own = 0;
-  for (const LayerSpec& layer : spec.layers) {
-    const AttentionSpec& attention = layer.attention;
-    const std::int64_t k = layer.ffn.router ? layer.ffn.router->experts_per_token : 1;
-    const std::int64_t experts = layer.ffn.router ? layer.ffn.router->experts : 1;
-    const std::int64_t heads = 2 * std::int64_t{attention.heads} + 2 * attention.kv_heads;
-    const std::int64_t widths = k * (layer.ffn.width + spec.hidden_size) + (layer.ffn.bias ? layer.ffn.width : 0);
-    shared = std::max(shared, use.rows * (heads * attention.head_dim + widths));
-    own = std::max(own, use.rows * (experts + 3 * k) + 2 * experts + 1 +
-                            kernels::attention_scratch_floats(use.context, attention.head_dim));
-  }
-  shared += use.rows * (std::int64_t{spec.hidden_size} + spec.vocab_size);
-  own += use.rows * spec.hidden_size;
-  return (shared + use.threads * own) * static_cast<std::int64_t>(sizeof(float));
+  const WorkspaceSizes sizes(spec, use.rows, use.context);
+  const std::int64_t logits = use.rows * spec.vocab_size;
+  return (sizes.shared() + use.threads * sizes.own() + logits) * static_cast<std::int64_t>(sizeof(float));
 }
 
 }  // namespace
@@ -81,31 +116,41 @@ ModelSize model_size(const ModelSpec& spec, DType dtype, bool tied) {
   ModelSize size;
   size.head_bytes = packed_bytes(spec.vocab_size, hidden, dtype);
   size.embedding_bytes = tied ? 0 : table * static_cast<std::int64_t>(kernels::dtype_bytes(table_dtype(dtype)));
-  size.vector_bytes = hidden * kFloat;
+  const std::int64_t final_vectors = norm_floats(spec) + (spec.head_bias ? spec.vocab_size : 0);
+  size.vector_bytes = final_vectors * kFloat;
   // One token reads one row of the embedding and all of the head.
-  size.parameters = hidden + (tied ? table : 2 * table);
-  size.active_parameters = hidden + table + (tied ? 0 : hidden);
+  size.parameters = final_vectors + (tied ? table : 2 * table);
+  size.active_parameters = final_vectors + table + (tied ? 0 : hidden);
   std::int64_t active_experts = 0;
   for (const LayerSpec& layer : spec.layers) {
-    const LayerCost cost = layer_cost(layer, hidden, dtype);
-    const std::int64_t experts = layer.ffn.router ? layer.ffn.router->experts : 1;
-    const std::int64_t chosen = layer.ffn.router ? layer.ffn.router->experts_per_token : 1;
-    const std::int64_t always = cost.attention_parameters + cost.router_parameters + cost.vector_parameters;
-    size.parameters += always + experts * cost.expert_parameters;
-    size.active_parameters += always + chosen * cost.expert_parameters;
-    size.attention_bytes += attention_bytes(layer.attention, hidden, dtype);
-    size.vector_bytes += cost.vector_parameters * kFloat;
-    active_experts += chosen * cost.expert_bytes;
-    if (layer.ffn.router) {
-      size.expert_bytes = cost.expert_bytes;
-      size.expert_total_bytes += experts * cost.expert_bytes;
-      size.router_bytes += packed_bytes(layer.ffn.router->experts, hidden, DType::kFloat32);
+    const FfnSpec& ffn = layer.ffn;
+    const Cost attention = attention_cost(layer.attention, hidden, dtype);
+    const Cost router = router_cost(ffn, hidden);
+    const Cost expert = expert_cost(ffn.width, ffn.bias, hidden, dtype);
+    const Cost shared = ffn.shared ? expert_cost(ffn.shared->width, false, hidden, dtype) : Cost{};
+    const std::int64_t experts = ffn.router ? ffn.router->experts : 1;
+    const std::int64_t chosen = ffn.router ? ffn.router->experts_per_token : 1;
+    const std::int64_t norms = norm_floats(spec) * (spec.block_order == BlockOrder::kSandwich ? 4 : 2);
+    const std::int64_t always = attention.parameters + attention.vector_parameters + router.parameters +
+                                router.vector_parameters + shared.parameters + norms;
+    size.parameters += always + experts * (expert.parameters + expert.vector_parameters);
+    size.active_parameters += always + chosen * (expert.parameters + expert.vector_parameters);
+    size.attention_bytes += attention.bytes;
+    size.router_bytes += router.bytes;
+    size.dense_bytes += shared.bytes;
+    size.vector_bytes +=
+        (attention.vector_floats + router.vector_floats + norms + experts * expert.vector_floats) * kFloat;
+    if (ffn.router) {
+      size.expert_bytes = expert.bytes;
+      size.expert_total_bytes += experts * expert.bytes;
+      active_experts += chosen * expert.bytes;
     } else {
-      size.dense_bytes += cost.expert_bytes;
+      size.dense_bytes += expert.bytes;
     }
   }
-  const std::int64_t always = size.head_bytes + size.attention_bytes + size.router_bytes + size.vector_bytes;
-  size.weight_bytes = size.embedding_bytes + always + size.expert_total_bytes + size.dense_bytes;
+  const std::int64_t always =
+      size.head_bytes + size.attention_bytes + size.router_bytes + size.dense_bytes + size.vector_bytes;
+  size.weight_bytes = size.embedding_bytes + always + size.expert_total_bytes;
   size.active_weight_bytes = always + active_experts;
   return size;
 }

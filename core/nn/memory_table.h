@@ -40,8 +40,8 @@ struct ModelSize {
   std::int64_t head_bytes = 0;
   std::int64_t attention_bytes = 0;  // all layers
   std::int64_t expert_total_bytes = 0;
-  std::int64_t dense_bytes = 0;  // feed-forward parts without experts
-  std::int64_t router_bytes = 0;
+  std::int64_t dense_bytes = 0;   // feed-forward parts without experts, and shared experts
+  std::int64_t router_bytes = 0;  // with the gates of shared experts
   std::int64_t vector_bytes = 0;  // norms and biases
 };
 /// `tied` as resolved by the checkpoint; the spec's own flag before loading.

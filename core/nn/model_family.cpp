@@ -13,11 +13,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::int64_t kMaxSize = 1 << 24;
-constexpr std::int64_t kMaxLayers = 4096;
-constexpr std::int64_t kMaxHeads = 1 << 16;
-constexpr std::int64_t kMaxPositions = 1 << 30;
-
 std::map<std::string, FamilyParser>& families() {
   static std::map<std::string, FamilyParser> table;
   return table;
@@ -33,8 +28,8 @@ AttentionSpec parse_attention(const ConfigReader& config, const CommonDefaults& 
       null ? attention.heads : static_cast<int>(config.integer("num_key_value_heads", absent, 1, kMaxHeads));
   SPECMOE_CHECK(attention.heads % attention.kv_heads == 0, config.where("num_attention_heads"), " = ", attention.heads,
                 " must be a multiple of num_key_value_heads = ", attention.kv_heads);
-  if (config.has("head_dim")) {
-    attention.head_dim = static_cast<int>(config.integer("head_dim", 0, 1, kMaxHeads));
+  if (config.has("head_dim") || (defaults.head_dim && !config.contains("head_dim"))) {
+    attention.head_dim = parse_size(config, "head_dim", defaults.head_dim.value_or(0), kMaxHeads);
   } else {
     SPECMOE_CHECK(hidden % attention.heads == 0, config.where("hidden_size"), " = ", hidden,
                   " must be a multiple of num_attention_heads = ", attention.heads, " when there is no head_dim");
@@ -64,11 +59,30 @@ TensorNames llama_names() {
   return names;
 }
 
-void check_supported(const ConfigReader& config) {
-  const std::string activation = config.text("hidden_act", "silu");
-  SPECMOE_CHECK(activation == "silu", config.where("hidden_act"), " '", activation, "' is not supported; known: silu");
-  SPECMOE_CHECK(!config.has("quantization_config"), config.where("quantization_config"),
-                " is not supported; convert the checkpoint to float32, float16 or bfloat16");
+void check_activation(const ConfigReader& config, const CommonDefaults& defaults) {
+  const std::string key = defaults.activation_key;
+  const std::string activation = config.text(key, defaults.activation);
+  SPECMOE_CHECK(activation == defaults.activation, config.where(key), " '", activation,
+                "' is not supported; known: ", defaults.activation);
+}
+
+void parse_quantization(const ConfigReader& config, const CommonDefaults& defaults, ModelSpec& spec) {
+  const auto quantization = config.object("quantization_config");
+  if (!quantization) return;
+  const std::string method = quantization->text("quant_method", "none");
+  if (method == "mxfp4" && defaults.mxfp4) {
+    spec.quantization = Quantization::kMxfp4;
+    return;
+  }
+  SPECMOE_CHECK(method == "fp8", quantization->where("quant_method"), " '", method,
+                "' is not supported for this model_type; known: fp8", defaults.mxfp4 ? ", mxfp4" : "",
+                "; convert the checkpoint to float32, float16 or bfloat16");
+  const auto block = quantization->integers("weight_block_size", 1, kMaxSize);
+  SPECMOE_CHECK(block && block->size() == 2, quantization->where("weight_block_size"),
+                " must be two numbers: fp8 is supported with one scale per block");
+  spec.quantization = Quantization::kFp8Block;
+  spec.fp8_block_rows = static_cast<int>((*block)[0]);
+  spec.fp8_block_cols = static_cast<int>((*block)[1]);
 }
 
 /// Counts in later arithmetic are 64-bit integers; a model beyond this is not one.
@@ -130,21 +144,27 @@ ModelSpec read_spec(const std::string& path) {
   return spec;
 }
 
-ModelSpec parse_llama_like(const ConfigReader& config, const CommonDefaults& defaults) {
-  check_supported(config);
+ModelSpec parse_frame(const ConfigReader& config, const CommonDefaults& defaults) {
+  check_activation(config, defaults);
   ModelSpec spec;
-  spec.vocab_size = static_cast<int>(config.integer("vocab_size", defaults.vocab_size, 1, kMaxSize));
-  spec.hidden_size = static_cast<int>(config.integer("hidden_size", defaults.hidden_size, 1, kMaxSize));
-  spec.max_positions =
-      static_cast<int>(config.integer("max_position_embeddings", defaults.max_positions, 1, kMaxPositions));
+  spec.vocab_size = parse_size(config, "vocab_size", defaults.vocab_size);
+  spec.hidden_size = parse_size(config, "hidden_size", defaults.hidden_size);
+  spec.max_positions = parse_size(config, "max_position_embeddings", defaults.max_positions, kMaxPositions);
   spec.norm_eps = static_cast<float>(config.number("rms_norm_eps", defaults.norm_eps, 0.0));
-  spec.tied_embeddings = config.boolean("tie_word_embeddings", false);
-  spec.stop_tokens = config.contains("eos_token_id") ? config.tokens("eos_token_id") : std::vector<TokenId>{2};
+  spec.tied_embeddings = config.boolean("tie_word_embeddings", defaults.tied_embeddings);
+  spec.stop_tokens = config.contains("eos_token_id") ? config.tokens("eos_token_id") : defaults.stop_tokens;
   spec.names = llama_names();
+  spec.layers.resize(static_cast<std::size_t>(parse_size(config, "num_hidden_layers", defaults.layers, kMaxLayers)));
+  parse_quantization(config, defaults, spec);
+  return spec;
+}
+
+ModelSpec parse_llama_like(const ConfigReader& config, const CommonDefaults& defaults) {
+  ModelSpec spec = parse_frame(config, defaults);
   LayerSpec layer;
   layer.attention = parse_attention(config, defaults, spec.hidden_size, spec.max_positions);
-  layer.ffn.width = static_cast<int>(config.integer("intermediate_size", defaults.intermediate_size, 1, kMaxSize));
-  spec.layers.assign(config.integer("num_hidden_layers", defaults.layers, 1, kMaxLayers), layer);
+  layer.ffn.width = parse_size(config, "intermediate_size", defaults.intermediate_size);
+  spec.layers.assign(spec.layers.size(), layer);
   return spec;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -31,6 +32,12 @@ ModelSpec read_spec(const std::string& path);
 
 // What families share. Limits are far above any real model: they keep a hostile file from asking for absurd memory.
 
+constexpr std::int64_t kMaxSize = 1 << 24;
+constexpr std::int64_t kMaxLayers = 4096;
+constexpr std::int64_t kMaxHeads = 1 << 16;
+constexpr std::int64_t kMaxPositions = 1 << 30;
+constexpr std::int64_t kMaxExperts = 4096;
+
 /// Defaults of a family for keys that config.json may leave out.
 struct CommonDefaults {
   int vocab_size = 32000;
@@ -39,16 +46,59 @@ struct CommonDefaults {
   int layers = 32;
   int heads = 32;
   std::optional<int> kv_heads;  // nothing: as many as heads
+  std::optional<int> head_dim;  // nothing: hidden_size / heads, which is also what a null stands for
   int max_positions = 2048;
   double norm_eps = 1e-6;
   double rope_theta = 10000.0;
+  bool tied_embeddings = false;
+  std::vector<TokenId> stop_tokens = {2};
+  const char* activation_key = "hidden_act";
+  const char* activation = "silu";  // the one that is known; also the default
+  bool mxfp4 = false;               // experts may be 4-bit floats
 };
 
 /// Everything that Llama-like families agree on: sizes, GQA, rotary positions, names of the attention tensors. Layers
 /// come out as `layers` copies of one dense layer.
 ModelSpec parse_llama_like(const ConfigReader& config, const CommonDefaults& defaults);
 
+/// The same without attention and feed-forward parts: layers come out empty.
+ModelSpec parse_frame(const ConfigReader& config, const CommonDefaults& defaults);
+
+/// A size that must be there or take its default, never null.
+int parse_size(const ConfigReader& config, const std::string& key, int absent, std::int64_t most = kMaxSize);
+
+/// `sliding_window`; none, which is what null stands for, is 0.
+int parse_window(const ConfigReader& config, int absent);
+
+/// Which layers are of one kind ("sliding_attention"): `layer_types` where it is there, else the family's own rule.
+/// Every entry must be `kind` or "full_attention".
+std::vector<bool> layers_of_type(const ConfigReader& config, int layers, const std::string& kind,
+                                 const std::function<bool(int layer)>& rule);
+
+/// Counts of experts; how they are scored is the family's.
+///
+/// experts_keys  the first that is there
+RouterSpec parse_router(const ConfigReader& config, const std::vector<std::string>& experts_keys, int experts,
+                        int experts_per_token);
+
+/// Which layers are mixtures in the Qwen families: every decoder_sparse_step-th but those of mlp_only_layers.
+std::vector<bool> sparse_layers(const ConfigReader& config, int layers);
+
+/// Tensors of experts under `block`, one by one (gate, up and down are their names) or fused.
+void add_expert_names(TensorNames& names, const std::string& block, const std::string& gate, const std::string& up,
+                      const std::string& down);
+
 /// Rotary positions in the transformers 4 spelling (rope_theta, rope_scaling) or 5 (rope_parameters).
-RopeSpec parse_rope(const ConfigReader& config, int head_dim, int max_positions, double default_theta);
+RopeSpec parse_rope(const ConfigReader& config, int rotary_dim, int max_positions, double default_theta);
+
+/// rope_scaling or rope_parameters, whichever says something.
+std::optional<ConfigReader> rope_object(const ConfigReader& config);
+
+/// The same from the object that holds them; theta is for one that says none.
+RopeSpec parse_rope_object(const ConfigReader& config, const std::optional<ConfigReader>& rope, int rotary_dim,
+                           int max_positions, double theta);
+
+/// YaRN's mscale: how much longer contexts sharpen the scores (Peng et al. 2023, arXiv:2309.00071).
+double yarn_sharpness(double stretch, double weight);
 
 }  // namespace specmoe::nn

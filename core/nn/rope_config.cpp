@@ -9,20 +9,13 @@ namespace specmoe::nn {
 namespace {
 
 RopeKind rope_kind(const std::string& name, const std::string& where) {
-  static const std::map<std::string, RopeKind> kinds = {{"default", RopeKind::kDefault},
-                                                        {"linear", RopeKind::kLinear},
-                                                        {"dynamic", RopeKind::kDynamic},
-                                                        {"llama3", RopeKind::kLlama3},
-                                                        {"yarn", RopeKind::kYarn}};
+  static const std::map<std::string, RopeKind> kinds = {
+      {"default", RopeKind::kDefault}, {"linear", RopeKind::kLinear}, {"dynamic", RopeKind::kDynamic},
+      {"llama3", RopeKind::kLlama3},   {"yarn", RopeKind::kYarn},     {"longrope", RopeKind::kLongrope}};
   const auto found = kinds.find(name);
   SPECMOE_CHECK(found != kinds.end(), where, " '", name,
-                "' is not supported; known: default, linear, dynamic, llama3, yarn");
+                "' is not supported; known: default, linear, dynamic, llama3, yarn, longrope");
   return found->second;
-}
-
-/// YaRN's mscale: how much longer contexts sharpen the scores (Peng et al. 2023, arXiv:2309.00071).
-double yarn_sharpness(double stretch, double weight) {
-  return stretch <= 1.0 ? 1.0 : 0.1 * weight * std::log(stretch) + 1.0;
 }
 
 double number_or(const ConfigReader& rope, const std::string& key, double absent, double low) {
@@ -52,18 +45,42 @@ void parse_yarn(const ConfigReader& rope, RopeSpec& spec) {
   SPECMOE_CHECK(std::isfinite(spec.attention_factor), rope.where("mscale_all_dim"), " gives no finite factor");
 }
 
+/// LongRoPE (Ding et al. 2024, arXiv:2402.13753): a divisor for each frequency, one list for short texts and one for
+/// long ones.
+void parse_longrope(const ConfigReader& rope, RopeSpec& spec) {
+  const auto factors = [&](const char* key) {
+    const auto list = rope.numbers(key);
+    SPECMOE_CHECK(list, rope.where(key), " is missing, and rope_type longrope needs it");
+    const auto pairs = static_cast<std::size_t>(spec.rotary_dim / 2);
+    SPECMOE_CHECK(list->size() == pairs, rope.where(key), " must have ", pairs, " numbers, got ", list->size());
+    for (const double factor : *list) SPECMOE_CHECK(factor > 0.0, rope.where(key), " must be above 0, got ", factor);
+    return *list;
+  };
+  spec.short_factors = factors("short_factor");
+  spec.long_factors = factors("long_factor");
+  if (rope.has("attention_factor")) {
+    spec.attention_factor = rope.number("attention_factor", 1.0, 0.0);
+  } else if (spec.factor > 1.0) {
+    SPECMOE_CHECK(spec.original_positions > 1.0, rope.where("original_max_position_embeddings"),
+                  " must be above 1, got ", spec.original_positions);
+    spec.attention_factor = std::sqrt(1.0 + std::log(spec.factor) / std::log(spec.original_positions));
+  }
+  spec.long_attention_factor = spec.attention_factor;
+}
+
 /// What the scaled kinds need beyond theta. A context before the stretch that stands beside the rope object wins over
 /// one inside it; with neither, it is the context itself.
 void parse_scaling(const ConfigReader& config, const ConfigReader& rope, int max_positions, RopeSpec& spec) {
   const ConfigReader& holder = config.has("original_max_position_embeddings") ? config : rope;
   spec.original_positions = number_or(holder, "original_max_position_embeddings", max_positions, 0.0);
-  if (spec.kind == RopeKind::kYarn && !rope.has("factor")) {
+  if ((spec.kind == RopeKind::kYarn || spec.kind == RopeKind::kLongrope) && !rope.has("factor")) {
     spec.factor = max_positions / spec.original_positions;
   } else {
     SPECMOE_CHECK(rope.has("factor"), rope.where("factor"), " is missing, and this rope_type needs it");
     spec.factor = rope.number("factor", 1.0, 0.0);
   }
   if (spec.kind == RopeKind::kYarn) parse_yarn(rope, spec);
+  if (spec.kind == RopeKind::kLongrope) parse_longrope(rope, spec);
   if (spec.kind != RopeKind::kLlama3) return;
   for (const char* key : {"low_freq_factor", "high_freq_factor"}) {
     SPECMOE_CHECK(rope.has(key), rope.where(key), " is missing, and rope_type llama3 needs it");
@@ -74,13 +91,20 @@ void parse_scaling(const ConfigReader& config, const ConfigReader& rope, int max
 
 }  // namespace
 
-RopeSpec parse_rope(const ConfigReader& config, int head_dim, int max_positions, double default_theta) {
-  RopeSpec spec;
-  spec.rotary_dim = head_dim;
+double yarn_sharpness(double stretch, double weight) {
+  return stretch <= 1.0 ? 1.0 : 0.1 * weight * std::log(stretch) + 1.0;
+}
+
+std::optional<ConfigReader> rope_object(const ConfigReader& config) {
   const auto scaling = config.object("rope_scaling");
-  const auto rope = scaling ? scaling : config.object("rope_parameters");
-  const ConfigReader& theta_holder = rope && rope->has("rope_theta") ? *rope : config;
-  spec.theta = number_or(theta_holder, "rope_theta", default_theta, 0.0);
+  return scaling ? scaling : config.object("rope_parameters");
+}
+
+RopeSpec parse_rope_object(const ConfigReader& config, const std::optional<ConfigReader>& rope, int rotary_dim,
+                           int max_positions, double theta) {
+  RopeSpec spec;
+  spec.rotary_dim = rotary_dim;
+  spec.theta = rope ? number_or(*rope, "rope_theta", theta, 0.0) : theta;
   for (const ConfigReader* holder : {&config, rope ? &*rope : &config}) {
     SPECMOE_CHECK(number_or(*holder, "partial_rotary_factor", 1.0, 0.0) == 1.0, holder->where("partial_rotary_factor"),
                   " other than 1 is not supported for this model_type");
@@ -90,6 +114,11 @@ RopeSpec parse_rope(const ConfigReader& config, int head_dim, int max_positions,
   spec.kind = rope_kind(rope->text(key, "default"), rope->where(key));
   if (spec.kind != RopeKind::kDefault) parse_scaling(config, *rope, max_positions, spec);
   return spec;
+}
+
+RopeSpec parse_rope(const ConfigReader& config, int rotary_dim, int max_positions, double default_theta) {
+  const double theta = number_or(config, "rope_theta", default_theta, 0.0);
+  return parse_rope_object(config, rope_object(config), rotary_dim, max_positions, theta);
 }
 
 }  // namespace specmoe::nn

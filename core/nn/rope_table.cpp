@@ -43,11 +43,17 @@ void stretch_yarn(std::vector<float>& frequencies, const RopeSpec& spec) {
 
 }  // namespace
 
-std::vector<float> rope_frequencies(const RopeSpec& spec) {
+bool is_long(const RopeSpec& spec, int capacity) {
+  return spec.kind == RopeKind::kLongrope && capacity > spec.original_positions;
+}
+
+std::vector<float> rope_frequencies(const RopeSpec& spec, bool long_context) {
   std::vector<float> frequencies(static_cast<std::size_t>(spec.rotary_dim) / 2);
+  const std::vector<double>& factors = long_context ? spec.long_factors : spec.short_factors;
   for (std::size_t j = 0; j < frequencies.size(); ++j) {
     const float exponent = static_cast<float>(2 * j) / static_cast<float>(spec.rotary_dim);
-    frequencies[j] = 1.0F / std::pow(static_cast<float>(spec.theta), exponent);
+    const float base = std::pow(static_cast<float>(spec.theta), exponent);
+    frequencies[j] = 1.0F / (spec.kind == RopeKind::kLongrope ? static_cast<float>(factors[j]) * base : base);
     if (spec.kind == RopeKind::kLinear) frequencies[j] /= static_cast<float>(spec.factor);
     if (spec.kind == RopeKind::kLlama3) frequencies[j] = llama3_frequency(frequencies[j], spec);
     // kDynamic equals the default up to max_positions, and no text is longer.
@@ -56,18 +62,19 @@ std::vector<float> rope_frequencies(const RopeSpec& spec) {
   return frequencies;
 }
 
-RopeTable::RopeTable(const RopeSpec& spec) : spec_(spec), frequencies_(rope_frequencies(spec)) {}
-
-void RopeTable::reserve(int positions) {
-  const std::size_t half = frequencies_.size();
-  const std::size_t have = rows_.size() / (2 * half);
+void RopeTable::reserve(int positions, int capacity) {
+  const bool long_context = is_long(spec_, capacity);
+  std::vector<float>& rows = rows_[long_context ? 1 : 0];
+  const auto half = static_cast<std::size_t>(this->half());
+  const std::size_t have = half == 0 ? 0 : rows.size() / (2 * half);
   if (have >= static_cast<std::size_t>(positions)) return;
-  rows_.resize(static_cast<std::size_t>(positions) * 2 * half);
-  const auto sharpness = static_cast<float>(spec_.attention_factor);
+  const std::vector<float> frequencies = rope_frequencies(spec_, long_context);
+  rows.resize(static_cast<std::size_t>(positions) * 2 * half);
+  const auto sharpness = static_cast<float>(long_context ? spec_.long_attention_factor : spec_.attention_factor);
   for (std::size_t p = have; p < static_cast<std::size_t>(positions); ++p) {
-    float* row = rows_.data() + p * 2 * half;
+    float* row = rows.data() + p * 2 * half;
     for (std::size_t j = 0; j < half; ++j) {
-      const float angle = static_cast<float>(p) * frequencies_[j];
+      const float angle = static_cast<float>(p) * frequencies[j];
       row[j] = std::cos(angle) * sharpness;
       row[half + j] = std::sin(angle) * sharpness;
     }

@@ -8,10 +8,17 @@
 
 namespace specmoe::nn {
 
-/// A linear layer in a checkpoint; bias.data is null when the spec has none. Vectors are one row.
+// Views without data stand for what the spec does not have. Vectors are one row. Every role has the layout of its
+// comment, however the checkpoint keeps it; heads that turn interleaved are put into half layout.
+
 struct LinearTensors {
   kernels::WeightView weight;
   kernels::WeightView bias;
+};
+
+struct NormTensors {
+  kernels::WeightView weight;
+  kernels::WeightView bias;  // NormKind::kLayer
 };
 
 struct ExpertTensors {
@@ -19,15 +26,24 @@ struct ExpertTensors {
 };
 
 struct LayerTensors {
-  kernels::WeightView attention_norm, ffn_norm;
-  LinearTensors query, key, value, output;
-  kernels::WeightView router;          // data null: dense
+  NormTensors attention_norm, ffn_norm;
+  NormTensors attention_out_norm, ffn_out_norm;  // BlockOrder::kSandwich
+  LinearTensors query;                           // all heads; with a latent query_rank: from low rank to all heads
+  LinearTensors key, value, output;              // no key and value with latent
+  kernels::WeightView query_norm, key_norm, sinks;
+  LinearTensors query_down, kv_down, kv_up;  // latent
+  kernels::WeightView query_down_norm, kv_down_norm;
+  LinearTensors router;  // no weight: dense
+  kernels::WeightView choice_bias;
   std::vector<ExpertTensors> experts;  // one when dense
+  ExpertTensors shared;
+  kernels::WeightView shared_scale;
 };
 
-/// Every tensor of a model by its role, as it lies in the checkpoint.
+/// Every tensor of a model by its role.
 struct ModelTensors {
-  kernels::WeightView embedding, final_norm, head;
+  kernels::WeightView embedding, head, head_bias;
+  NormTensors final_norm;
   bool tied = false;  // head is the embedding
   std::vector<LayerTensors> layers;
 };

@@ -4,6 +4,8 @@
 #include <fstream>
 #include <utility>
 
+#include "core/nn/gguf_model.h"
+#include "core/nn/gguf_tokenizer.h"
 #include "core/nn/tokenizer_added.h"
 #include "core/nn/tokenizer_bpe.h"
 #include "core/nn/tokenizer_decode.h"
@@ -20,23 +22,6 @@ const nlohmann::json& field_or_null(const nlohmann::json& root, const char* name
   static const nlohmann::json null;
   const auto found = root.find(name);
   return found == root.end() ? null : *found;
-}
-
-std::string read_document(const std::filesystem::path& path) {
-  constexpr std::uintmax_t kMaxBytes = 512u << 20;
-  std::error_code error;
-  const bool folder = std::filesystem::is_directory(path, error);
-  const std::filesystem::path file = folder ? path / "tokenizer.json" : path;
-  const std::uintmax_t size = std::filesystem::file_size(file, error);
-  SPECMOE_CHECK(!error, "tokenizer: cannot read ", file.string(), ": ", error.message(),
-                "; expected a tokenizer.json or a folder that holds one");
-  SPECMOE_CHECK(size <= kMaxBytes, "tokenizer: ", file.string(), ": expected at most ", kMaxBytes, " bytes, got ",
-                size);
-  std::string document(size, '\0');
-  std::ifstream stream(file, std::ios::binary);
-  stream.read(document.data(), static_cast<std::streamsize>(size));
-  SPECMOE_CHECK(stream.good() || size == 0, "tokenizer: cannot read ", file.string());
-  return document;
 }
 
 }  // namespace
@@ -122,8 +107,32 @@ const std::string* Tokenizer::Parts::decodable(TokenId id, bool skip_special) co
   return token->special && skip_special ? nullptr : &token->form;
 }
 
+std::string tokenizer_document(const std::filesystem::path& path) {
+  if (const auto gguf = find_gguf(path)) return gguf_tokenizer(GgufFile(*gguf)).dump();
+  constexpr std::uintmax_t kMaxBytes = 512u << 20;
+  std::error_code error;
+  const bool folder = std::filesystem::is_directory(path, error);
+  const std::filesystem::path file = folder ? path / "tokenizer.json" : path;
+  const std::uintmax_t size = std::filesystem::file_size(file, error);
+  SPECMOE_CHECK(!error, "tokenizer: cannot read ", file.string(), ": ", error.message(),
+                "; expected a tokenizer.json, a GGUF file or a folder that holds one");
+  SPECMOE_CHECK(size <= kMaxBytes, "tokenizer: ", file.string(), ": expected at most ", kMaxBytes, " bytes, got ",
+                size);
+  std::string document(size, '\0');
+  std::ifstream stream(file, std::ios::binary);
+  stream.read(document.data(), static_cast<std::streamsize>(size));
+  SPECMOE_CHECK(stream.good() || size == 0, "tokenizer: cannot read ", file.string());
+  return document;
+}
+
 std::shared_ptr<const Tokenizer> Tokenizer::from_file(const std::filesystem::path& path) {
-  return from_json(read_document(path));
+  return from_json(tokenizer_document(path));
+}
+
+std::shared_ptr<const Tokenizer> Tokenizer::find(const std::filesystem::path& model) {
+  const auto gguf = find_gguf(model);
+  const bool found = gguf ? has_tokenizer(GgufFile(*gguf)) : std::filesystem::exists(model / "tokenizer.json");
+  return found ? from_file(model) : nullptr;
 }
 
 std::shared_ptr<const Tokenizer> Tokenizer::from_json(std::string_view document) {

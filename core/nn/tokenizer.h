@@ -34,9 +34,11 @@ struct EncodedToken {
 /// source   behaviour measured against the `tokenizers` package 0.23
 class Tokenizer {
  public:
-  /// path     a tokenizer.json, or a folder that holds one
+  /// path     a tokenizer.json, a GGUF file, or a folder that holds one of them
   /// throws   Error when the file is missing, malformed or asks for what is not implemented
   static std::shared_ptr<const Tokenizer> from_file(const std::filesystem::path& path);
+  /// The tokenizer of a model's folder or GGUF file; null when there is none.
+  static std::shared_ptr<const Tokenizer> find(const std::filesystem::path& model);
   static std::shared_ptr<const Tokenizer> from_json(std::string_view document);
 
   ~Tokenizer();
@@ -66,6 +68,9 @@ class Tokenizer {
 
   std::unique_ptr<const Parts> parts_;
 };
+
+/// The tokenizer.json of a path as Tokenizer::from_file takes it; of a GGUF file, what its metadata come to.
+std::string tokenizer_document(const std::filesystem::path& path);
 
 /// Decodes token by token. What push() returned so far is always whole characters and a prefix of what decode() of all
 /// the ids gives; finish() returns the rest and makes the decoder ready for another text.

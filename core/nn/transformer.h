@@ -10,6 +10,7 @@
 #include "core/nn/rope_table.h"
 #include "core/nn/weights.h"
 #include "core/nn/workspace.h"
+#include "kernels/layer_norm.h"
 #include "kernels/linear.h"
 #include "kernels/moe_ffn.h"
 #include "kernels/moe_router.h"
@@ -26,6 +27,7 @@ struct CpuKernels {
   explicit CpuKernels(kernels::Backend backend);
 
   decltype(kernels::rms_norm)::Function rms_norm;
+  decltype(kernels::layer_norm)::Function layer_norm;
   decltype(kernels::packed_linear)::Function packed_linear;
   decltype(kernels::rope)::Function rope;
   decltype(kernels::tree_attention)::Function tree_attention;
@@ -35,8 +37,10 @@ struct CpuKernels {
   decltype(kernels::row_argmax)::Function row_argmax;
 };
 
-/// A ModelSpec run on packed weights by a team of threads. One ThreadPool::run per pass and five barriers per layer:
-/// norms, router and expert plan are computed by every thread for itself, which is cheaper than waiting for one.
+/// A ModelSpec run on packed weights by a team of threads. One ThreadPool::run per pass and five barriers per layer of
+/// the plain kind (more where a spec asks for more): norms, router and expert plan are computed by every thread for
+/// itself, which is cheaper than waiting for one. A layer's attention is in transformer_attention.cpp, its feed-forward
+/// part in transformer_ffn.cpp.
 class Transformer final : public LanguageModel {
  public:
   Transformer(ModelSpec spec, Weights weights, ModelInfo info, kernels::Backend backend,
@@ -48,25 +52,38 @@ class Transformer final : public LanguageModel {
 
  private:
   using Member = kernels::ThreadPool::Member;
-
   using Private = Workspace::Private;
 
+  const RopeTable& rope_table(const RopeSpec& spec);
   void prepare(ForwardResult& result) const;
 
   void run(Member& member);
   void embed(kernels::Shard shard);
-  void attention(std::size_t layer, Member& member);
-  void attend(std::size_t layer, const Pass::Block& block, int kv_head, Private& mine);
-  void feed_forward(std::size_t layer, Member& member);
-  void biased_ffn(std::size_t layer, kernels::Rows<const float> normed, Member& member);
-  void route(std::size_t layer, kernels::Rows<const float> normed, Private& mine, bool record);
+  kernels::Rows<const float> norm(const NormWeights& weights, Private& mine) const;
+  void normalise(kernels::Rows<const float> x, const NormWeights& weights, kernels::Rows<float> out) const;
+  void add_normed_branch(const NormWeights& weights, Member& member);
+  void shape_logits(std::span<float> row) const;
   void logits(Member& member);
+
+  void attention(std::size_t layer, Member& member);
+  void expand_latent(std::size_t layer, Member& member);
+  void normalise_flat(std::size_t layer, kernels::Shard shard);
+  void attend(std::size_t layer, const Pass::Block& block, int kv_head, Private& mine);
+  void stage_head(std::size_t layer, const Pass::Block& block, int kv_head, kernels::Rows<float> key,
+                  kernels::Rows<float> value) const;
+  void turn(std::size_t layer, const Pass::Block& block, const std::vector<float>& norm_weight,
+            kernels::Rows<float> head) const;
+  void sharpen(const TemperatureSpec& temperature, const Pass::Block& block, kernels::Rows<float> query) const;
+  kernels::Rows<float> query_heads(std::size_t layer, const Pass::Block& block) const;
+
+  void feed_forward(std::size_t layer, Member& member);
+  void route(std::size_t layer, kernels::Rows<const float> normed, Private& mine, bool record);
+  void weigh_shared(std::size_t layer, kernels::Rows<const float> normed, Private& mine);
 
   kernels::Rows<float> rows(const FloatBuffer& buffer, std::int64_t cols) const {
     return kernels::contiguous(buffer.data(), pass_.rows(), cols);
   }
   Private& own(kernels::Shard shard) { return workspace_.own[static_cast<std::size_t>(shard.index)]; }
-  kernels::Rows<const float> norm(const float* weight, Private& mine) const;
 
   ModelSpec spec_;
   Weights weights_;
@@ -74,8 +91,9 @@ class Transformer final : public LanguageModel {
   CpuKernels kernels_;
   std::shared_ptr<kernels::ThreadPool> pool_;
   mutable std::vector<RopeTable> ropes_;
-  std::vector<std::size_t> rope_of_layer_;
-  std::vector<int> moe_index_;  // [layers] -1: dense
+  std::vector<const RopeTable*> rope_of_layer_;  // null: the layer knows no positions
+  std::vector<float> ones_;                      // weight of a norm without one
+  std::vector<int> moe_index_;                   // [layers] -1: dense
   int moe_layers_ = 0;
   std::function<void(Member&)> run_;
 

@@ -102,35 +102,77 @@ class Packer {
   std::vector<std::function<void()>> jobs_;
 };
 
-void pack_ffn(const FfnSpec& spec, const LayerTensors& from, Packer& packer, FfnWeights& to) {
-  if (spec.router) packer.rows(to.router, {from.router}, DType::kFloat32);
-  to.down.resize(from.experts.size());
-  for (std::size_t e = 0; e < from.experts.size(); ++e) packer.rows(to.down[e], {from.experts[e].down.weight});
-  if (spec.bias) {
-    const ExpertTensors& dense = from.experts.front();
-    packer.rows(to.gate, {dense.gate.weight});
-    packer.rows(to.up, {dense.up.weight});
-    to.gate_bias = vector_of(dense.gate.bias);
-    to.up_bias = vector_of(dense.up.bias);
-    to.down_bias = vector_of(dense.down.bias);
-    return;
+NormWeights norm_of(const NormTensors& from, NormKind kind) {
+  NormWeights norm{vector_of(from.weight), vector_of(from.bias)};
+  if (kind == NormKind::kRmsPlusOne) {
+    for (float& weight : norm.weight) weight += 1.0F;
   }
-  to.gate_up.resize(from.experts.size());
-  for (std::size_t e = 0; e < from.experts.size(); ++e) {
-    packer.gate_up(to.gate_up[e], from.experts[e].gate.weight, from.experts[e].up.weight);
-  }
+  return norm;
 }
 
-void pack_layer(const LayerSpec& spec, const LayerTensors& from, Packer& packer, LayerWeights& to) {
-  to.attention_norm = vector_of(from.attention_norm);
-  to.ffn_norm = vector_of(from.ffn_norm);
-  packer.rows(to.qkv, {from.query.weight, from.key.weight, from.value.weight});
-  packer.rows(to.output, {from.output.weight});
-  for (const LinearTensors* part : {&from.query, &from.key, &from.value}) {
-    const std::vector<float> bias = vector_of(part->bias);
-    to.qkv_bias.insert(to.qkv_bias.end(), bias.begin(), bias.end());
+std::vector<float> joined(std::initializer_list<const WeightView*> parts) {
+  std::vector<float> values;
+  for (const WeightView* part : parts) {
+    const std::vector<float> more = vector_of(*part);
+    values.insert(values.end(), more.begin(), more.end());
   }
+  return values;
+}
+
+void pack_ffn(const FfnSpec& spec, const LayerTensors& from, Packer& packer, FfnWeights& to) {
+  if (spec.router) packer.rows(to.router, {from.router.weight}, DType::kFloat32);
+  to.router_bias = vector_of(from.router.bias);
+  to.choice_bias = vector_of(from.choice_bias);
+  to.gate_up.resize(from.experts.size());
+  to.down.resize(from.experts.size());
+  for (std::size_t e = 0; e < from.experts.size(); ++e) {
+    const ExpertTensors& expert = from.experts[e];
+    packer.gate_up(to.gate_up[e], expert.gate.weight, expert.up.weight);
+    packer.rows(to.down[e], {expert.down.weight});
+    const std::vector<float> up = joined({&expert.gate.bias, &expert.up.bias});
+    const std::vector<float> down = vector_of(expert.down.bias);
+    to.up_bias.insert(to.up_bias.end(), up.begin(), up.end());
+    to.down_bias.insert(to.down_bias.end(), down.begin(), down.end());
+  }
+  if (!spec.shared) return;
+  packer.gate_up(to.shared_gate_up, from.shared.gate.weight, from.shared.up.weight);
+  packer.rows(to.shared_down, {from.shared.down.weight});
+  if (spec.shared->gated) packer.rows(to.shared_scale, {from.shared_scale}, DType::kFloat32);
+}
+
+void pack_latent(const AttentionSpec& spec, const LayerTensors& from, Packer& packer, LayerWeights& to) {
+  const bool low_rank = spec.latent->query_rank > 0;
+  const LinearTensors& first = low_rank ? from.query_down : from.query;
+  packer.rows(to.qkv, {first.weight, from.kv_down.weight});
+  if (spec.qkv_bias) {
+    to.qkv_bias = joined({&first.bias, &from.kv_down.bias});
+    // A plain query projection has no bias beside the one to low rank.
+    to.qkv_bias.insert(to.qkv_bias.begin(), low_rank ? 0 : static_cast<std::size_t>(first.weight.rows), 0.0F);
+  }
+  if (low_rank) packer.rows(to.query_up, {from.query.weight});
+  packer.rows(to.kv_up, {from.kv_up.weight});
+  to.query_down_norm = vector_of(from.query_down_norm);
+  to.kv_down_norm = vector_of(from.kv_down_norm);
+}
+
+void pack_layer(const ModelSpec& model, const LayerSpec& spec, const LayerTensors& from, Packer& packer,
+                LayerWeights& to) {
+  to.attention_norm = norm_of(from.attention_norm, model.norm);
+  to.ffn_norm = norm_of(from.ffn_norm, model.norm);
+  to.attention_out_norm = norm_of(from.attention_out_norm, model.norm);
+  to.ffn_out_norm = norm_of(from.ffn_out_norm, model.norm);
+  if (spec.attention.latent) {
+    pack_latent(spec.attention, from, packer, to);
+  } else {
+    packer.rows(to.qkv, {from.query.weight, from.key.weight, from.value.weight});
+    to.qkv_bias = joined({&from.query.bias, &from.key.bias, &from.value.bias});
+  }
+  to.query_norm = norm_of({from.query_norm, {}}, model.norm).weight;
+  to.key_norm = norm_of({from.key_norm, {}}, model.norm).weight;
+  to.sinks = vector_of(from.sinks);
+  packer.rows(to.output, {from.output.weight});
   to.output_bias = vector_of(from.output.bias);
+  for (float& bias : to.output_bias) bias *= model.product_scale();
   pack_ffn(spec.ffn, from, packer, to.ffn);
 }
 
@@ -160,9 +202,10 @@ Weights pack_weights(const ModelSpec& spec, const ModelTensors& tensors, DType d
   Packer packer(dtype, backend);
   packer.rows(weights.head, {tensors.head});
   if (!tensors.tied) packer.table(weights.embedding, tensors.embedding);
-  weights.final_norm = vector_of(tensors.final_norm);
+  weights.head_bias = vector_of(tensors.head_bias);
+  weights.final_norm = norm_of(tensors.final_norm, spec.norm);
   for (std::size_t i = 0; i < spec.layers.size(); ++i) {
-    pack_layer(spec.layers[i], tensors.layers[i], packer, weights.layers[i]);
+    pack_layer(spec, spec.layers[i], tensors.layers[i], packer, weights.layers[i]);
   }
   packer.run(pool);
   return weights;

@@ -10,21 +10,37 @@
 
 namespace specmoe::nn {
 
-/// Packed weights of one feed-forward part. Without biases a dense part is a mixture of one expert; with them gate and
-/// up are matrices of their own.
+// Vectors of what a spec does not have are empty, and such matrices have no rows.
+
+/// NormKind::kRmsPlusOne is folded into the weight.
+struct NormWeights {
+  std::vector<float> weight, bias;
+};
+
+/// Packed weights of one feed-forward part; a dense one is a mixture of one expert.
 struct FfnWeights {
-  kernels::PackedMatrix router;                // [E, D], always float32: choices must not flip by rounding
-  std::vector<kernels::PackedMatrix> gate_up;  // [E] of [2 * width, D], empty with biases
-  std::vector<kernels::PackedMatrix> down;     // [E] of [D, width]
-  kernels::PackedMatrix gate, up;              // [width, D], only with biases
-  std::vector<float> gate_bias, up_bias, down_bias;
+  kernels::PackedMatrix router;                       // [E, D], always float32: choices must not flip by rounding
+  std::vector<float> router_bias, choice_bias;        // [E]
+  std::vector<kernels::PackedMatrix> gate_up;         // [E] of [2 * width, D]
+  std::vector<kernels::PackedMatrix> down;            // [E] of [D, width]
+  std::vector<float> up_bias, down_bias;              // [E, 2 * width] gate then up, [E, D]
+  kernels::PackedMatrix shared_gate_up, shared_down;  // of the shared expert
+  kernels::PackedMatrix shared_scale;                 // [1, D], float32 like the router
 };
 
 struct LayerWeights {
-  std::vector<float> attention_norm, ffn_norm;  // [D]
-  kernels::PackedMatrix qkv;                    // [(heads + 2 * kv_heads) * head_dim, D]
-  kernels::PackedMatrix output;                 // [D, heads * head_dim]
-  std::vector<float> qkv_bias, output_bias;     // empty: none
+  NormWeights attention_norm, ffn_norm, attention_out_norm, ffn_out_norm;
+  /// What is multiplied with the normed stream: [(heads + 2 * kv_heads) * head_dim, D]. With latent: [query_rank +
+  /// kv_rank + rope_dim, D], or all query heads in place of query_rank when that is 0.
+  kernels::PackedMatrix qkv;
+  std::vector<float> qkv_bias;
+  kernels::PackedMatrix query_up;                    // latent: [heads * head_dim, query_rank]
+  kernels::PackedMatrix kv_up;                       // latent: [heads * (nope_dim + value_dim), kv_rank]
+  std::vector<float> query_down_norm, kv_down_norm;  // latent: [query_rank], [kv_rank]
+  std::vector<float> query_norm, key_norm;           // [head_dim], or all heads one after another with QkNorm::kFlat
+  std::vector<float> sinks;                          // [heads]
+  kernels::PackedMatrix output;                      // [D, heads * value_dim]
+  std::vector<float> output_bias;                    // times product_scale()
   FfnWeights ffn;
 };
 
@@ -38,7 +54,8 @@ struct Weights {
   kernels::DType dtype = kernels::DType::kFloat32;
   std::vector<std::byte> embedding;  // row-major [V, D] in table_dtype(dtype); empty when tied: the packed head's rows
   kernels::PackedMatrix head;        // [V, D]
-  std::vector<float> final_norm;     // [D]
+  std::vector<float> head_bias;      // [V]
+  NormWeights final_norm;
   std::vector<LayerWeights> layers;
 
   /// out[0, D) = embedding of `token`.

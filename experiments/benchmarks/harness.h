@@ -25,17 +25,16 @@ inline double now_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-/// Times one piece of work and tells whether it was alone: NaN when a thread of this process had to leave its core to
-/// another program, or the hypervisor took the core away, meanwhile.
+/// Runs timed work and tells whether it was alone: NaN when a thread of this process had to leave its core to another
+/// program, or the hypervisor took the core away, meanwhile.
 class QuietTimer {
  public:
+  /// work() returns its seconds.
   template <class Work>
   static double seconds(const Work& work) {
     const long switches = forced_switches();
     const long stolen = stolen_ticks();
-    const double start = now_s();
-    work();
-    const double elapsed = now_s() - start;
+    const double elapsed = work();
     const bool quiet = forced_switches() == switches && stolen_ticks() == stolen;
     return quiet ? elapsed : std::numeric_limits<double>::quiet_NaN();
   }
@@ -60,8 +59,17 @@ class QuietTimer {
 class Interleaved {
  public:
   /// per_sample  what one run of `work` is divided by: passes, tokens, bytes
-  void add(std::string name, double per_sample, std::function<void()> work) {
-    parts_.push_back({std::move(name), per_sample, std::move(work), {}});
+  template <class Work>
+  void add(std::string name, double per_sample, Work work) {
+    add_timed(std::move(name), [per_sample, work = std::move(work)] {
+      const double start = now_s();
+      work();
+      return (now_s() - start) / per_sample;
+    });
+  }
+  /// work() times itself: it returns seconds per unit.
+  void add_timed(std::string name, std::function<double()> work) {
+    parts_.push_back({std::move(name), std::move(work), {}});
   }
 
   /// One run of each beforehand is not measured.
@@ -70,7 +78,7 @@ class Interleaved {
     for (int round = 0; round < rounds; ++round) {
       for (std::size_t i = 0; i < parts_.size(); ++i) {
         Part& part = parts_[round % 2 == 0 ? i : parts_.size() - 1 - i];
-        part.seconds.push_back(QuietTimer::seconds(part.work) / part.per_sample);
+        part.seconds.push_back(QuietTimer::seconds(part.work));
       }
     }
   }
@@ -96,8 +104,7 @@ class Interleaved {
  private:
   struct Part {
     std::string name;
-    double per_sample;
-    std::function<void()> work;
+    std::function<double()> work;
     std::vector<double> seconds;  // per unit, by round; NaN: disturbed
   };
 

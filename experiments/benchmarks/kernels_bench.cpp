@@ -151,9 +151,9 @@ void bench_attention(Backend backend, std::int64_t head_dim, std::int64_t commit
     std::vector<std::uint64_t> ancestors;
     for (std::int64_t t = 0; t < rows; ++t) ancestors.push_back((std::uint64_t{2} << t) - 1);
     const auto attend = [&](Backend on, std::vector<float>& to) {
-      tree_attention.up_to(on)(contiguous(query.data(), rows, width), {keys, values, head_dim, committed}, rows,
-                               ancestors.data(), 1, nullptr, nullptr, 0, 0.1f, head_dim,
-                               contiguous(to.data(), rows, width), scratch.data());
+      tree_attention.up_to(on)(contiguous(query.data(), rows, width), {keys, values, head_dim, head_dim, committed},
+                               ancestors.data(), 1, {head_dim, head_dim, 0.1f}, contiguous(to.data(), rows, width),
+                               scratch.data());
     };
     attend(Backend::kScalar, expected);
     attend(backend, out);

@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/probability_cut.h"
 #include "kernels/cpu/router_parts.h"
+#include "kernels/layer_norm.h"
 #include "kernels/linear.h"
 #include "kernels/moe_ffn.h"
 #include "kernels/moe_router.h"
@@ -25,7 +26,7 @@
 // clang-format off: the vector comes first
 namespace specmoe::kernels::avx2 {
 inline constexpr Backend kBackend = Backend::kAvx2;
-inline constexpr Backend kFloat32Backend = kBackend;
+constexpr bool takes(DType /*dtype*/) { return true; }
 }  // namespace specmoe::kernels::avx2
 #include "kernels/cpu/simd/avx2.h"
 #include "kernels/cpu/simd/math.h"

@@ -12,6 +12,7 @@
 
 #include "kernels/cpu/probability_cut.h"
 #include "kernels/cpu/router_parts.h"
+#include "kernels/layer_norm.h"
 #include "kernels/linear.h"
 #include "kernels/moe_ffn.h"
 #include "kernels/moe_router.h"
@@ -29,7 +30,7 @@
 // clang-format off: the vector comes first
 namespace specmoe::kernels::avx512 {
 inline constexpr Backend kBackend = Backend::kAvx512;
-inline constexpr Backend kFloat32Backend = kBackend;
+constexpr bool takes(DType /*dtype*/) { return true; }
 }  // namespace specmoe::kernels::avx512
 #include "kernels/cpu/simd/avx512.h"
 #include "kernels/cpu/simd/math.h"

@@ -10,11 +10,14 @@ A drafter proposes a tree of tokens, one pass of the target scores all of it, an
     print(result.text, result.metrics["tau"])
     print(specmoe.prove("token", law="iid", tree="chain(gamma=3)"))
 
+sweep() measures a grid of methods, and load_results() reads what it kept.
+
 Drafters, topologies and policies may be written in Python: subclass Drafter, TreePolicy or AcceptancePolicy.
 """
 
 from _specmoe import (
     AcceptancePolicy,
+    ChatTemplate,
     CounterExample,
     Draft,
     Drafter,
@@ -36,17 +39,23 @@ from _specmoe import (
     Uniforms,
     __version__,
     acceptance_policies,
+    chat_template,
     drafters,
     load,
     metric_definitions,
     metrics,
     prove,
     register,
+    tokenizer_json,
     tree_policies,
 )
 
+from specmoe.conversation import chat, render_chat
+from specmoe.results import load_results, sweep
+
 __all__ = [
     "AcceptancePolicy",
+    "ChatTemplate",
     "CounterExample",
     "Draft",
     "Drafter",
@@ -68,11 +77,17 @@ __all__ = [
     "Uniforms",
     "__version__",
     "acceptance_policies",
+    "chat",
+    "chat_template",
     "drafters",
     "load",
+    "load_results",
     "metric_definitions",
     "metrics",
     "prove",
     "register",
+    "render_chat",
+    "tokenizer_json",
+    "sweep",
     "tree_policies",
 ]

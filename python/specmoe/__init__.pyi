@@ -1,10 +1,11 @@
 """Types of the package, compared with the module by tests/python/test_stubs.py. Defaults are the module's own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
+import pandas
 from numpy.typing import ArrayLike, NDArray
 
 TokenIds: TypeAlias = Sequence[int] | NDArray[np.integer]
@@ -69,6 +70,22 @@ class Model:
     def logits(self, token_ids: TokenIds) -> NDArray[np.float32]: ...
     def experts(self, token_ids: TokenIds) -> NDArray[np.int32]: ...
 
+class ChatTemplate:
+    @property
+    def text(self) -> str: ...
+    @property
+    def bos_token(self) -> str: ...
+    @property
+    def eos_token(self) -> str: ...
+
+Messages: TypeAlias = str | Sequence[Mapping[str, object]]
+
+def chat_template(path: str | PathLike[str]) -> ChatTemplate | None: ...
+def render_chat(
+    path: str | PathLike[str], messages: Messages, add_generation_prompt: bool = ..., **variables: object
+) -> str: ...
+def chat(model: Model, messages: Messages, add_generation_prompt: bool = ..., **variables: object) -> list[int]: ...
+def tokenizer_json(path: str | PathLike[str]) -> str: ...
 def load(path: str | PathLike[str], dtype: str = ..., device: str = ..., threads: int = ...) -> Model: ...
 
 class TokenTree:
@@ -257,6 +274,9 @@ class Engine:
         ignore_eos: bool = ...,
         batch: int = ...,
     ) -> Result | list[Result]: ...
+
+def sweep(config: Mapping[str, Any] | str | PathLike[str], **flags: Any) -> pandas.DataFrame: ...
+def load_results(*paths: str | PathLike[str]) -> pandas.DataFrame: ...
 
 class CounterExample:
     @property

@@ -51,7 +51,8 @@ TEST_P(ConfigFuzz, SpecOrError) {
       const ModelInfo info = describe_model(spec, kernels::DType::kBFloat16, spec.tied_embeddings);
       ASSERT_GE(info.parameters, info.active_parameters) << text;
       ASSERT_GT(memory_table(spec, {kernels::DType::kFloat32, spec.max_positions, 64, 2}).total(), 0) << text;
-      if (spec.layers.front().attention.rope.rotary_dim < 4096) rope_frequencies(spec.layers.front().attention.rope);
+      const std::optional<RopeSpec>& rope = spec.layers.front().attention.rope;
+      if (rope && rope->rotary_dim < 4096) rope_frequencies(*rope);
     } catch (const Error& error) {
       ASSERT_GT(std::string(error.what()).size(), 10U);
     }

@@ -1,9 +1,10 @@
 """Writes tests/golden/tokenizer: small trained tokenizer.json files and what the `tokenizers` package does with them.
 
-    .venv/bin/python tests/golden/make_tokenizer_fixtures.py [--texts 300] [--seed 1] [--output FOLDER]
+    .venv/bin/python tests/golden/make_tokenizer_fixtures.py [--texts 2000] [--seed 1] [--output FOLDER]
 
 For each style, STYLE.json is the tokenizer and STYLE.golden.json lists its results for the texts of texts.json, in
 order: ids, a hash of the byte offsets, and, where it is not the text itself, the decoded text. Long lists are hashed.
+From the 300th text on a result is one hash over all three. STYLE.gguf says the same tokenizer in GGUF metadata.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import random
 import unicodedata
 from pathlib import Path
 
+import gguf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers.integrations.ggml import GGUFTokenizerSkeleton
 
 GPT2 = None  # ByteLevel's own expression
 LLAMA3 = (
@@ -38,6 +41,7 @@ DEEPSEEK3 = [
 ]
 MARK = "\u2581"
 LONG = 200  # lists above this length are stored as a hash
+READABLE = 300  # later texts are stored as a hash each
 
 
 def corpus() -> list[str]:
@@ -134,6 +138,20 @@ def sentencepiece_style(vocab_size: int = 800, **changes: object) -> dict:
     return {**trained, **changes}
 
 
+def scores_of(style: dict) -> list[float]:
+    """What SentencePiece would store for a vocabulary: the later a token was made, the lower."""
+    rank = {left + right: i for i, (left, right) in enumerate(style["model"]["merges"])}
+    return [-float(rank.get(token, -1) + 1) for token in style["model"]["vocab"]]
+
+
+def scored(style: dict) -> dict:
+    """The style with the merges that transformers derives from the scores: all ways to make each token."""
+    tokens = {"tokens": list(style["model"]["vocab"]), "scores": scores_of(style)}
+    style["scores"] = tokens["scores"]
+    style["model"]["merges"] = [list(merge) for merge in GGUFTokenizerSkeleton(tokens).merges]
+    return style
+
+
 def mark_spaces() -> dict:
     return {"type": "Replace", "pattern": {"String": " "}, "content": MARK}
 
@@ -156,7 +174,7 @@ def gpt2() -> dict:
 
 def llama3() -> dict:
     tokens = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"]
-    processor = {"type": "Sequence", "processors": [byte_level(), template((0, tokens[0]))]}
+    processor = {"type": "Sequence", "processors": [byte_level(trim_offsets=False), template((0, tokens[0]))]}
     style = byte_level_style(sequence(split(LLAMA3), byte_level()), tokens, post_processor=processor)
     style["model"]["ignore_merges"] = True
     style["model"]["merges"] = style["model"]["merges"][:-60]  # some words are in the vocabulary only
@@ -189,7 +207,7 @@ def deepseek3() -> dict:
 
 
 def llama2_legacy() -> dict:
-    style = sentencepiece_style(normalizer=prefix_and_mark(), pre_tokenizer=None)
+    style = scored(sentencepiece_style(normalizer=prefix_and_mark(), pre_tokenizer=None))
     style["model"]["merges"] = [" ".join(pair) for pair in style["model"]["merges"]]
     return style
 
@@ -199,12 +217,12 @@ def llama2() -> dict:
 
 
 def mixtral() -> dict:
-    return sentencepiece_style(600, normalizer=prefix_and_mark(), pre_tokenizer=None)
+    return scored(sentencepiece_style(600, normalizer=prefix_and_mark(), pre_tokenizer=None))
 
 
 def gemma() -> dict:
     by_space = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
-    style = sentencepiece_style(600, normalizer=mark_spaces(), pre_tokenizer=by_space)
+    style = scored(sentencepiece_style(600, normalizer=mark_spaces(), pre_tokenizer=by_space))
     style["decoder"]["decoders"].pop()
     return style
 
@@ -251,6 +269,50 @@ def odd_pieces() -> dict:
 
 
 STYLES = (gpt2, llama3, qwen2, smollm2, o200k, deepseek3, llama2_legacy, llama2, mixtral, gemma, odd, odd_pieces)
+
+
+# --- the same as GGUF metadata ---------------------------------------------------------------------------------------
+
+# style: tokenizer.ggml.pre, nothing for SentencePiece
+GGUF_STYLES = {
+    "gpt2": "gpt-2",
+    "llama3": "llama-bpe",
+    "qwen2": "qwen2",
+    "smollm2": "smollm",
+    "o200k": "gpt-4o",
+    "deepseek3": "deepseek-v3",
+    "llama2_legacy": None,
+    "mixtral": None,
+    "gemma": None,
+}
+
+
+def write_gguf(path: Path, style: dict, pre: str | None) -> None:
+    vocab, merges = style["model"]["vocab"], style["model"]["merges"]
+    special = {token["content"] for token in style["added_tokens"]}
+    kinds = [3 if token in special else 6 if token.startswith("<0x") else 1 for token in vocab]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("llama" if pre is None else "gpt2")
+    writer.add_token_list(list(vocab))
+    if pre is None:
+        kinds[vocab["<unk>"]] = 2
+        writer.add_token_scores(style["scores"])
+        writer.add_unk_token_id(vocab["<unk>"])
+        writer.add_add_space_prefix(len(style["decoder"]["decoders"]) == 4)
+    else:
+        writer.add_tokenizer_pre(pre)
+        pairs = [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
+        writer.add_token_merges([pair for pair in pairs if not pair.startswith("#version")])
+    writer.add_token_types(kinds)
+    begin = (style["post_processor"] or {}).get("special_tokens") or next(
+        (part["special_tokens"] for part in (style["post_processor"] or {}).get("processors", ())[1:]), {}
+    )
+    writer.add_add_bos_token(bool(begin))
+    for token in begin.values():
+        writer.add_bos_token_id(token["ids"][0])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
 
 
 # --- texts -----------------------------------------------------------------------------------------------------------
@@ -340,6 +402,12 @@ def result_of(tokenizer: Tokenizer, text: str) -> dict:
     return result
 
 
+def hash_of(tokenizer: Tokenizer, text: str) -> str:
+    encoding = tokenizer.encode(text)
+    decoded = list(tokenizer.decode(encoding.ids).encode())
+    return fnv([*encoding.ids, *byte_offsets(text, encoding.offsets), *decoded])
+
+
 def decodings(tokenizer: Tokenizer, rng: random.Random, count: int) -> list[dict]:
     """Random ids, broken characters and special tokens included."""
     size = tokenizer.get_vocab_size()
@@ -367,7 +435,7 @@ def write_list(path: Path, key: str, rows: list[object], **others: object) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--texts", type=int, default=300)
+    parser.add_argument("--texts", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--decodings", type=int, default=60)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "tokenizer")
@@ -377,6 +445,9 @@ def main() -> None:
     write_list(arguments.output / "texts.json", "texts", texts)
     for style in STYLES:
         document = style()
+        if style.__name__ in GGUF_STYLES:
+            write_gguf(arguments.output / f"{style.__name__}.gguf", document, GGUF_STYLES[style.__name__])
+        document.pop("scores", None)
         write(arguments.output / f"{style.__name__}.json", document)
         tokenizer = Tokenizer.from_str(json.dumps(document))
         whole = [text if isinstance(text, str) else text[0] * text[1] for text in texts]
@@ -384,7 +455,7 @@ def main() -> None:
         write_list(
             arguments.output / f"{style.__name__}.golden.json",
             "encodings",
-            [result_of(tokenizer, text) for text in whole],
+            [(result_of if i < READABLE else hash_of)(tokenizer, text) for i, text in enumerate(whole)],
             decodings=cases,
         )
         print(f"{style.__name__}: {tokenizer.get_vocab_size()} tokens, {len(texts)} texts")

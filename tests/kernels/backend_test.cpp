@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "kernels/layer_norm.h"
 #include "kernels/linear.h"
 #include "kernels/moe_ffn.h"
 #include "kernels/moe_router.h"
@@ -54,6 +55,7 @@ void expect_complete(const Kernel<Signature>& kernel) {
 
 TEST(BackendTest, EveryKernelHasEveryCpuImplementation) {
   expect_complete(packed_linear);
+  expect_complete(layer_norm);
   expect_complete(moe_router);
   expect_complete(moe_up);
   expect_complete(moe_down);
@@ -65,8 +67,9 @@ TEST(BackendTest, EveryKernelHasEveryCpuImplementation) {
 }
 
 TEST(BackendTest, ProductsHaveInstructionSetsOfTheirOwnAndTheOthersFallBack) {
-  EXPECT_TRUE(packed_linear.has(Backend::kAvx512Bf16) && moe_up.has(Backend::kAvx512Bf16) &&
-              moe_down.has(Backend::kAvx512Bf16));
+  for (const Backend backend : {Backend::kAvx512Bf16, Backend::kAmx}) {
+    EXPECT_TRUE(packed_linear.has(backend) && moe_up.has(backend) && moe_down.has(backend));
+  }
   EXPECT_EQ(tree_attention.up_to(Backend::kAmx), tree_attention.on(Backend::kAvx512));
 }
 

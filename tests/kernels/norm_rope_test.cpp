@@ -1,3 +1,4 @@
+#include "kernels/layer_norm.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "tests/support/kernel_data.h"
@@ -26,6 +27,29 @@ TEST_P(NormRopeTest, RmsNormMatchesDoubleReference) {
       rms_norm.on(GetParam())(view(x, rows, width), weight.data(), 1e-3f, view(x, rows, width));
       EXPECT_EQ(x, out) << "in place";
     }
+  }
+}
+
+TEST_P(NormRopeTest, LayerNormMatchesDoubleReference) {
+  for (const std::int64_t width : {1, 7, 16, 33, 100, 1031}) {
+    std::vector<float> x = random_floats(3 * width, 1, 3.0f);
+    for (float& value : x) value += 2.0f;  // a mean worth taking away
+    const std::vector<float> weight = random_floats(width, 2);
+    const std::vector<float> bias = random_floats(width, 3);
+    std::vector<float> out(x.size(), NAN);
+    layer_norm.on(GetParam())(view(x, 3, width), weight.data(), bias.data(), 1e-3f, view(out, 3, width));
+    for (std::int64_t t = 0; t < 3; ++t) {
+      double mean = 0, variance = 0;
+      for (std::int64_t d = 0; d < width; ++d) mean += x[t * width + d] / static_cast<double>(width);
+      for (std::int64_t d = 0; d < width; ++d)
+        variance += std::pow(x[t * width + d] - mean, 2) / static_cast<double>(width);
+      for (std::int64_t d = 0; d < width; ++d) {
+        const double expected = weight[d] * (x[t * width + d] - mean) / std::sqrt(variance + 1e-3) + bias[d];
+        expect_close(out[t * width + d], expected, kSums, concat(width, " at ", d));
+      }
+    }
+    layer_norm.on(GetParam())(view(x, 3, width), weight.data(), bias.data(), 1e-3f, view(x, 3, width));
+    EXPECT_EQ(x, out) << "in place";
   }
 }
 
@@ -61,11 +85,13 @@ TEST_P(NormRopeTest, RowsDoNotDependOnTheirNumber) {
   for (std::int64_t t = 0; t < 33; ++t) {
     const Rows<float> row = contiguous(alone.data() + t * kWidth, 1, kWidth);
     rms_norm.on(GetParam())(row, weight.data(), 1e-5f, row);
+    layer_norm.on(GetParam())(row, weight.data(), x.data(), 1e-5f, row);
     rope.on(GetParam())(row, table.data(), kWidth / 2, position.data() + t);
   }
   for (const std::int64_t rows : kRowCounts) {
     std::vector<float> out(x.begin(), x.begin() + rows * kWidth);
     rms_norm.on(GetParam())(view(out, rows, kWidth), weight.data(), 1e-5f, view(out, rows, kWidth));
+    layer_norm.on(GetParam())(view(out, rows, kWidth), weight.data(), x.data(), 1e-5f, view(out, rows, kWidth));
     rope.on(GetParam())(view(out, rows, kWidth), table.data(), kWidth / 2, position.data());
     EXPECT_EQ(out, std::vector<float>(alone.begin(), alone.begin() + rows * kWidth)) << rows;
   }

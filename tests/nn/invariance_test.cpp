@@ -11,24 +11,39 @@ struct Case {
   std::string fixture;
   kernels::Backend backend;
   kernels::DType dtype;
+
+  std::string name() const {
+    return fixture + "_" + std::string(kernels::backend_name(backend)) + "_" + std::string(kernels::dtype_name(dtype));
+  }
+  friend void PrintTo(const Case& c, std::ostream* out) { *out << c.name(); }
 };
 
+/// One checkpoint of each kind of block; all of them on the back end in use, a few on the others in both dtypes.
 std::vector<Case> cases() {
   using kernels::Backend;
+  const std::vector<std::string> everywhere = {"mixtral_a", "mixtral_b", "llama_bias"};
+  const std::vector<std::string> others = {
+      "mistral_a",     "qwen2_a",       "qwen3_b",           "gemma3_text_a",       "qwen2_moe_a",
+      "qwen3_moe_b",   "olmoe_a",       "phimoe_a",          "gpt_oss_a",           "granitemoe_a",
+      "deepseek_v2_b", "deepseek_v3_b", "llama4_text_scout", "llama4_text_maverick"};
   std::vector<Case> all;
   for (const Backend backend :
        {Backend::kScalar, Backend::kAvx2, Backend::kAvx512, Backend::kAvx512Bf16, Backend::kAmx}) {
     if (!kernels::backend_available(backend)) continue;
-    for (const char* fixture : {"mixtral_a", "mixtral_b", "llama_bias"}) {
+    for (const std::string& fixture : everywhere) {
       all.push_back({fixture, backend, kernels::DType::kFloat32});
       all.push_back({fixture, backend, kernels::DType::kBFloat16});
       all.push_back({fixture, backend, kernels::DType::kInt8});
+    }
+    for (const std::string& fixture : others) {
+      all.push_back({fixture, backend, kernels::DType::kFloat32});
+      if (backend == kernels::default_cpu_backend()) all.push_back({fixture, backend, kernels::DType::kBFloat16});
     }
   }
   return all;
 }
 
-constexpr int kContext = 20;  // more than the window of mixtral_b
+constexpr int kContext = 20;  // more than the windows and chunks of all of them
 
 class Invariance : public ::testing::TestWithParam<Case> {
  protected:
@@ -194,11 +209,8 @@ TEST_P(Invariance, Threads) {
   }
 }
 
-std::string case_name(const ::testing::TestParamInfo<Case>& info) {
-  return info.param.fixture + "_" + std::string(kernels::backend_name(info.param.backend)) + "_" +
-         std::string(kernels::dtype_name(info.param.dtype));
-}
-INSTANTIATE_TEST_SUITE_P(Models, Invariance, ::testing::ValuesIn(cases()), case_name);
+INSTANTIATE_TEST_SUITE_P(Models, Invariance, ::testing::ValuesIn(cases()),
+                         [](const auto& info) { return info.param.name(); });
 
 }  // namespace
 }  // namespace specmoe::nn::testing

@@ -1,7 +1,9 @@
-// Logits, router choices and greedy texts of transformers, however the rows are cut into passes.
+// Logits, router choices and greedy texts of transformers, however the rows are cut into passes. `tests/run.sh parity`
+// prints these tests as a table of architectures and modes.
 #include <algorithm>
 #include <cmath>
 
+#include "core/engine.h"
 #include "tests/nn/model_fixture.h"
 
 namespace specmoe::nn::testing {
@@ -93,6 +95,22 @@ TEST_P(Parity, GreedyText) {
     next = append(*model_, *cache_, {&text.back(), 1}).argmax.back();
   }
   EXPECT_EQ(text, fixture_.greedy);
+}
+
+/// Drafts that are mostly right, always wrong or looked up, on chains and trees: the text stays the same.
+TEST_P(Parity, SpeculativeText) {
+  Request request;
+  request.prompt.assign(fixture_.greedy.begin(), fixture_.greedy.begin() + fixture_.prompt);
+  request.max_new_tokens = static_cast<int>(fixture_.greedy.size()) - fixture_.prompt;
+  for (const char* drafter : {"ngram", "synthetic(alpha=0.8)", "synthetic(alpha=0)"}) {
+    for (const char* tree : {"chain(5)", "expansion(3,2,1)"}) {
+      Engine engine(model_, {.drafter = drafter, .tree = tree, .allow_lossy = true});
+      const auto records = engine.generate({&request, 1});
+      std::vector<TokenId> text = request.prompt;
+      text.insert(text.end(), records[0].tokens.begin(), records[0].tokens.end());
+      EXPECT_EQ(text, fixture_.greedy) << drafter << " " << tree;
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Parity, ::testing::ValuesIn(fixture_names()),

@@ -142,6 +142,20 @@ def test_stop_string_ends_the_text_and_nothing_is_counted_behind_it(tmp_path):
         assert row["choices"][0]["turns"][0] == plain[: plain.index(stop)]
 
 
+def test_a_rendered_prompt_gets_no_second_begin_token(tmp_path):
+    begin = "<|begin_of_text|>"
+    rows = [
+        {"turns": [PROMPT]},
+        {"turns": [begin + PROMPT], "rendered": True},
+        {"turns": [begin + PROMPT], "rendered": False},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "out.jsonl"
+    ok("generate", "--target", TARGET, "--prompts", tmp_path / "rows.jsonl", "--max-new-tokens", "16", "--output", out)
+    plain, rendered, twice = (len(row["prompt_ids"]) for row in read_jsonl(out))
+    assert plain == rendered == twice - 1
+
+
 def test_sampling_depends_on_the_seed_alone(questions, tmp_path):
     def texts(*extra: str) -> list[str]:
         out = tmp_path / "out.jsonl"
@@ -420,6 +434,7 @@ BAD_FILES = {
     "prompts broken row": (with_prompts, '{"turns": ["a"]}\n{"turns"', "line 2"),
     "prompts no turns": (with_prompts, '{"question_id": 1}', '"turns"'),
     "prompts turns no list": (with_prompts, '{"turns": "a"}', '"turns"'),
+    "prompts rendered no flag": (with_prompts, '{"turns": ["a"], "rendered": 1}', "rendered must be true or false"),
     "prompts turn no text": (with_prompts, '{"turns": [1]}', "every turn"),
     "prompts id": (with_prompts, '{"question_id": [1], "turns": ["a"]}', "question_id"),
     "prompts id twice": (with_prompts, '{"question_id": 1, "turns": ["a"]}\n' * 2, "twice"),

@@ -13,6 +13,25 @@ BASE = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+DENSE = {
+    "hidden_size": 60,
+    "intermediate_size": 42,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 6,
+}
+EXPERTS = {"num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 18}
+LOCAL_EXPERTS = {"num_local_experts": 7, "num_experts_per_tok": 3, "intermediate_size": 18}
+LATENT = {
+    "n_routed_experts": 9,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 18,
+    "first_k_dense_replace": 1,
+    "kv_lora_rank": 14,
+    "qk_nope_head_dim": 10,
+    "qk_rope_head_dim": 6,
+    "v_head_dim": 12,
+}
 CASES = {
     "mixtral": (
         transformers.MixtralConfig,
@@ -72,7 +91,90 @@ CASES = {
             "rms_norm_eps": 1e-3,
         },
     ),
+    "mistral": (
+        transformers.MistralConfig,
+        DENSE | {"sliding_window": 11, "num_key_value_heads": 2, "head_dim": 18},
+    ),
+    "qwen2": (
+        transformers.Qwen2Config,
+        DENSE | {"use_sliding_window": True, "sliding_window": 13, "max_window_layers": 2, "num_hidden_layers": 3},
+    ),
+    "qwen3": (transformers.Qwen3Config, DENSE | {"head_dim": 22, "num_key_value_heads": 1, "attention_bias": True}),
+    "gemma3_text": (
+        transformers.Gemma3TextConfig,
+        DENSE
+        | {
+            "num_hidden_layers": 4,
+            "layer_types": ["sliding_attention", "full_attention", "full_attention", "sliding_attention"],
+            "sliding_window": 9,
+            "head_dim": 16,
+            "query_pre_attn_scalar": 30,
+            "final_logit_softcapping": 2.5,
+            "num_key_value_heads": 2,
+        },
+    ),
+    "qwen2_moe": (
+        transformers.Qwen2MoeConfig,
+        DENSE | EXPERTS | {"shared_expert_intermediate_size": 30, "decoder_sparse_step": 2, "norm_topk_prob": True},
+    ),
+    "qwen3_moe": (
+        transformers.Qwen3MoeConfig,
+        DENSE | EXPERTS | {"head_dim": 10, "norm_topk_prob": True, "num_key_value_heads": 3},
+    ),
+    "olmoe": (transformers.OlmoeConfig, DENSE | EXPERTS | {"intermediate_size": 18, "clip_qkv": 1.1}),
+    "granitemoe": (
+        transformers.GraniteMoeConfig,
+        DENSE
+        | LOCAL_EXPERTS
+        | {
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.1,
+            "residual_multiplier": 0.6,
+            "logits_scaling": 2.0,
+        },
+    ),
+    "gpt_oss": (
+        transformers.GptOssConfig,
+        DENSE | LOCAL_EXPERTS | {"head_dim": 12, "sliding_window": 10, "num_key_value_heads": 2},
+    ),
+    "phimoe": (
+        transformers.PhimoeConfig,
+        DENSE | LOCAL_EXPERTS | {"num_experts_per_tok": 2, "num_key_value_heads": 2, "router_jitter_noise": 0.15},
+    ),
+    "deepseek_v2": (
+        transformers.DeepseekV2Config,
+        DENSE | LATENT | {"q_lora_rank": None, "n_shared_experts": 2, "routed_scaling_factor": 0.8},
+    ),
+    "deepseek_v3": (
+        transformers.DeepseekV3Config,
+        DENSE | LATENT | {"q_lora_rank": 26, "n_group": 3, "topk_group": 2, "first_k_dense_replace": 0},
+    ),
+    "llama4_text": (
+        transformers.Llama4TextConfig,
+        DENSE
+        | LOCAL_EXPERTS
+        | {
+            "num_hidden_layers": 4,
+            "head_dim": 10,
+            "num_key_value_heads": 2,
+            "attention_chunk_size": 14,
+            "no_rope_layer_interval": 3,
+            "interleave_moe_layer_step": 2,
+            "intermediate_size_mlp": 44,
+            "floor_scale": 5,
+            "attn_scale": 0.5,
+        },
+    ),
 }
+
+
+def spread(name, config):
+    """Standard deviation of a tensor's values."""
+    if name.endswith(("bias", "sinks")):
+        return 0.3
+    if "gate.weight" in name or "router.weight" in name:
+        return 0.3 if config.model_type in ("deepseek_v2", "deepseek_v3", "llama4_text") else 1.0
+    return 0.1
 
 
 def random_model(config_class, arguments, seed):
@@ -80,16 +182,17 @@ def random_model(config_class, arguments, seed):
     model = transformers.AutoModelForCausalLM.from_config(
         config, attn_implementation="eager", dtype=torch.float32
     ).eval()
-    if config.model_type == "mixtral":
+    if hasattr(config, "num_experts_per_tok") and config.model_type != "llama4_text":
         model.set_experts_implementation("eager")  # the fused one wants sizes in multiples of 16 bytes
     generator = torch.Generator().manual_seed(seed)
+    lowest_norm = -0.5 if config.model_type == "gemma3_text" else 0.5
+    buffers = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith("correction_bias")]
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name:
-                parameter.copy_(torch.rand(parameter.shape, generator=generator) + 0.5)
+        for name, parameter in [*model.named_parameters(), *buffers]:
+            if "norm" in name and not name.endswith("bias"):
+                parameter.copy_(torch.rand(parameter.shape, generator=generator) + lowest_norm)
             else:
-                spread = 1.0 if "gate.weight" in name else 0.1
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread(name, config))
     return model
 
 

@@ -1,6 +1,7 @@
 """python/specmoe/__init__.pyi says what the module has: names, kinds, parameters, which of them have defaults."""
 
 import ast
+import inspect
 import re
 from pathlib import Path
 
@@ -20,7 +21,10 @@ def stub_parameters(function: ast.FunctionDef) -> list[tuple[str, bool]]:
 
 
 def module_parameters(function) -> list[tuple[str, bool]]:
-    """The same from the signature that pybind11 writes into the first line of a docstring."""
+    """The same of a function, written in Python or by pybind11 (its signature is its docstring's first line)."""
+    if inspect.isfunction(function):
+        parameters = inspect.signature(function).parameters.values()
+        return [(p.name, p.default is not p.empty) for p in parameters if p.kind is not p.VAR_KEYWORD]
     signature = function.__doc__.split("\n")[0]
     inside = signature[signature.index("(") + 1 : signature.rindex(") ->")]
     # Commas inside annotations and defaults stand in brackets or quotes.

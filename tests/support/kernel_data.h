@@ -56,7 +56,7 @@ inline PackedMatrix random_matrix(std::int64_t rows, std::int64_t cols, DType dt
 
 /// Inputs as a product with weights of `dtype` sees them: rounded to bfloat16 where the back end's instruction does.
 inline std::vector<float> product_inputs(std::vector<float> x, DType dtype, Backend backend) {
-  if (dtype == DType::kFloat32 || !rounds_inputs(backend)) return x;
+  if (!rounds_inputs(backend, dtype)) return x;
   const auto count = static_cast<std::int64_t>(x.size());
   PackedMatrix rounded(1, count, DType::kBFloat16, Backend::kScalar);
   rounded.pack_rows(weight_view(x, 1, count));
@@ -64,17 +64,22 @@ inline std::vector<float> product_inputs(std::vector<float> x, DType dtype, Back
   return x;
 }
 
+/// Set where emulated tiles stand in for AMX, on processors that have its other instructions.
+inline bool amx_is_emulated = false;
+
 /// Every CPU implementation there is; a test of one this processor lacks is skipped by name.
 class BackendTest : public testing::TestWithParam<Backend> {
  protected:
   void SetUp() override {
+    if (GetParam() == Backend::kAmx && amx_is_emulated) return;
     if (!backend_available(GetParam())) GTEST_SKIP() << "this processor has no " << backend_name(GetParam());
   }
 };
 
 inline const Backend kCpuBackends[] = {Backend::kScalar, Backend::kAvx2, Backend::kAvx512};
 /// Matrix products have instruction sets of their own.
-inline const Backend kProductBackends[] = {Backend::kScalar, Backend::kAvx2, Backend::kAvx512, Backend::kAvx512Bf16};
+inline const Backend kProductBackends[] = {Backend::kScalar, Backend::kAvx2, Backend::kAvx512, Backend::kAvx512Bf16,
+                                           Backend::kAmx};
 
 inline std::string backend_test_name(const testing::TestParamInfo<Backend>& info) {
   return std::string(backend_name(info.param));

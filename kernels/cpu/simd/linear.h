@@ -6,8 +6,8 @@ namespace specmoe::kernels::SPECMOE_SIMD {
 
 void packed_linear_simd(Rows<const float> x, const PackedMatrix& weight, const float* bias, Rows<const float> residual,
                         Rows<float> out, Shard shard) {
-  if (kFloat32Backend != kBackend && weight.dtype() == DType::kFloat32) {
-    return packed_linear.on(kFloat32Backend)(x, weight, bias, residual, out, shard);
+  if (!takes(weight.dtype())) {
+    return packed_linear.on(Backend::kAvx512)(x, weight, bias, residual, out, shard);
   }
   const Range share = split(weight.panels(), shard);
   const auto row = [&](std::int64_t t) { return x.row(t); };

@@ -45,6 +45,15 @@ inline Floats exponential(Floats x) {
   return zero_below(x, scale_by_power_of_2(y, n), lowest);
 }
 
-inline Floats silu(Floats x) { return div(x, add(broadcast(1.0f), exponential(sub(zeros(), x)))); }
+/// x / (1 + e^-y)
+inline Floats over_logistic(Floats x, Floats y) { return div(x, add(broadcast(1.0f), exponential(sub(zeros(), y)))); }
+
+inline Floats silu(Floats x) { return over_logistic(x, x); }
+
+/// x / 2 * (1 + tanh(u)) with tanh(u) = 2 / (1 + e^(-2 u)) - 1, so that nothing cancels.
+inline Floats gelu_tanh(Floats x) {
+  const Floats cubic = mul(mul(mul(broadcast(0.044715f), x), x), x);
+  return over_logistic(x, mul(broadcast(1.5957691216f), add(x, cubic)));
+}
 
 }  // namespace specmoe::kernels::SPECMOE_SIMD

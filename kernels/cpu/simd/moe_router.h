@@ -4,9 +4,15 @@
 
 namespace specmoe::kernels::SPECMOE_SIMD {
 
-void moe_router_simd(Rows<const float> logits, std::int64_t k, bool renormalise, std::int32_t* expert, float* weight) {
+void moe_router_simd(Rows<float> logits, const Routing& routing, const float* choice_bias, std::int32_t* expert,
+                     float* weight) {
+  const std::int64_t k = routing.experts_per_token;
   for (std::int64_t t = 0; t < logits.rows; ++t, expert += k, weight += k) {
-    const float* row = logits.row(t);
+    float* row = logits.row(t);
+    if (!is_plain_softmax(routing, choice_bias)) {
+      route_row(row, logits.cols, routing, choice_bias, expert, weight);
+      continue;
+    }
     choose_experts(row, logits.cols, k, expert);
     const float largest = row[expert[0]];
     float total = 0;
@@ -18,7 +24,7 @@ void moe_router_simd(Rows<const float> logits, std::int64_t k, bool renormalise,
       for (std::int64_t r = first; r < std::min(k, first + kWidth); ++r) chosen[r - first] = row[expert[r]];
       part.store(weight + first, div(exponential(sub(load(chosen), broadcast(largest))), broadcast(total)));
     });
-    if (renormalise) normalise(weight, k);
+    finish_weights(routing, weight);
   }
 }
 

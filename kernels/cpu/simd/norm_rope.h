@@ -35,6 +35,34 @@ void rms_norm_simd(Rows<const float> x, const float* weight, float eps, Rows<flo
   }
 }
 
+/// The same grouping as sum_of_squares.
+inline float sum_of(const float* x, std::int64_t n) {
+  Floats a = zeros(), b = zeros(), c = zeros(), d = zeros();
+  std::int64_t i = 0;
+  for (; i + 4 * kWidth <= n; i += 4 * kWidth) {
+    a = add(load(x + i), a);
+    b = add(load(x + i + kWidth), b);
+    c = add(load(x + i + 2 * kWidth), c);
+    d = add(load(x + i + 3 * kWidth), d);
+  }
+  for (; i < n; i += kWidth) a = add(n - i >= kWidth ? load(x + i) : load_first(x + i, n - i), a);
+  return sum_lanes(add(add(a, b), add(c, d)));
+}
+
+void layer_norm_simd(Rows<const float> x, const float* weight, const float* bias, float eps, Rows<float> out) {
+  const auto width = static_cast<float>(x.cols);
+  for (std::int64_t t = 0; t < x.rows; ++t) {
+    float* to = out.row(t);
+    const Floats mean = broadcast(sum_of(x.row(t), x.cols) / width);
+    for_each_vector(0, x.cols,
+                    [&](std::int64_t i, auto part) { part.store(to + i, sub(part.load(x.row(t) + i), mean)); });
+    const Floats scale = broadcast(1.0f / std::sqrt(sum_of_squares(to, x.cols) / width + eps));
+    for_each_vector(0, x.cols, [&](std::int64_t i, auto part) {
+      part.store(to + i, fma(part.load(weight + i), mul(part.load(to + i), scale), part.load(bias + i)));
+    });
+  }
+}
+
 void rope_simd(Rows<float> x, const float* cos_sin, std::int64_t half, const std::int32_t* position) {
   for (std::int64_t t = 0; t < x.rows; ++t) {
     const float* cosine = cos_sin + position[t] * 2 * half;
@@ -51,6 +79,7 @@ void rope_simd(Rows<float> x, const float* cos_sin, std::int64_t half, const std
 }
 
 SPECMOE_KERNEL(rms_norm, kBackend, rms_norm_simd);
+SPECMOE_KERNEL(layer_norm, kBackend, layer_norm_simd);
 SPECMOE_KERNEL(rope, kBackend, rope_simd);
 
 }  // namespace specmoe::kernels::SPECMOE_SIMD

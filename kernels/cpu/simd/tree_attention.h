@@ -32,12 +32,13 @@ inline __m256 sum_each(const Floats* x) {
   return _mm256_add_ps(_mm256_permute2f128_ps(ab, cd, 0x20), _mm256_permute2f128_ps(ab, cd, 0x31));
 }
 
-/// One query head of one row and its running softmax.
+/// One query head of one row and its running softmax. Without initial values: there is room for many and mostly few
+/// are used.
 struct Query {
-  const float* query = nullptr;
-  float* out = nullptr;
-  float largest = -INFINITY;
-  float sum = 0;
+  const float* query;
+  float* out;
+  float largest;
+  float sum;
 };
 
 /// Scores, then shares, of one chunk.
@@ -147,18 +148,18 @@ void mix_columns(const Query* query, const ChunkScores* share, const float* keep
 }
 
 template <int Q, class Keys, class Values>
-void attend_chunk(Query* query, const Keys& key, const Values& value, std::int64_t begin, std::int64_t end, float scale,
-                  std::int64_t head_dim) {
+void attend_chunk(Query* query, const Keys& key, const Values& value, std::int64_t begin, std::int64_t end,
+                  const AttentionRule& rule) {
   ChunkScores scores[Q];
-  score_chunk<Q>(query, key, begin, end, head_dim, scores);
+  score_chunk<Q>(query, key, begin, end, rule.head_dim, scores);
   float keep[Q];
-  for (int q = 0; q < Q; ++q) keep[q] = share_chunk(begin, end, scale, query[q], scores[q]);
+  for (int q = 0; q < Q; ++q) keep[q] = share_chunk(begin, end, rule.scale, query[q], scores[q]);
   constexpr int kColumns = kWidth == 8 && Q == 2 ? 2 : 4;
   std::int64_t d = 0;
-  for (; d + kColumns * kWidth <= head_dim; d += kColumns * kWidth) {
+  for (; d + kColumns * kWidth <= rule.value_dim; d += kColumns * kWidth) {
     mix_columns<Q, kColumns>(query, scores, keep, value, begin, end, d, WholeVector{});
   }
-  for_each_vector(d, head_dim, [&](std::int64_t column, auto part) {
+  for_each_vector(d, rule.value_dim, [&](std::int64_t column, auto part) {
     mix_columns<Q, 1>(query, scores, keep, value, begin, end, column, part);
   });
 }
@@ -166,23 +167,23 @@ void attend_chunk(Query* query, const Keys& key, const Values& value, std::int64
 /// Attends with `count` queries that see the same positions [begin, end) of a chunk.
 template <class Keys, class Values>
 void attend_together(Query* query, std::int64_t count, const Keys& key, const Values& value, std::int64_t begin,
-                     std::int64_t end, float scale, std::int64_t head_dim) {
+                     std::int64_t end, const AttentionRule& rule) {
   std::int64_t i = 0;
-  for (; i + 2 <= count; i += 2) attend_chunk<2>(query + i, key, value, begin, end, scale, head_dim);
-  if (i < count) attend_chunk<1>(query + i, key, value, begin, end, scale, head_dim);
+  for (; i + 2 <= count; i += 2) attend_chunk<2>(query + i, key, value, begin, end, rule);
+  if (i < count) attend_chunk<1>(query + i, key, value, begin, end, rule);
 }
 
 /// The logical positions one query row sees: [first, committed) of the prefix, then its staged ancestors.
 struct RowSpan {
-  std::int64_t first = 0;
-  std::int64_t end = 0;
+  std::int64_t first;
+  std::int64_t end;
 };
 
-inline RowSpan row_span(std::int64_t committed, const std::uint64_t* ancestors, std::int64_t words,
-                        std::int64_t window) {
+inline RowSpan row_span(const AttentionRule& rule, std::int64_t committed, const std::uint64_t* ancestors,
+                        std::int64_t words) {
   std::int64_t end = committed;
   for (std::int64_t w = 0; w < words; ++w) end += std::popcount(ancestors[w]);
-  return {window > 0 ? std::max<std::int64_t>(0, end - window) : 0, end};
+  return {first_seen(rule, end), end};
 }
 
 /// rows[i] = array row of logical position chunk + i, for the positions of the chunk below `end`.
@@ -199,69 +200,76 @@ inline void gather_rows(std::int64_t committed, const std::uint64_t* ancestors, 
   }
 }
 
+inline constexpr std::int64_t kQueries = 64;  // that run at once
+
 /// The rows of one call that are computed together: a chunk of the prefix comes from memory once for all of them.
 struct RowBlock {
+  const AttentionHead& head;
+  const AttentionRule& rule;
   std::int64_t rows;
   std::int64_t heads;  // query heads of a row
   const std::uint64_t* ancestors;
   std::int64_t words;
-  std::int64_t window;
-
-  const std::uint64_t* bits(std::int64_t t) const { return ancestors + t * words; }
+  RowSpan* spans;  // [rows]
 };
 
-/// A chunk that reaches past the prefix, or that a window cuts: every row sees its own part of it.
-inline void attend_row(const RowBlock& block, std::int64_t t, const AttentionHead& head, std::int64_t chunk,
-                       float scale, std::int64_t head_dim, Query* query) {
-  const RowSpan span = row_span(head.committed, block.bits(t), block.words, block.window);
-  const std::int64_t begin = std::max<std::int64_t>(0, span.first - chunk);
-  const std::int64_t end = std::min(kChunk, span.end - chunk);
+/// A chunk that reaches past the prefix, or that not all rows see whole: every row sees its own part of it.
+inline void attend_row(const RowBlock& block, std::int64_t t, std::int64_t chunk, Query* query) {
+  const AttentionHead& head = block.head;
+  const std::int64_t begin = std::max<std::int64_t>(0, block.spans[t].first - chunk);
+  const std::int64_t end = std::min(kChunk, block.spans[t].end - chunk);
   if (begin >= end) return;
   std::int32_t rows[kChunk];
-  gather_rows(head.committed, block.bits(t), block.words, chunk, chunk + end, rows);
-  attend_together(query + t * block.heads, block.heads, Gathered{head.keys, head.stride, rows},
-                  Gathered{head.values, head.stride, rows}, begin, end, scale, head_dim);
+  gather_rows(head.committed, block.ancestors + t * block.words, block.words, chunk, chunk + end, rows);
+  attend_together(query + t * block.heads, block.heads, Gathered{head.keys, head.key_stride, rows},
+                  Gathered{head.values, head.value_stride, rows}, begin, end, block.rule);
 }
 
-inline void attend_block(const RowBlock& block, const AttentionHead& head, float scale, std::int64_t head_dim,
-                         Query* query) {
+inline void attend_block(const RowBlock& block, Query* query) {
+  const AttentionHead& head = block.head;
+  std::int64_t earliest = head.committed;  // first position that any row sees
+  std::int64_t latest = 0;                 // first position that all rows see
   std::int64_t longest = 0;
   for (std::int64_t t = 0; t < block.rows; ++t) {
-    longest = std::max(longest, row_span(head.committed, block.bits(t), block.words, 0).end);
+    block.spans[t] = row_span(block.rule, head.committed, block.ancestors + t * block.words, block.words);
+    earliest = std::min(earliest, block.spans[t].first);
+    latest = std::max(latest, block.spans[t].first);
+    longest = std::max(longest, block.spans[t].end);
   }
-  for (std::int64_t chunk = 0; chunk < longest; chunk += kChunk) {
-    if (block.window == 0 && chunk + kChunk <= head.committed) {
-      const std::int64_t offset = chunk * head.stride;
-      attend_together(query, block.rows * block.heads, Contiguous{head.keys + offset, head.stride},
-                      Contiguous{head.values + offset, head.stride}, 0, kChunk, scale, head_dim);
+  for (std::int64_t chunk = earliest / kChunk * kChunk; chunk < longest; chunk += kChunk) {
+    if (latest <= chunk && chunk + kChunk <= head.committed) {
+      attend_together(query, block.rows * block.heads, Contiguous{head.keys + chunk * head.key_stride, head.key_stride},
+                      Contiguous{head.values + chunk * head.value_stride, head.value_stride}, 0, kChunk, block.rule);
     } else {
-      for (std::int64_t t = 0; t < block.rows; ++t) attend_row(block, t, head, chunk, scale, head_dim, query);
+      for (std::int64_t t = 0; t < block.rows; ++t) attend_row(block, t, chunk, query);
     }
   }
   for (std::int64_t i = 0; i < block.rows * block.heads; ++i) {
-    for_each_vector(0, head_dim, [&](std::int64_t d, auto part) {
+    for_each_vector(0, block.rule.value_dim, [&](std::int64_t d, auto part) {
       part.store(query[i].out + d, div(part.load(query[i].out + d), broadcast(query[i].sum)));
     });
   }
 }
 
-void tree_attention_simd(Rows<const float> query, const AttentionHead& head, std::int64_t /*staged*/,
-                         const std::uint64_t* ancestors, std::int64_t words, const std::int32_t* /*depth*/,
-                         const std::int32_t* /*staged_depth*/, std::int64_t window, float scale, std::int64_t head_dim,
-                         Rows<float> out, float* /*scratch*/) {
-  constexpr std::int64_t kQueries = 64;
-  const std::int64_t heads = query.cols / head_dim;
+void tree_attention_simd(Rows<const float> query, const AttentionHead& head, const std::uint64_t* ancestors,
+                         std::int64_t words, const AttentionRule& rule, Rows<float> out, float* /*scratch*/) {
+  const std::int64_t heads = query.cols / rule.head_dim;
   SPECMOE_CHECK(heads <= kQueries, "attention: at most ", kQueries, " query heads share a kv head, got ", heads);
   Query queries[kQueries];
+  RowSpan spans[kQueries];
   const std::int64_t rows_at_once = kQueries / heads;
   for (std::int64_t t = 0; t < query.rows; t += rows_at_once) {
     const std::int64_t rows = std::min(rows_at_once, query.rows - t);
     for (std::int64_t i = 0; i < rows * heads; ++i) {
-      const std::int64_t column = i % heads * head_dim;
-      queries[i] = {query.row(t + i / heads) + column, out.row(t + i / heads) + column};
-      std::fill_n(queries[i].out, head_dim, 0.0f);
+      const std::int64_t h = i % heads;
+      queries[i] = {query.row(t + i / heads) + h * rule.head_dim, out.row(t + i / heads) + h * rule.value_dim,
+                    -INFINITY, 0.0f};
+      std::fill_n(queries[i].out, rule.value_dim, 0.0f);
+      if (rule.sinks == nullptr) continue;
+      queries[i].largest = rule.sinks[h];  // as if seen before any key
+      queries[i].sum = 1.0f;
     }
-    attend_block({rows, heads, ancestors + t * words, words, window}, head, scale, head_dim, queries);
+    attend_block({head, rule, rows, heads, ancestors + t * words, words, spans}, queries);
   }
 }
 

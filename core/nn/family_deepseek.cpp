@@ -1,0 +1,183 @@
+#include <cmath>
+
+#include "core/nn/model_family.h"
+#include "kernels/check.h"
+
+namespace specmoe::nn {
+
+namespace {
+
+CommonDefaults v2_defaults() {
+  CommonDefaults defaults;
+  defaults.vocab_size = 102400;
+  return defaults;
+}
+
+CommonDefaults v3_defaults() {
+  CommonDefaults defaults;
+  defaults.vocab_size = 129280;
+  defaults.hidden_size = 7168;
+  defaults.intermediate_size = 18432;
+  defaults.layers = 61;
+  defaults.heads = 128;
+  defaults.max_positions = 4096;
+  defaults.stop_tokens = {1};
+  return defaults;
+}
+
+/// What the two versions leave to different defaults.
+struct Version {
+  CommonDefaults common;
+  int shared_experts, expert_width, first_mixture;
+  double weight_scale;
+};
+
+void expect_text(const ConfigReader& config, const char* key, const char* known) {
+  const std::string value = config.has(key) ? config.text(key, known) : known;
+  SPECMOE_CHECK(value == known, config.where(key), " '", value,
+                "' is not supported for this model_type; known: ", known);
+}
+
+void add_deepseek_names(TensorNames& names) {
+  const std::string attention = "layers.{layer}.self_attn.";
+  names.query_down = {attention + "q_a_proj"};
+  names.query_down_norm = {attention + "q_a_layernorm.weight"};
+  names.query_up = {attention + "q_b_proj"};
+  names.kv_down = {attention + "kv_a_proj_with_mqa"};
+  names.kv_down_norm = {attention + "kv_a_layernorm.weight"};
+  names.kv_up = {attention + "kv_b_proj"};
+  const std::string block = "layers.{layer}.mlp.";
+  names.router = {block + "gate.weight"};
+  names.choice_bias = {block + "gate.e_score_correction_bias"};
+  names.shared_gate = {block + "shared_experts.gate_proj"};
+  names.shared_up = {block + "shared_experts.up_proj"};
+  names.shared_down = {block + "shared_experts.down_proj"};
+  add_expert_names(names, block, "gate_proj", "up_proj", "down_proj");
+}
+
+/// YaRN sharpens the scores beside the cosines and sines when mscale_all_dim is given.
+double score_scale(const ConfigReader& config, int head_dim, const RopeSpec& rope) {
+  const double plain = std::pow(head_dim, -0.5);
+  const auto object = rope_object(config);
+  if (rope.kind == RopeKind::kDefault || !object || !object->has("mscale_all_dim")) return plain;
+  const double weight = object->number("mscale_all_dim", 0.0);
+  const double sharpness = weight == 0.0 ? 1.0 : yarn_sharpness(rope.factor, weight);
+  return plain * sharpness * sharpness;
+}
+
+/// The norms of the low-rank vectors keep LatentSpec's epsilon, whatever rms_norm_eps says.
+AttentionSpec parse_latent_attention(const ConfigReader& config, const ModelSpec& spec, const Version& version) {
+  AttentionSpec attention;
+  attention.heads = parse_size(config, "num_attention_heads", version.common.heads, kMaxHeads);
+  attention.kv_heads = attention.heads;
+  if (config.has("num_key_value_heads")) {
+    const int kv_heads = parse_size(config, "num_key_value_heads", attention.heads, kMaxHeads);
+    SPECMOE_CHECK(kv_heads == attention.heads, config.where("num_key_value_heads"), " = ", kv_heads,
+                  " must be num_attention_heads = ", attention.heads, ": all heads share the latent vectors");
+  }
+  LatentSpec latent;
+  const bool plain = config.contains("q_lora_rank") && !config.has("q_lora_rank");
+  latent.query_rank = plain ? 0 : parse_size(config, "q_lora_rank", 1536);
+  latent.kv_rank = parse_size(config, "kv_lora_rank", 512);
+  latent.nope_dim = parse_size(config, "qk_nope_head_dim", 128, kMaxHeads);
+  latent.rope_dim = parse_size(config, "qk_rope_head_dim", 64, kMaxHeads);
+  latent.value_dim = parse_size(config, "v_head_dim", 128, kMaxHeads);
+  SPECMOE_CHECK(latent.rope_dim % 2 == 0, config.where("qk_rope_head_dim"), " must be even, got ", latent.rope_dim);
+  attention.head_dim = latent.nope_dim + latent.rope_dim;
+  attention.latent = latent;
+  attention.qkv_bias = config.boolean("attention_bias", false);
+  attention.output_bias = attention.qkv_bias;
+  attention.rope = parse_rope(config, latent.rope_dim, spec.max_positions, version.common.rope_theta);
+  attention.rope->interleaved = true;
+  attention.scale = static_cast<float>(score_scale(config, attention.head_dim, *attention.rope));
+  return attention;
+}
+
+RouterSpec parse_groups(const ConfigReader& config, RouterSpec router, int groups, int kept_groups) {
+  constexpr int kMostGroups = 64;
+  router.groups = parse_size(config, "n_group", groups, kMostGroups);
+  router.kept_groups = parse_size(config, "topk_group", kept_groups, kMaxExperts);
+  SPECMOE_CHECK(router.experts % router.groups == 0, config.where("n_group"), " = ", router.groups,
+                " must divide n_routed_experts = ", router.experts);
+  SPECMOE_CHECK(router.experts / router.groups >= 2, config.where("n_group"), " = ", router.groups,
+                " leaves groups of less than two experts");
+  SPECMOE_CHECK(router.kept_groups <= router.groups, config.where("topk_group"), " = ", router.kept_groups,
+                " must be at most n_group = ", router.groups);
+  SPECMOE_CHECK(router.experts / router.groups * router.kept_groups >= router.experts_per_token,
+                config.where("num_experts_per_tok"), " = ", router.experts_per_token,
+                " experts do not fit topk_group = ", router.kept_groups, " groups");
+  return router;
+}
+
+ModelSpec parse_deepseek(const ConfigReader& config, const Version& version, const RouterSpec& router) {
+  SPECMOE_CHECK(config.integer("moe_layer_freq", 1, 1, kMaxLayers) == 1, config.where("moe_layer_freq"),
+                " other than 1 is not supported");
+  SPECMOE_CHECK(!config.boolean("mlp_bias", false), config.where("mlp_bias"), " is not supported for this model_type");
+  ModelSpec spec = parse_frame(config, version.common);
+  add_deepseek_names(spec.names);
+  LayerSpec dense;
+  dense.attention = parse_latent_attention(config, spec, version);
+  dense.ffn.width = parse_size(config, "intermediate_size", version.common.intermediate_size);
+  LayerSpec mixture = dense;
+  mixture.ffn.width = parse_size(config, "moe_intermediate_size", version.expert_width);
+  mixture.ffn.router = router;
+  mixture.ffn.router->scale = static_cast<float>(config.number("routed_scaling_factor", version.weight_scale, 0.0));
+  const int shared = parse_size(config, "n_shared_experts", version.shared_experts, kMaxExperts);
+  SPECMOE_CHECK(std::int64_t{shared} * mixture.ffn.width <= kMaxSize, config.where("n_shared_experts"), " = ", shared,
+                " times moe_intermediate_size = ", mixture.ffn.width, " is too wide");
+  mixture.ffn.shared = SharedExpertSpec{shared * mixture.ffn.width, false};
+  const auto first = config.integer("first_k_dense_replace", version.first_mixture, 0, kMaxLayers);
+  for (std::size_t i = 0; i < spec.layers.size(); ++i) {
+    spec.layers[i] = static_cast<std::int64_t>(i) < first ? dense : mixture;
+  }
+  return spec;
+}
+
+/// DeepSeek-V2 and V2-Lite (arXiv:2405.04434). Chosen weights are never renormalised; norm_topk_prob is not read.
+ModelSpec parse_deepseek_v2(const ConfigReader& config) {
+  expect_text(config, "scoring_func", "softmax");
+  SPECMOE_CHECK(config.has("num_experts_per_tok"), config.where("num_experts_per_tok"), " is missing");
+  RouterSpec router = parse_router(config, {"n_routed_experts", "num_experts"}, 64, 0);
+  router.renormalise = false;
+  const std::string method = config.has("topk_method") ? config.text("topk_method", "greedy") : "greedy";
+  SPECMOE_CHECK(method == "greedy" || method == "group_limited_greedy", config.where("topk_method"), " '", method,
+                "' is not supported; known: greedy, group_limited_greedy");
+  if (method == "group_limited_greedy") {
+    for (const char* key : {"n_group", "topk_group"}) {
+      SPECMOE_CHECK(config.has(key), config.where(key), " is missing, and topk_method group_limited_greedy needs it");
+    }
+    router = parse_groups(config, router, 1, 1);
+  }
+  return parse_deepseek(config, {v2_defaults(), 2, 1407, 0, 1.0}, router);
+}
+
+SPECMOE_MODEL_FAMILY("deepseek_v2", parse_deepseek_v2);
+
+/// DeepSeek-V3 and R1 (arXiv:2412.19437). A bias takes part in the choice and not in the weights. The layers after the
+/// last one predict several tokens at once; they are left out.
+ModelSpec parse_deepseek_v3(const ConfigReader& config) {
+  expect_text(config, "scoring_func", "sigmoid");
+  expect_text(config, "topk_method", "noaux_tc");
+  RouterSpec router = parse_router(config, {"n_routed_experts", "num_local_experts"}, 256, 8);
+  router.score = RouterSpec::Score::kSigmoid;
+  router.choice_bias = true;
+  router.renormalise = config.boolean("norm_topk_prob", true);
+  router.epsilon = 1e-20F;
+  router.group_score = RouterSpec::GroupScore::kSumOfTopTwo;
+  router = parse_groups(config, router, 8, 4);
+  ModelSpec spec = parse_deepseek(config, {v3_defaults(), 1, 2048, 3, 2.5}, router);
+  const bool interleaved = config.boolean("rope_interleave", true);
+  for (LayerSpec& layer : spec.layers) layer.attention.rope->interleaved = interleaved;
+  for (const char* key : {"num_nextn_predict_layers", "num_mtp_layers"}) {
+    const auto count = config.has(key) ? config.integer(key, 0, 0, kMaxLayers) : 0;
+    for (std::int64_t i = 0; i < count; ++i) {
+      spec.names.ignored.push_back("layers." + std::to_string(static_cast<std::int64_t>(spec.layers.size()) + i) + ".");
+    }
+  }
+  return spec;
+}
+
+SPECMOE_MODEL_FAMILY("deepseek_v3", parse_deepseek_v3);
+
+}  // namespace
+}  // namespace specmoe::nn

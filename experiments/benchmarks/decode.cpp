@@ -1,0 +1,132 @@
+// Plain decoding beside the read bandwidth, and speculative decoding beside plain, in one process.
+//
+//     decode FOLDER [dtype = bfloat16] [rounds = 15] [threads = 0: all cores] [DRAFTER TREE ...]
+//     decode experiments/models/target bfloat16 15 0 experiments/models/drafter 'chain(gamma=3)' 'chain(gamma=7)'
+//
+// A sample decodes a few tokens greedily after one of six prompts, one sequence, prefill not counted; the folder needs
+// a tokenizer. The probe reads as many bytes as the model has, once, in between. Texts are compared with plain decoding
+// before any speed is printed. GB/s counts active weights and the keys and values read; a model that partly stays in
+// the cache reads faster than the probe, which does not (verify_curve replays the reads and is the fairer limit there).
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+
+#include "core/engine.h"
+#include "core/nn/model_loader.h"
+#include "core/nn/tokenizer.h"
+#include "core/provenance.h"
+#include "experiments/benchmarks/harness.h"
+#include "experiments/benchmarks/machine_limits.h"
+
+namespace specmoe::bench {
+namespace {
+
+/// One way to decode and what it did last.
+struct Method {
+  std::string name;
+  std::unique_ptr<Engine> engine;
+  std::vector<TokenId> text;
+  double decode_s = 0;
+  double tau = 0;
+};
+
+/// Word problems such as the bundled models were trained on; for any other model, some text.
+std::vector<Request> make_requests(const std::string& folder, int new_tokens) {
+  const char* names[] = {"Omar", "Ada", "Nora", "Petra", "Elena", "Victor"};
+  const char* things[] = {"pens", "shells", "stamps", "books", "eggs", "candles"};
+  const auto tokenizer = nn::Tokenizer::from_file(folder);
+  std::vector<Request> requests;
+  for (int i = 0; i < 6; ++i) {
+    const std::string text = concat("Problem: ", names[i], " has ", 9 + 7 * i, " ", things[i], " and buys ", 6 + 3 * i,
+                                    " more. How many ", things[i], " does ", names[i], " have now?\nSolution:");
+    requests.emplace_back().prompt = tokenizer->encode(text);
+    requests.back().max_new_tokens = new_tokens;
+  }
+  return requests;
+}
+
+void decode(Method& method, const Request& request) {
+  const RequestRecord record = method.engine->generate({&request, 1}).front();
+  std::int64_t time = 0;
+  for (const StepRecord& step : record.steps) time += step.times.total_ns();
+  method.text = record.tokens;
+  method.decode_s = static_cast<double>(time) * 1e-9 / static_cast<double>(record.tokens.size());
+  method.tau = static_cast<double>(record.tokens.size()) / static_cast<double>(record.steps.size());
+}
+
+void run(int argc, char** argv) {
+  nn::LoadOptions options;
+  options.dtype = kernels::packed_dtype_from_name(argc > 2 ? argv[2] : "bfloat16");
+  const int rounds = argc > 3 ? std::atoi(argv[3]) : 15;
+  options.pool = std::make_shared<kernels::ThreadPool>(argc > 4 ? std::atoi(argv[4]) : 0);
+  const auto model = nn::load_model(argv[1], options);
+  const ModelInfo& info = model->info();
+  const bool small = info.active_weight_bytes < (64 << 20);
+
+  std::vector<Method> methods;
+  methods.push_back({"plain", std::make_unique<Engine>(model, EngineSpec{}), {}, 0, 0});
+  for (int i = 6; i < argc; ++i) {
+    const EngineSpec spec = {.drafter = concat("independent(path=", argv[5], ")"), .tree = argv[i]};
+    const auto load = [&options](const std::string& folder) { return nn::load_model(folder, options); };
+    methods.push_back({argv[i], std::make_unique<Engine>(model, spec, load), {}, 0, 0});
+  }
+  const std::vector<Request> requests = make_requests(argv[1], small ? 48 : 8);
+  for (const Request& request : requests) {
+    for (Method& method : methods) decode(method, request);
+    for (const Method& method : methods) {
+      SPECMOE_CHECK(method.text == methods[0].text, method.name, " does not give the text of plain decoding");
+    }
+  }
+
+  const ReadProbe probe(static_cast<std::size_t>(info.weight_bytes));
+  const double context = static_cast<double>(requests[0].prompt.size()) + requests[0].max_new_tokens / 2.0;
+  const double bytes =
+      static_cast<double>(info.active_weight_bytes) + context * static_cast<double>(info.kv_bytes_per_token);
+  Interleaved samples;
+  std::vector<double> tau(methods.size());
+  std::vector<int> turn(methods.size());
+  samples.add("read", static_cast<double>(probe.bytes()), [&] { probe.read(*options.pool); });
+  for (std::size_t m = 0; m < methods.size(); ++m) {
+    samples.add_timed(methods[m].name, [&, m] {
+      decode(methods[m], requests[static_cast<std::size_t>(turn[m]++) % requests.size()]);
+      tau[m] += methods[m].tau;
+      return methods[m].decode_s;
+    });
+  }
+  samples.run(rounds);
+
+  const Provenance where = collect_provenance();
+  const double read = samples.seconds(0).median;
+  std::printf("%s, %s, %s, %d threads; %s; commit %s\n", info.name.c_str(), info.dtype.c_str(),
+              info.instruction_set.c_str(), options.pool->size(), where.cpu.c_str(), where.commit.c_str());
+  std::printf("texts of all methods equal; read probe of %.1f MB: %.1f GB/s\n",
+              static_cast<double>(probe.bytes()) / 1e6, 1e-9 / read);
+  std::printf("%-24s %28s %10s %26s %6s %6s\n", "method", "us a token [95 %]", "tokens/s", "speed-up [95 %]", "tau",
+              "quiet");
+  for (std::size_t m = 0; m < methods.size(); ++m) {
+    const Interval time = samples.seconds(m + 1);
+    std::printf("%-24s %28s %10.0f %26s %6.2f %3d/%d\n", methods[m].name.c_str(), interval_text(time, 1e6, 1).c_str(),
+                1 / time.median, interval_text(samples.ratio(1, m + 1), 1, 2).c_str(), tau[m] / turn[m],
+                samples.kept(m + 1), samples.measured());
+  }
+  const double rate = bytes / samples.seconds(1).median;
+  std::printf("plain reads %.1f MB a token: %.1f GB/s, %.2f of the probe\n", bytes / 1e6, rate / 1e9, rate * read);
+}
+
+}  // namespace
+}  // namespace specmoe::bench
+
+int main(int argc, char** argv) {
+  if (argc < 2 || argc == 6) {
+    std::fprintf(stderr, "usage: decode FOLDER [dtype = bfloat16] [rounds = 15] [threads = 0] [DRAFTER TREE ...]\n");
+    return 2;
+  }
+  try {
+    specmoe::bench::run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "decode: %s\n", error.what());
+    return 1;
+  }
+  return 0;
+}

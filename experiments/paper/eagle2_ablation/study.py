@@ -1,0 +1,107 @@
+"""R10: the four variants as one topology written in Python, beside the built-in ones at the same number of nodes."""
+
+import numpy as np
+from measure import interval_text, tau_ratio, with_tau
+
+import specmoe
+
+
+@specmoe.register("ablated_tree")
+class AblatedTree(specmoe.TreePolicy):
+    """EAGLE-2's tree with its two ideas switchable.
+
+    value   expand the nodes of a level with the largest product of confidences, not the largest confidence of their own
+    rerank  keep the nodes with the largest value of all, not the first ones level by level
+    """
+
+    def __init__(self, nodes: int = 24, depth: int = 6, width: int = 6, value: bool = True, rerank: bool = True):
+        super().__init__()
+        self.nodes, self.depth, self.width, self.value, self.rerank = nodes, depth, width, value, rerank
+
+    def law(self):
+        return "deterministic"
+
+    def max_nodes(self):
+        return self.nodes + 1
+
+    def max_grown_nodes(self):
+        return 1 + self.width + (self.depth - 1) * self.width**2
+
+    def max_depth(self):
+        return self.depth
+
+    def branches(self):
+        return True
+
+    def expand(self, view):
+        if 0 in view.frontier:
+            self.own, self.path = {0: 1.0}, {0: 1.0}  # a new tree; sequences run one at a time here
+        return [(node, self.width) for node in view.frontier if view.tree.depth(node) < self.depth]
+
+    def next_frontier(self, view, added):
+        rows = {node: view.row(node) for node in view.frontier}
+        for node in added:
+            parent = int(view.tree.parents[node])
+            self.own[node] = float(rows[parent][view.tree.tokens[node]])
+            self.path[node] = self.path[parent] * self.own[node]
+        by = self.path if self.value else self.own
+        return sorted(sorted(added, key=lambda node: -by[node])[: self.width])
+
+    def prune(self, view):
+        tree = view.tree
+        nodes = range(1, len(tree))
+        if self.rerank:
+            return [0, *sorted(sorted(nodes, key=lambda n: (-self.path[n], n))[: self.nodes])]
+        kept = [0]  # so many of each level, the likeliest below what is kept
+        for depth in range(1, self.depth + 1):
+            level = [n for n in nodes if tree.depth(n) == depth and tree.parents[n] in kept]
+            kept += sorted(sorted(level, key=lambda n: -self.path[n])[: self.nodes // self.depth])
+        return kept
+
+
+NAMES = {"value=false,rerank=false": "neither", "value=false,rerank=true": "reranking alone",
+         "value=true,rerank=false": "value alone", "value=true,rerank=true": "both"}  # fmt: skip
+
+
+def variant(tree):
+    for setting, name in NAMES.items():
+        if setting in tree:
+            return name
+    return tree.split("(")[0]
+
+
+def run(study):
+    cells = with_tau(study.sweep())
+    cells["variant"] = cells["tree"].map(variant)
+    cells["nodes_per_step"] = cells["counts.drafted"] / cells["counts.steps"]
+    for temperature, some in cells.groupby("temperature"):
+        by = some.set_index("variant")
+        order = [by.loc[name]["tau"] for name in NAMES.values()]
+        neither, rerank, value, both = order
+        gain = tau_ratio(by.loc["both"], by.loc["neither"])
+        study.verdict(f"both over neither, temperature {temperature:g}", gain[1] > 1.0, interval_text(gain),
+                      "above 1 (1.27 in the paper)", f"At {by.loc['both']['nodes_per_step']:.1f} nodes per pass, as far as "
+                      "the drafter's rows are given.", by["source"].to_list())  # fmt: skip
+        study.verdict(f"the order of the four, temperature {temperature:g}", neither <= min(rerank, value) and max(rerank, value) <= both + 0.01,
+                      f"{neither:.2f}, {rerank:.2f}, {value:.2f}, {both:.2f}", "neither < each alone < both (order only)",
+                      "neither, reranking alone, value alone, both. Differences below 0.01 count as equal.",
+                      by["source"].to_list())  # fmt: skip
+        same = tau_ratio(by.loc["confidence"], by.loc["both"])
+        study.verdict(f"the built-in `confidence` is the full variant, temperature {temperature:g}", same[1] <= 1.0 <= same[2],
+                      interval_text(same), "1 within the interval", "The same tree written in C++.",
+                      [by.loc["confidence"]["source"], by.loc["both"]["source"]])  # fmt: skip
+    study.table("Trees of at most 24 nodes", cells, {
+        "temperature": "temperature", "variant": "tree", "tau": "tokens per pass", "tau_low": "low", "tau_high": "high",
+        "nodes_per_step": "nodes per pass"})  # fmt: skip
+
+    def draw(axes):
+        some = cells[cells["temperature"] == cells["temperature"].min()]
+        places = np.arange(len(some))
+        axes.errorbar(
+            some["tau"], places, xerr=[some["tau"] - some["tau_low"], some["tau_high"] - some["tau"]], fmt="o"
+        )
+        axes.set_yticks(places, some["variant"])
+        axes.set_xlabel("emitted tokens per target pass")
+        axes.set_ylabel("tree")
+
+    study.plot("ablation", "Lowest temperature of the run; 95 % bars over prompts.", draw)

@@ -1,0 +1,64 @@
+#include <pybind11/iostream.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/provenance.h"
+#include "experiments/bench_grid.h"
+#include "experiments/interrupt.h"
+#include "experiments/run_options.h"
+#include "experiments/settings.h"
+#include "python/bindings.h"
+
+namespace specmoe::python {
+namespace {
+
+/// Runs the grid of `specmoe bench` in this process and returns its cells as lines of JSON, in the grid's order.
+std::vector<std::string> sweep(const std::string& config_json, const std::string& where) {
+  const py::scoped_estream_redirect progress_to_python;
+  // What a signal handler of Python raised waits here until the grid has unwound: the grid takes every other exception
+  // for a failure of one cell.
+  std::unique_ptr<py::error_already_set> raised;
+  const auto poll = [&raised] {
+    py::gil_scoped_acquire locked;
+    if (PyErr_CheckSignals() == 0) return;
+    raised = std::make_unique<py::error_already_set>();
+    throw cli::Interrupted{};
+  };
+  std::vector<std::string> lines;
+  try {
+    py::gil_scoped_release unlocked;
+    const cli::Settings settings = cli::Settings::from_config(cli::Command::kBench, config_json, where);
+    const cli::RunOptions options = cli::run_options(cli::Command::kBench, settings);
+    cli::OutputFile output(options.output);
+    cli::Progress progress(options.quiet);
+    for (cli::BenchCell& cell : cli::run_grid(settings, options, output, progress, poll)) {
+      output.line(cell.line);
+      lines.push_back(std::move(cell.line));
+    }
+    output.commit();
+  } catch (const cli::Interrupted&) {
+    throw *raised;
+  }
+  return lines;
+}
+
+}  // namespace
+
+void bind_sweep(py::module_& m) {
+  m.def("_sweep", &sweep, py::arg("config_json"), py::arg("where"));
+  m.def("_provenance", [] {
+    const Provenance here = collect_provenance();
+    py::dict fields;
+    fields["commit"] = here.commit;
+    fields["compiler"] = here.compiler;
+    fields["cpu"] = here.cpu;
+    fields["cores"] = here.cores;
+    fields["started"] = here.started;
+    return fields;
+  });
+}
+
+}  // namespace specmoe::python

@@ -1,0 +1,113 @@
+// The AMX kernels on emulated tiles, so that their logic is tested on processors without AMX: the twin tests of this
+// program then run them as the back end "amx". The rest of their code needs AVX-512 with bfloat16.
+#include <immintrin.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/element.h"
+#include "kernels/linear.h"
+#include "kernels/moe_ffn.h"
+#include "tests/support/kernel_data.h"
+
+#undef SPECMOE_KERNEL
+#define SPECMOE_KERNEL(kernel, backend, function) \
+  static const bool kernel##_##function##_stands_in = stand_in([] { kernel.add(backend, function); })
+
+#pragma GCC push_options
+// False alarms inside the compiler's own AVX-512 header.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,prefer-vector-width=512")
+#define SPECMOE_SIMD amx_emulated
+// clang-format off: the vector comes first
+namespace specmoe::kernels::amx_emulated {
+inline constexpr Backend kBackend = Backend::kAmx;
+constexpr bool takes(DType dtype) { return dtype == DType::kBFloat16; }
+
+template <class Register>
+bool stand_in(const Register& register_kernel) {
+  if (backend_available(Backend::kAmx) || !backend_available(Backend::kAvx512Bf16)) return false;
+  register_kernel();
+  return amx_is_emulated = true;
+}
+
+struct Tile {
+  int rows = 0;
+  int row_bytes = 0;
+  alignas(64) std::byte data[16][64] = {};
+};
+
+/// Tiles in memory; what is outside a tile's shape must not be touched.
+struct Tiles {
+  static inline thread_local Tile tiles[8];
+
+  struct Configured {
+    template <class Shape>
+    explicit Configured(const Shape& shape) {
+      for (int i = 0; i < 8; ++i) {
+        tiles[i].rows = shape.rows[i];
+        tiles[i].row_bytes = shape.row_bytes[i];
+        std::memset(tiles[i].data, 0, sizeof(tiles[i].data));
+      }
+    }
+    ~Configured() {
+      for (Tile& tile : tiles) tile = Tile();
+    }
+  };
+
+  template <int kTile>
+  static void zero() {
+    std::memset(tiles[kTile].data, 0, sizeof(tiles[kTile].data));
+  }
+  template <int kTile>
+  static void load(const void* from, std::size_t stride) {
+    for (int r = 0; r < tiles[kTile].rows; ++r) {
+      std::memcpy(tiles[kTile].data[r], static_cast<const std::byte*>(from) + static_cast<std::size_t>(r) * stride,
+                  static_cast<std::size_t>(tiles[kTile].row_bytes));
+    }
+  }
+  template <int kTile>
+  static void store(void* to, std::size_t stride) {
+    for (int r = 0; r < tiles[kTile].rows; ++r) {
+      std::memcpy(static_cast<std::byte*>(to) + static_cast<std::size_t>(r) * stride, tiles[kTile].data[r],
+                  static_cast<std::size_t>(tiles[kTile].row_bytes));
+    }
+  }
+  template <int kSum, int kInputs, int kWeights>
+  static void multiply() {
+    const Tile& inputs = tiles[kInputs];
+    const Tile& weights = tiles[kWeights];
+    Tile& sum = tiles[kSum];
+    EXPECT_EQ(inputs.row_bytes, 4 * weights.rows);
+    EXPECT_TRUE(inputs.rows == sum.rows && weights.row_bytes == sum.row_bytes);
+    for (int r = 0; r < sum.rows; ++r) {
+      for (int k = 0; k < weights.rows; ++k) {
+        for (int n = 0; n < sum.row_bytes / 4; ++n) {
+          std::uint16_t x[2], w[2];
+          float total = 0;
+          std::memcpy(x, inputs.data[r] + 4 * k, 4);
+          std::memcpy(w, weights.data[k] + 4 * n, 4);
+          std::memcpy(&total, sum.data[r] + 4 * n, 4);
+          for (int i = 0; i < 2; ++i) total += bfloat16_to_float(x[i]) * bfloat16_to_float(w[i]);
+          std::memcpy(sum.data[r] + 4 * n, &total, 4);
+        }
+      }
+    }
+  }
+};
+}  // namespace specmoe::kernels::amx_emulated
+#include "kernels/cpu/simd/avx512.h"
+#include "kernels/cpu/simd/math.h"
+#include "kernels/cpu/simd/panels.h"
+#include "kernels/cpu/simd/rounded_inputs.h"
+#include "kernels/cpu/simd/tile_amx.h"
+#include "kernels/cpu/simd/multiply.h"
+#include "kernels/cpu/simd/linear.h"
+#include "kernels/cpu/simd/moe_ffn.h"
+// clang-format on
+#pragma GCC pop_options

@@ -1,0 +1,81 @@
+// Values of config.json that one family or another must refuse, in one line that names the key.
+#include "core/nn/model_family.h"
+#include "tests/nn/model_fixture.h"
+
+namespace specmoe::nn::testing {
+namespace {
+
+using nlohmann::json;
+
+struct Refused {
+  std::string fixture;
+  std::string patch;  // JSON, over the fixture's config.json
+  std::vector<std::string> parts;
+};
+
+const std::vector<Refused> kRefused = {
+    {"mistral_a", R"({"sliding_window": -1})", {"sliding_window must be an integer"}},
+    {"qwen2_a", R"({"hidden_act": "gelu"})", {"hidden_act 'gelu' is not supported; known: silu"}},
+    {"qwen2_a", R"({"use_sliding_window": "yes"})", {"use_sliding_window must be true or false"}},
+    {"qwen2_b", R"({"layer_types": ["full_attention"]})", {"layer_types must have one entry for each of 2 layers"}},
+    {"qwen2_b", R"({"layer_types": ["full_attention", "linear_attention"]})", {"layer_types 'linear_attention'"}},
+    {"qwen2_b", R"({"layer_types": "full_attention"})", {"layer_types must be a list"}},
+    {"qwen2_b", R"({"use_sliding_window": false})", {"sliding_attention, which needs use_sliding_window"}},
+    {"gemma3_text_a", R"({"hidden_activation": "silu"})", {"hidden_activation 'silu'", "known: gelu_pytorch_tanh"}},
+    {"gemma3_text_a", R"({"use_bidirectional_attention": true})", {"use_bidirectional_attention is not supported"}},
+    {"gemma3_text_a", R"({"rope_scaling": {"rope_type": "linear", "factor": 2}})", {"exclude each other"}},
+    {"gemma3_text_a", R"({"query_pre_attn_scalar": 0})", {"query_pre_attn_scalar must be a finite number above 0"}},
+    {"qwen2_moe_a", R"({"mlp_only_layers": [1.5]})", {"mlp_only_layers must be a list of integers"}},
+    {"qwen2_moe_a", R"({"decoder_sparse_step": 0})", {"decoder_sparse_step must be an integer from 1"}},
+    {"qwen3_moe_a", R"({"num_experts_per_tok": 7})", {"num_experts_per_tok = 7 must be at most", "= 6"}},
+    {"olmoe_a", R"({"clip_qkv": -1.0})", {"clip_qkv must be a finite number above 0"}},
+    {"granitemoe_a", R"({"logits_scaling": 0.0})", {"logits_scaling must be a finite number above 0"}},
+    {"gpt_oss_a", R"({"swiglu_limit": 5.0})", {"swiglu_limit other than 7"}},
+    {"gpt_oss_a", R"({"rope_parameters": null})", {"rope_scaling is missing"}},
+    {"gpt_oss_a", R"({"quantization_config": {"quant_method": "awq"}})", {"'awq'", "known: fp8, mxfp4"}},
+    {"qwen3_moe_a", R"({"quantization_config": {"quant_method": "mxfp4"}})", {"'mxfp4'", "known: fp8"}},
+    {"deepseek_v3_fp8",
+     R"({"quantization_config": {"weight_block_size": null}})",
+     {"weight_block_size must be two numbers"}},
+    {"deepseek_v2_a", R"({"topk_method": "noaux_tc"})", {"topk_method 'noaux_tc'", "known: greedy"}},
+    {"deepseek_v2_a", R"({"topk_method": "group_limited_greedy"})", {"n_group is missing"}},
+    {"deepseek_v2_a", R"({"scoring_func": "sigmoid"})", {"scoring_func 'sigmoid'", "known: softmax"}},
+    {"deepseek_v2_a", R"({"moe_layer_freq": 2})", {"moe_layer_freq other than 1"}},
+    {"deepseek_v2_a", R"({"mlp_bias": true})", {"mlp_bias is not supported"}},
+    {"deepseek_v3_a", R"({"n_group": 3})", {"n_group = 3 must divide n_routed_experts = 8"}},
+    {"deepseek_v3_a", R"({"n_group": 8})", {"groups of less than two experts"}},
+    {"deepseek_v3_a", R"({"topk_group": 5})", {"topk_group = 5 must be at most n_group = 4"}},
+    {"deepseek_v3_a", R"({"num_experts_per_tok": 5})", {"5 experts do not fit topk_group = 2 groups"}},
+    {"deepseek_v3_a", R"({"num_key_value_heads": 2})", {"num_key_value_heads = 2 must be num_attention_heads = 4"}},
+    {"deepseek_v3_a", R"({"qk_rope_head_dim": 7})", {"qk_rope_head_dim must be even"}},
+    {"deepseek_v3_a", R"({"n_shared_experts": 4096, "moe_intermediate_size": 16777216})", {"is too wide"}},
+    {"llama4_text_scout", R"({"no_rope_layers": [1, 0]})", {"no_rope_layers must have one entry for each of 4 layers"}},
+    {"llama4_text_scout", R"({"no_rope_layers": [1, 0, 2, 1]})", {"no_rope_layers must be a list of integers from 0"}},
+    {"phimoe_a", R"({"num_experts_per_tok": 3})", {"num_experts_per_tok must be 2"}},
+    {"phimoe_a", R"({"router_jitter_noise": -0.1})", {"router_jitter_noise must be at least 0"}},
+    {"phimoe_a", R"({"rope_parameters": {"long_mscale": null}})", {"long_mscale is missing"}},
+    {"llama_longrope_long", R"({"rope_scaling": {"long_factor": [1.0, 2.0]}})", {"long_factor must have 6 numbers"}},
+    {"llama_longrope_long", R"({"rope_scaling": {"long_factor": null}})", {"long_factor is missing"}},
+    {"llama_longrope_long",
+     R"({"rope_scaling": {"short_factor": [1, 2, 3, 4, 5, 0]}})",
+     {"short_factor must be above 0"}},
+    {"llama_longrope_long",
+     R"({"rope_scaling": {"short_factor": [1, 2, 3, 4, 5, "6"]}})",
+     {"must be a list of finite"}},
+};
+
+TEST(FamilyInput, Refused) {
+  for (const auto& [name, patch, parts] : kRefused) {
+    const FolderCopy copy(load_fixture(name).folder);
+    json config = copy.config();
+    config.merge_patch(json::parse(patch));
+    copy.set_config(config);
+    const std::string text = load_error(copy.path());
+    for (const std::string& part : parts) {
+      EXPECT_NE(text.find(part), std::string::npos) << name << " " << patch << ": " << part << " not in: " << text;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace specmoe::nn::testing

@@ -1,0 +1,129 @@
+"""Chat templates: rendered as transformers renders them, refused in one line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from transformers.utils.chat_template_utils import render_jinja_template
+
+import specmoe
+
+CHATML = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nBe brief.<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+INST = """{{- bos_token }}
+{%- for message in messages %}
+    {%- if message['role'] not in ['user', 'assistant'] %}
+        {{- raise_exception('Only user and assistant roles are supported, not ' + message['role']) }}
+    {%- endif %}
+    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
+        {{- raise_exception('Roles must alternate') }}
+    {%- endif %}
+    {%- if message['role'] == 'user' %}
+        {{- '[INST] ' + message['content'] + ' [/INST]' }}
+    {%- else %}
+        {{- ' ' + message['content'] | trim + eos_token }}
+    {%- endif %}
+{%- endfor %}
+"""
+TOOLS = """{% for message in messages %}
+  {% if loop.index > 3 %}{% break %}{% endif %}
+  {{ message | tojson }}
+{% endfor %}
+{% if tools is defined %}{{ tools | tojson(indent=2) }}{% endif %}"""
+TALK = [
+    {"role": "user", "content": "Hi <there> & \u00e9"},
+    {"role": "assistant", "content": " Hello! "},
+    {"role": "user", "content": "Bye"},
+    {"role": "assistant", "content": "So long"},
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def make(template, **settings):
+        settings = {"bos_token": "<s>", "eos_token": {"content": "</s>"}} | settings
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template} | settings))
+        return tmp_path
+
+    return make
+
+
+@pytest.mark.parametrize("template", [CHATML, INST, TOOLS])
+@pytest.mark.parametrize("turns", [1, 3, 4])
+def test_renders_like_transformers(folder, template, turns):
+    extra = {"tools": [{"name": "\u00fcber", "n": 1}]} if template == TOOLS else {}
+    names = {"bos_token": "<s>", "eos_token": "</s>", "add_generation_prompt": turns % 2 == 1}
+    expected, _ = render_jinja_template(
+        [TALK[:turns]], chat_template=template, tools=extra.get("tools"), return_assistant_tokens_mask=False, **names
+    )
+    text = specmoe.render_chat(folder(template), TALK[:turns], add_generation_prompt=turns % 2 == 1, **extra)
+    assert text == expected[0]
+
+
+def test_a_string_is_a_question(folder):
+    path = folder(CHATML)
+    assert specmoe.render_chat(path, "Hi") == specmoe.render_chat(path, [{"role": "user", "content": "Hi"}])
+    assert specmoe.render_chat(path, "Hi").endswith("<|im_start|>assistant\n")
+
+
+def test_where_templates_are_kept(folder):
+    path = folder([{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D{{ bos_token }}"}])
+    assert specmoe.render_chat(path, "Hi") == "D<s>"
+    (path / "chat_template.jinja").write_text("J{{ eos_token }}")
+    assert specmoe.render_chat(path, "Hi") == "J</s>"
+
+
+def test_a_gguf_file_has_its_template(tmp_path):
+    import gguf
+
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
+    writer.add_chat_template("{{ bos_token }}{{ messages[0].content }}")
+    writer.add_token_list(["<unk>", "<begin>"])
+    writer.add_bos_token_id(1)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    assert specmoe.render_chat(tmp_path, "Hi") == "<begin>Hi"
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "named"),
+    [
+        (INST, [{"role": "system", "content": "x"}], "Only user and assistant roles"),
+        ("{% if %}", "Hi", "chat template"),
+        ("{{ messages.__class__.__mro__ }}", "Hi", "unsafe"),
+        ("{{ undefined_thing.x }}", "Hi", "undefined"),
+        ([{"name": "tool_use", "template": "T"}], "Hi", "default"),
+    ],
+)
+def test_refusals_are_one_line(folder, template, messages, named):
+    with pytest.raises(specmoe.Error, match=named) as refusal:
+        specmoe.render_chat(folder(template), messages)
+    assert "\n" not in str(refusal.value)
+
+
+def test_no_template(tmp_path, target):
+    with pytest.raises(specmoe.Error, match="no chat template"):
+        specmoe.render_chat(tmp_path, "Hi")
+    with pytest.raises(specmoe.Error, match="no tokenizer"):
+        specmoe.chat(target, "Hi")
+
+
+def test_the_command_renders_questions(folder, tmp_path):
+    questions = tmp_path / "questions.jsonl"
+    rows = [{"question_id": 7, "category": "c", "turns": ["Hi", "again"]}, {"question_id": 8, "turns": ["Bye"]}]
+    questions.write_text("\n".join(map(json.dumps, rows)))
+    command = [sys.executable, "-m", "specmoe.chat_prompts", "--target", folder(CHATML), "--prompts", questions]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    first = json.loads(out[0])
+    assert (first["question_id"], first["category"], first["rendered"], len(out)) == (7, "c", True, 2)
+    assert first["turns"] == [specmoe.render_chat(tmp_path, "Hi")]
+    (tmp_path / "tokenizer_config.json").unlink()
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1 and "no chat template" in refused.stderr
