@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 namespace specmoe::kernels {
 
@@ -13,8 +14,12 @@ struct Rows {
   std::int64_t cols = 0;
   std::int64_t stride = 0;
 
-  T* row(std::int64_t i) const { return data + i * stride; }
-  operator Rows<const T>() const { return {data, rows, cols, stride}; }
+  constexpr T* row(std::int64_t i) const { return data + i * stride; }
+  constexpr operator Rows<const T>() const
+    requires(!std::is_const_v<T>)
+  {
+    return {data, rows, cols, stride};
+  }
 };
 
 template <class T>

@@ -11,6 +11,7 @@ Suites, run in the order given (default: cpp python):
   python   Python tests: tests/python, experiments/train
   lint     formatting: clang-format, ruff
   parity   every architecture against transformers' results, as a table: architecture x mode
+  cuda     the CUDA build by nvcc, for all its architectures, and the device tests where there is a device
   asan     C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer, without tests/end_to_end
   tsan     C++ tests under ThreadSanitizer, without tests/end_to_end
 
@@ -31,7 +32,7 @@ while (($#)); do
     -R) cpp_filter=(--tests-regex "${2:?-R wants a regular expression}"); shift 2 ;;
     -k) python_filter=(-k "${2:?-k wants an expression}"); shift 2 ;;
     --help | -h) usage; exit 0 ;;
-    cpp | python | lint | parity | asan | tsan) suites+=("$1"); shift ;;
+    cpp | python | lint | parity | cuda | asan | tsan) suites+=("$1"); shift ;;
     *) echo "tests/run.sh: unknown suite or option '$1'; see --help" >&2; exit 2 ;;
   esac
 done
@@ -73,14 +74,15 @@ run_and_count() {
   say "$(basename "$report" .xml): $run_passed passed, $run_failed failed, $run_skipped skipped"
 }
 
-# build PRESET [TARGET]
+# build PRESET [TARGET...]
 build() {
-  local preset="$1" target="${2:-all}" log="build/$1/configure.log"
+  local preset="$1" log="build/$1/configure.log" targets=("${@:2}")
+  ((${#targets[@]})) || targets=(all)
   mkdir -p "build/$preset"
   if [[ ! -f build/$preset/build.ninja ]]; then
     cmake --preset "$preset" >"$log" 2>&1 || { tail -n 40 "$log"; return 1; }
   fi
-  cmake --build "build/$preset" --parallel "$JOBS" --target "$target"
+  cmake --build "build/$preset" --parallel "$JOBS" --target "${targets[@]}"
 }
 
 run_cpp() {
@@ -134,6 +136,17 @@ run_parity() {
   .venv/bin/python tests/parity_matrix.py "$report"
 }
 
+run_cuda() {
+  if ! command -v nvcc >/dev/null; then
+    say "CUDA: skipped, there is no nvcc (the kernels' logic is tested without it, in the emulation)"
+    return
+  fi
+  say "CUDA: building"
+  check "build of preset cuda" build cuda specmoe specmoe_program cuda_tests device_bench
+  say "CUDA: device tests, skipped one by one where there is no device"
+  check "device tests" build/cuda/tests/cuda/cuda_tests --gtest_brief=1
+}
+
 experiments/bootstrap.sh --no-build || {
   echo "0 passed, 1 failed"
   exit 1
@@ -144,6 +157,7 @@ for suite in "${suites[@]}"; do
     python) run_python ;;
     lint) run_lint ;;
     parity) run_parity ;;
+    cuda) run_cuda ;;
     *) run_cpp "$suite" ;;
   esac
 done

@@ -31,8 +31,8 @@ class Stream {
   Stream& operator=(const Stream&) = delete;
 
   void synchronize();
-  void copy_to_device(void* to, const void* from, std::size_t bytes);
-  void copy_to_host(void* to, const void* from, std::size_t bytes);
+  /// Between host and device, or within one of them. Host memory must stay as it is until the copy is done.
+  void copy(void* to, const void* from, std::size_t bytes);
   void zero(void* memory, std::size_t bytes);
 
   struct State;

@@ -108,6 +108,7 @@ struct Emulator {
   char start = 0, end = 0;
   std::uint64_t seed = 1;
   int resident = 2;
+  std::uint64_t launches = 0;
   std::uint64_t random = 1;
 
   std::uint64_t draw() {
@@ -136,19 +137,23 @@ void push_ready(Worker& worker) {
   std::abort();
 }
 
-/// Ends the grid with a fault. Called from fibers, which are never resumed.
+/// Prints a place.
+struct At {
+  const Where& where;
+  friend std::ostream& operator<<(std::ostream& out, const At& at) {
+    return out << at.where.file_name() << ":" << at.where.line();
+  }
+};
+
+/// Ends the grid with a fault. Called from fibers, which are never resumed: nothing on their stacks may own memory.
 template <class... Parts>
 [[noreturn]] void fault(const Parts&... parts) {
-  std::ostringstream text;
-  (text << ... << parts);
-  emulator().grid.fault = text.str();
+  {
+    std::ostringstream text;
+    (text << ... << parts);
+    emulator().grid.fault = text.str();
+  }
   abandon_grid();
-}
-
-std::string describe(const Where& where) {
-  std::ostringstream text;
-  text << where.file_name() << ":" << where.line();
-  return text.str();
 }
 
 /// Runs another ready thread; the caller goes on when it is made ready and drawn. With none ready, all wait for threads
@@ -165,7 +170,7 @@ void run_next() {
       for (const auto& worker : block->workers) {
         if (worker->waits_for == nullptr) continue;
         fault("divergent barrier: thread ", worker->rank, " of ", block->size, " waits at ",
-              describe(worker->waits_for->where), " with ", worker->waits_for->arrived, " arrived and ", block->ended,
+              At{worker->waits_for->where}, " with ", worker->waits_for->arrived, " arrived and ", block->ended,
               " ended");
       }
     }
@@ -186,8 +191,8 @@ void meet(Meeting& meeting, unsigned expected, const Where& where, bool orders_m
   if (meeting.arrived == 0) {
     meeting.where = where;
   } else if (first.line() != where.line() || std::string_view(first.file_name()) != where.file_name()) {
-    fault("divergent barrier: thread ", worker.rank, " is at ", describe(where), " while others of its block wait at ",
-          describe(first));
+    fault("divergent barrier: thread ", worker.rank, " is at ", At{where}, " while others of its block wait at ",
+          At{first});
   }
   char* cell = &meeting.cells[meeting.round % 2];
   if (orders_memory) release(cell);
@@ -282,8 +287,9 @@ void run_worker() {
     try {
       (*emulator().grid.body)();
     } catch (const std::exception& error) {
-      fault(error.what());
+      emulator().grid.fault = error.what();
     }
+    if (!emulator().grid.fault.empty()) abandon_grid();
     end_worker();
     run_next();
   }
@@ -333,9 +339,9 @@ const std::byte* meet_lanes(unsigned mask, const void* payload, std::size_t byte
   Block& block = *worker.block;
   const unsigned first = worker.rank / kWarp * kWarp;
   const unsigned lanes = std::min(kWarp, block.size - first);
-  if ((mask >> lane() & 1u) == 0) fault("warp collective at ", describe(where), ": its mask leaves the caller out");
+  if ((mask >> lane() & 1u) == 0) fault("warp collective at ", At{where}, ": its mask leaves the caller out");
   if (lanes < kWarp && mask >> lanes != 0 && mask != 0xffffffffu) {
-    fault("warp collective at ", describe(where), ": its mask names lanes that the block does not have");
+    fault("warp collective at ", At{where}, ": its mask names lanes that the block does not have");
   }
   Gathering* gathering = nullptr;
   for (Gathering& candidate : block.warps[worker.rank / kWarp]->gatherings) {
@@ -343,7 +349,7 @@ const std::byte* meet_lanes(unsigned mask, const void* payload, std::size_t byte
     gathering = &candidate;
     break;
   }
-  if (gathering == nullptr) fault("warp collective at ", describe(where), ": too many different masks in one warp");
+  if (gathering == nullptr) fault("warp collective at ", At{where}, ": too many different masks in one warp");
   gathering->mask = mask;
   auto& payloads = gathering->payload[gathering->meeting.round % 2];
   quiet_copy(payloads[lane()], payload, bytes);
@@ -368,12 +374,12 @@ void async_copy(void* shared, const void* global, unsigned source_bytes, Where w
   const auto* arena = worker.block->arena.get();
   const auto* to = static_cast<const std::uint32_t*>(shared);
   if (reinterpret_cast<std::uintptr_t>(shared) % 16 != 0 || reinterpret_cast<std::uintptr_t>(global) % 16 != 0) {
-    fault("asynchronous copy at ", describe(where), ": addresses must be multiples of 16");
+    fault("asynchronous copy at ", At{where}, ": addresses must be multiples of 16");
   }
   if (to < arena || to + 4 > arena + emulator().grid.shared_words) {
-    fault("asynchronous copy at ", describe(where), ": the target is outside of shared memory");
+    fault("asynchronous copy at ", At{where}, ": the target is outside of shared memory");
   }
-  if (worker.copy_count == kMostCopies) fault("asynchronous copy at ", describe(where), ": too many under way");
+  if (worker.copy_count == kMostCopies) fault("asynchronous copy at ", At{where}, ": too many under way");
   if (watches_races()) {
     if (worker.engine == nullptr) worker.engine = std::make_unique<Observer>();
     worker.engine->learn();
@@ -398,7 +404,7 @@ void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const std::functi
   e.grid.blocks = std::uint64_t{grid.x} * grid.y * grid.z;
   e.grid.shared_words = (shared_bytes + 15) / 16 * 4;
   e.grid.body = &body;
-  e.random = e.seed * 0x9e3779b97f4a7c15u + 1;
+  e.random = (e.seed + ++e.launches) * 0x9e3779b97f4a7c15u + 1;  // another order at every launch
   const auto resident = std::min<std::uint64_t>(e.grid.blocks, static_cast<std::uint64_t>(e.resident));
   prepare(e, resident, block.x * block.y * block.z);
   const unsigned long races_before = race_count();
@@ -421,6 +427,7 @@ void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const std::functi
 
 void set_schedule(std::uint64_t seed, int resident_blocks) {
   emulator().seed = seed;
+  emulator().launches = 0;
   emulator().resident = resident_blocks;
 }
 

@@ -26,6 +26,8 @@ SPECMOE_WEAK void __sanitizer_start_switch_fiber(void** fake_stack_save, const v
 SPECMOE_WEAK void __sanitizer_finish_switch_fiber(void* fake_stack_save, const void** bottom_old,
                                                   std::size_t* size_old);
 
+SPECMOE_WEAK void __asan_unpoison_memory_region(const volatile void* from, std::size_t bytes);
+
 void specmoe_switch_stack(void** save, void* load);
 
 const char* __tsan_default_options() {
@@ -95,6 +97,8 @@ Fiber::Fiber(void (*entry)()) {
 Fiber::~Fiber() {
   if (stack_ == nullptr) return;
   if (sanitizer_ != nullptr) __tsan_destroy_fiber(sanitizer_);
+  // Frames of a thread that was abandoned in the middle of a kernel must not haunt whoever gets this memory next.
+  if (__asan_unpoison_memory_region != nullptr) __asan_unpoison_memory_region(stack_, kStackBytes);
   munmap(stack_, kStackBytes);
 }
 

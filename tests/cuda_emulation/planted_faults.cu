@@ -105,7 +105,7 @@ __global__ void waits_for_later(unsigned* counter, float* out, bool faulty) {
 
 std::vector<float> fetch(Stream& stream, const float* from, std::size_t count) {
   std::vector<float> values(count);
-  stream.copy_to_host(values.data(), from, count * sizeof(float));
+  stream.copy(values.data(), from, count * sizeof(float));
   stream.synchronize();
   return values;
 }
@@ -123,7 +123,7 @@ std::vector<float> run_copied(bool faulty) {
   std::vector<float> in(4 * kThreads);
   for (std::size_t i = 0; i < in.size(); ++i) in[i] = static_cast<float>(i);
   const DeviceArray<float> source(in.size()), out(kThreads);
-  stream.copy_to_device(source.data(), in.data(), in.size() * sizeof(float));
+  stream.copy(source.data(), in.data(), in.size() * sizeof(float));
   launch(copied, 1, kThreads, 8 * kThreads * sizeof(float), stream, source.data(), out.data(), faulty);
   return fetch(stream, out.data(), kThreads);
 }

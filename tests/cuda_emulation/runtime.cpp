@@ -39,10 +39,9 @@ Stream::~Stream() = default;
 void Stream::synchronize() {
   SPECMOE_CHECK(state_->recording == nullptr, "cannot wait for a stream that is being recorded");
 }
-void Stream::copy_to_device(void* to, const void* from, std::size_t bytes) {
+void Stream::copy(void* to, const void* from, std::size_t bytes) {
   state_->queue([=] { std::memcpy(to, from, bytes); });
 }
-void Stream::copy_to_host(void* to, const void* from, std::size_t bytes) { copy_to_device(to, from, bytes); }
 void Stream::zero(void* memory, std::size_t bytes) {
   state_->queue([=] { std::memset(memory, 0, bytes); });
 }

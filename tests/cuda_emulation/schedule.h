@@ -11,7 +11,7 @@ class Fault : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// The order in which threads run from now on, and how many blocks are resident at once.
+/// Seeds the orders in which threads run, a new one at every launch, and sets how many blocks are resident at once.
 void set_schedule(std::uint64_t seed, int resident_blocks = 2);
 
 /// Whether data races are watched: the kernels were compiled for ThreadSanitizer.

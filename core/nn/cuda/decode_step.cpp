@@ -1,0 +1,195 @@
+#include "core/nn/cuda/decode_step.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "kernels/check.h"
+
+namespace specmoe::nn::cuda {
+
+using kernels::Rows;
+using kernels::cuda::AttentionTile;
+using kernels::cuda::DevicePlan;
+using kernels::cuda::RowCount;
+
+namespace {
+
+constexpr int kMostGroup = 32;  // query heads per kv head, so at least one row fits a tile
+
+int round_up_to_power(int n) { return static_cast<int>(std::bit_ceil(static_cast<unsigned>(std::max(n, 1)))); }
+
+int chunks_of(int positions) {
+  return (positions + kernels::cuda::kAttentionChunk - 1) / kernels::cuda::kAttentionChunk;
+}
+
+/// The largest value of `of` over the layers.
+template <class Of>
+std::int64_t most(const DeviceModel& model, const Of& of) {
+  std::int64_t largest = 1;
+  for (const DeviceLayer& layer : model.layers) largest = std::max<std::int64_t>(largest, of(layer));
+  return largest;
+}
+
+}  // namespace
+
+DecodeStep::DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& stream)
+    : model_(std::move(model)), limits_(limits), stream_(stream) {
+  limits_.rows = round_up_to_power(limits_.rows);
+  const int rows = limits_.rows;
+  const int chunks = round_up_to_power(chunks_of(limits_.positions));
+  const auto qkv = [](const DeviceLayer& layer) { return layer.qkv.rows; };
+  const auto attended = [](const DeviceLayer& layer) { return layer.output.cols; };
+  const auto experts = [](const DeviceLayer& layer) { return layer.gate_up.experts; };
+  const std::int64_t k = most(model_, [](const DeviceLayer& layer) { return layer.experts_per_token; });
+  const std::int64_t inner = most(model_, [](const DeviceLayer& layer) { return layer.inner; });
+  const std::int64_t kv_heads = most(model_, [](const DeviceLayer& layer) { return layer.attention.kv_heads; });
+
+  counts_ = kernels::cuda::DeviceArray<std::int32_t>(2);
+  tokens_ = kernels::cuda::DeviceArray<std::int32_t>(rows);
+  wanted_ = kernels::cuda::DeviceArray<std::int32_t>(rows);
+  rows_ = kernels::cuda::DeviceArray<kernels::cuda::DeviceRow>(rows);
+  sequences_ = kernels::cuda::DeviceArray<kernels::cuda::DeviceSequence>(limits_.sequences);
+  tiles_ = kernels::cuda::DeviceArray<AttentionTile>(rows);
+
+  x_ = Buffer(rows, model_.hidden);
+  normed_ = Buffer(rows, model_.hidden);
+  qkv_ = Buffer(rows, most(model_, qkv));
+  attended_ = Buffer(rows, most(model_, attended));
+  router_logits_ = Buffer(rows, most(model_, experts));
+  hidden_ = Buffer(rows * k, inner);
+  down_ = Buffer(rows * k, model_.hidden);
+  wanted_rows_ = Buffer(rows, model_.hidden);
+  wanted_normed_ = Buffer(rows, model_.hidden);
+  logits_ = Buffer(rows, model_.vocab);
+  expert_weight_ = kernels::cuda::DeviceArray<float>(rows * k);
+  attention_scratch_ = kernels::cuda::DeviceArray<float>(most(model_, [&](const DeviceLayer& layer) {
+    return kernels::cuda::attention_scratch(rows, layer.attention, chunks);
+  }));
+  argmax_ = kernels::cuda::DeviceArray<std::int32_t>(rows);
+  plan_active_ = kernels::cuda::DeviceArray<std::int32_t>(1);
+  plan_experts_ = kernels::cuda::DeviceArray<std::int32_t>(most(model_, experts));
+  plan_offsets_ = kernels::cuda::DeviceArray<std::int32_t>(most(model_, experts) + 1);
+  plan_pairs_ = kernels::cuda::DeviceArray<std::int32_t>(rows * k);
+  std::size_t chosen = 0;
+  for (const DeviceLayer& layer : model_.layers) {
+    SPECMOE_CHECK(layer.attention.heads <= kMostGroup * layer.attention.kv_heads,
+                  "attention on cuda: expected at most ", kMostGroup, " query heads per kv head, got ",
+                  layer.attention.heads, " for ", layer.attention.kv_heads);
+    expert_offset_.push_back(chosen);
+    chosen += static_cast<std::size_t>(rows) * static_cast<std::size_t>(layer.experts_per_token);
+  }
+  experts_ = kernels::cuda::DeviceArray<std::int32_t>(chosen);
+  attention_counters_ = kernels::cuda::DeviceArray<unsigned>(rows * kv_heads);
+  down_counters_ = kernels::cuda::DeviceArray<unsigned>((model_.hidden + 15) / 16);
+  stream_.zero(attention_counters_.data(), attention_counters_.size() * sizeof(unsigned));
+  stream_.zero(down_counters_.data(), down_counters_.size() * sizeof(unsigned));
+}
+
+DecodeStep::Size DecodeStep::upload(const DevicePass& pass) {
+  const int rows = static_cast<int>(pass.tokens.size());
+  const int wanted = static_cast<int>(pass.wanted.size());
+  SPECMOE_CHECK(rows >= 1 && rows <= limits_.rows && static_cast<int>(pass.sequences.size()) <= limits_.sequences &&
+                    pass.longest <= limits_.positions,
+                "pass on cuda: expected at most ", limits_.rows, " rows of ", limits_.sequences, " sequences and ",
+                limits_.positions, " positions, got ", rows, " rows of ", pass.sequences.size(), " and ", pass.longest);
+  const Size size = {round_up_to_power(rows), wanted == 0 ? 0 : round_up_to_power(wanted),
+                     round_up_to_power(chunks_of(pass.longest))};
+
+  // Tiles of the narrowest kind fit every layer's: neighbours of one sequence, the rest of the list unused.
+  const int tile_rows = static_cast<int>(kernels::cuda::attention_tile_rows(static_cast<int>(
+      most(model_, [](const DeviceLayer& layer) { return layer.attention.heads / layer.attention.kv_heads; }))));
+  host_tiles_.assign(size.rows, AttentionTile{});
+  int tiles = 0;
+  for (int t = 0; t < rows; ++t) {
+    const bool joins =
+        t > 0 && pass.rows[t].sequence == pass.rows[t - 1].sequence && host_tiles_[tiles - 1].rows < tile_rows;
+    if (joins) {
+      ++host_tiles_[tiles - 1].rows;
+    } else {
+      host_tiles_[tiles++] = {t, 1};
+    }
+  }
+  host_counts_[0] = rows;
+  host_counts_[1] = wanted;
+  const auto send = [&](const auto& to, const auto* from, std::size_t count) {
+    if (count > 0) stream_.copy(to.data(), from, count * sizeof(*from));
+  };
+  send(counts_, host_counts_, 2);
+  send(tokens_, pass.tokens.data(), pass.tokens.size());
+  send(rows_, pass.rows.data(), pass.rows.size());
+  send(sequences_, pass.sequences.data(), pass.sequences.size());
+  send(tiles_, host_tiles_.data(), host_tiles_.size());
+  send(wanted_, pass.wanted.data(), pass.wanted.size());
+  return size;
+}
+
+void DecodeStep::run(const DevicePass& pass) {
+  last_ = upload(pass);
+  run_again();
+}
+
+void DecodeStep::run_again() {
+  kernels::cuda::Graph& graph = graphs_[last_];
+  if (!graph.recorded()) graph.record(stream_, [&] { queue(last_); });
+  graph.launch(stream_);
+}
+
+void DecodeStep::run_directly(const DevicePass& pass) {
+  last_ = upload(pass);
+  queue(last_);
+}
+
+void DecodeStep::queue(const Size& size) {
+  const RowCount rows = {size.rows, counts_.data()};
+  const Rows<float> x = x_.view(size.rows, model_.hidden);
+  kernels::cuda::embed(model_.embedding, model_.embedding_dtype, tokens_.data(), rows, x, stream_);
+  for (std::size_t i = 0; i < model_.layers.size(); ++i) {
+    attention(model_.layers[i], size, rows);
+    feed_forward(model_.layers[i], static_cast<int>(i), rows);
+  }
+  if (size.wanted == 0) return;
+  const RowCount wanted = {size.wanted, counts_.data() + 1};
+  const Rows<float> last = wanted_rows_.view(size.wanted, model_.hidden);
+  const Rows<float> normed = wanted_normed_.view(size.wanted, model_.hidden);
+  const Rows<float> logits = logits_.view(size.wanted, model_.vocab);
+  kernels::cuda::gather_rows(x, wanted_.data(), wanted, last, stream_);
+  kernels::cuda::rms_norm(last, wanted, model_.final_norm, model_.norm_eps, normed, stream_);
+  kernels::cuda::packed_linear(normed, wanted, model_.head, nullptr, {}, logits, stream_);
+  kernels::cuda::row_argmax(logits, wanted, argmax_.data(), stream_);
+}
+
+void DecodeStep::attention(const DeviceLayer& layer, const Size& size, RowCount rows) {
+  const Rows<float> x = x_.view(rows.most, model_.hidden);
+  const Rows<float> normed = normed_.view(rows.most, model_.hidden);
+  const Rows<float> qkv = qkv_.view(rows.most, layer.qkv.rows);
+  const Rows<float> attended = attended_.view(rows.most, layer.output.cols);
+  kernels::cuda::rms_norm(x, rows, layer.attention_norm, model_.norm_eps, normed, stream_);
+  kernels::cuda::packed_linear(normed, rows, layer.qkv, layer.qkv_bias, {}, qkv, stream_);
+  kernels::cuda::rope_append(qkv, rows, rows_.data(), sequences_.data(), layer.attention, layer.cos_sin, layer.half,
+                             stream_);
+  kernels::cuda::tree_attention(qkv, tiles_.data(), size.rows, rows_.data(), sequences_.data(), layer.attention,
+                                size.chunks, attention_scratch_.data(), attention_counters_.data(), attended, stream_);
+  kernels::cuda::packed_linear(attended, rows, layer.output, layer.output_bias, x, x, stream_);
+}
+
+void DecodeStep::feed_forward(const DeviceLayer& layer, int index, RowCount rows) {
+  const int k = layer.experts_per_token;
+  const Rows<float> x = x_.view(rows.most, model_.hidden);
+  const Rows<float> normed = normed_.view(rows.most, model_.hidden);
+  const Rows<float> hidden = hidden_.view(std::int64_t{rows.most} * k, layer.inner);
+  const DevicePlan plan = {k, plan_active_.data(), plan_experts_.data(), plan_offsets_.data(), plan_pairs_.data()};
+  kernels::cuda::rms_norm(x, rows, layer.ffn_norm, model_.norm_eps, normed, stream_);
+  if (layer.router.rows == 0) {
+    kernels::cuda::route_to_one(rows, expert_weight_.data(), plan, stream_);
+  } else {
+    const Rows<float> logits = router_logits_.view(rows.most, layer.router.rows);
+    kernels::cuda::packed_linear(normed, rows, layer.router, nullptr, {}, logits, stream_);
+    kernels::cuda::route(logits, rows, layer.renormalise, experts_.data() + expert_offset_[index],
+                         expert_weight_.data(), plan, stream_);
+  }
+  kernels::cuda::moe_up(normed, rows, layer.gate_up, plan, hidden, stream_);
+  kernels::cuda::moe_down(hidden, rows, layer.down, plan, expert_weight_.data(), x,
+                          down_.view(std::int64_t{rows.most} * k, model_.hidden), down_counters_.data(), x, stream_);
+}
+
+}  // namespace specmoe::nn::cuda

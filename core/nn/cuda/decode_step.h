@@ -1,0 +1,123 @@
+#pragma once
+
+#include <map>
+#include <tuple>
+#include <vector>
+
+#include "kernels/cuda/decode_ops.h"
+
+namespace specmoe::nn::cuda {
+
+/// One layer on the device. Norms are [hidden], biases null where there are none.
+struct DeviceLayer {
+  const float* attention_norm = nullptr;
+  const float* ffn_norm = nullptr;
+  kernels::cuda::DeviceMatrix qkv;     // [(heads + 2 * kv_heads) * head_dim, hidden]
+  kernels::cuda::DeviceMatrix output;  // [hidden, heads * head_dim]
+  const float* qkv_bias = nullptr;
+  const float* output_bias = nullptr;
+  kernels::cuda::AttentionShape attention;
+  const float* cos_sin = nullptr;  // [positions, 2 * half]
+  int half = 0;
+  kernels::cuda::DeviceMatrix router;     // [E, hidden] float32; without rows: a dense layer
+  kernels::cuda::DeviceMatrices gate_up;  // [2 * inner, hidden] each, packed with pack_gate_up
+  kernels::cuda::DeviceMatrices down;     // [hidden, inner] each
+  int inner = 0;
+  int experts_per_token = 1;
+  bool renormalise = true;
+};
+
+/// A decoder-only transformer on the device. Borrowed memory.
+struct DeviceModel {
+  int hidden = 0;
+  int vocab = 0;
+  float norm_eps = 1e-5F;
+  const void* embedding = nullptr;  // [vocab, hidden]
+  kernels::DType embedding_dtype = kernels::DType::kFloat32;
+  const float* final_norm = nullptr;
+  kernels::cuda::DeviceMatrix head;  // [vocab, hidden]
+  std::vector<DeviceLayer> layers;
+};
+
+/// The new rows of one pass, on the host.
+struct DevicePass {
+  std::vector<std::int32_t> tokens;                      // [T]
+  std::vector<kernels::cuda::DeviceRow> rows;            // [T]
+  std::vector<kernels::cuda::DeviceSequence> sequences;  // their ancestors are those of their new rows
+  std::vector<std::int32_t> wanted;                      // rows whose logits are wanted
+  int longest = 0;                                       // longest text of a row: committed + depth
+};
+
+/// Runs passes of a model on a stream. What a pass reads and writes lies at fixed addresses, and how many rows there
+/// are is read on the device: so the launches of a pass are recorded once for each size, and a pass is then one upload,
+/// one graph and one download.
+class DecodeStep {
+ public:
+  struct Limits {
+    int rows = 256;
+    int sequences = 8;
+    int positions = 4096;  // longest text
+  };
+
+  DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& stream);
+
+  /// Queues the pass. Throws Error when it is larger than the limits.
+  void run(const DevicePass& pass);
+  /// The same without graphs: every launch by itself.
+  void run_directly(const DevicePass& pass);
+
+  /// Queues the last pass once more, as it was: rows that it added to caches are written again.
+  void run_again();
+
+  /// On the device, once the stream has come so far; overwritten by the next pass.
+  kernels::Rows<float> logits() const { return logits_.view(limits_.rows, model_.vocab); }  // row i: of wanted[i]
+  const std::int32_t* argmax() const { return argmax_.data(); }
+  /// [T, k] of layer `layer`, by rank.
+  const std::int32_t* experts(int layer) const { return experts_.data() + expert_offset_[layer]; }
+
+ private:
+  /// Rows a whole number of 16 bytes apart.
+  struct Buffer {
+    Buffer() = default;
+    Buffer(std::int64_t rows, std::int64_t cols) : stride((cols + 3) / 4 * 4), memory(rows * stride) {}
+    kernels::Rows<float> view(std::int64_t rows, std::int64_t cols) const {
+      return {memory.data(), rows, cols, stride};
+    }
+    std::int64_t stride = 0;
+    kernels::cuda::DeviceArray<float> memory;
+  };
+  struct Size {
+    int rows = 0;
+    int wanted = 0;
+    int chunks = 0;
+    auto operator<=>(const Size&) const = default;
+  };
+
+  Size upload(const DevicePass& pass);
+  void queue(const Size& size);
+  void attention(const DeviceLayer& layer, const Size& size, kernels::cuda::RowCount rows);
+  void feed_forward(const DeviceLayer& layer, int index, kernels::cuda::RowCount rows);
+
+  DeviceModel model_;
+  Limits limits_;
+  kernels::cuda::Stream& stream_;
+  std::map<Size, kernels::cuda::Graph> graphs_;
+  Size last_;
+
+  // Read by a pass.
+  kernels::cuda::DeviceArray<std::int32_t> counts_, tokens_, wanted_;  // counts_: rows, wanted rows
+  kernels::cuda::DeviceArray<kernels::cuda::DeviceRow> rows_;
+  kernels::cuda::DeviceArray<kernels::cuda::DeviceSequence> sequences_;
+  kernels::cuda::DeviceArray<kernels::cuda::AttentionTile> tiles_;
+  std::vector<kernels::cuda::AttentionTile> host_tiles_;
+  std::int32_t host_counts_[2] = {};
+
+  // Written.
+  Buffer x_, normed_, qkv_, attended_, router_logits_, hidden_, down_, wanted_rows_, wanted_normed_, logits_;
+  kernels::cuda::DeviceArray<float> expert_weight_, attention_scratch_;
+  kernels::cuda::DeviceArray<std::int32_t> argmax_, experts_, plan_active_, plan_experts_, plan_offsets_, plan_pairs_;
+  kernels::cuda::DeviceArray<unsigned> attention_counters_, down_counters_;
+  std::vector<std::size_t> expert_offset_;
+};
+
+}  // namespace specmoe::nn::cuda

@@ -1,0 +1,130 @@
+#include "kernels/cuda/runtime.h"
+
+#include <cuda_runtime.h>
+
+#include <utility>
+
+#include "kernels/check.h"
+
+namespace specmoe::kernels::cuda {
+namespace {
+
+void check(cudaError_t status, const char* call) {
+  SPECMOE_CHECK(status == cudaSuccess, call, ": ", cudaGetErrorName(status), ", ", cudaGetErrorString(status));
+}
+
+#define SPECMOE_CUDA_CHECK(call) check((call), #call)
+
+double gigabytes(std::size_t bytes) { return static_cast<double>(bytes) / 1e9; }
+
+}  // namespace
+
+struct Stream::State {
+  int device = 0;
+  cudaStream_t stream = nullptr;
+};
+
+struct Graph::State {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t ready = nullptr;
+  ~State() {
+    if (ready != nullptr) cudaGraphExecDestroy(ready);
+    if (graph != nullptr) cudaGraphDestroy(graph);
+  }
+};
+
+int device_count() {
+  int count = 0;
+  // No driver and no device are the same to those who ask.
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    static_cast<void>(cudaGetLastError());
+    return 0;
+  }
+  return count;
+}
+
+DeviceInfo device_info(int device) {
+  const int count = device_count();
+  SPECMOE_CHECK(device >= 0 && device < count, "CUDA device ", device, " does not exist: this machine has ", count,
+                "; use --device cpu, or a device that is there");
+  cudaDeviceProp properties{};
+  SPECMOE_CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
+  SPECMOE_CUDA_CHECK(cudaSetDevice(device));
+  DeviceInfo info;
+  info.name = properties.name;
+  info.multiprocessors = properties.multiProcessorCount;
+  info.capability = 10 * properties.major + properties.minor;
+  SPECMOE_CUDA_CHECK(cudaMemGetInfo(&info.free_bytes, &info.total_bytes));
+  return info;
+}
+
+Stream::Stream(int device) : state_(std::make_unique<State>()) {
+  device_info(device);
+  state_->device = device;
+  SPECMOE_CUDA_CHECK(cudaStreamCreateWithFlags(&state_->stream, cudaStreamNonBlocking));
+}
+Stream::~Stream() { cudaStreamDestroy(state_->stream); }
+
+void Stream::synchronize() { SPECMOE_CUDA_CHECK(cudaStreamSynchronize(state_->stream)); }
+void Stream::copy(void* to, const void* from, std::size_t bytes) {
+  SPECMOE_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, state_->stream));
+}
+void Stream::zero(void* memory, std::size_t bytes) {
+  SPECMOE_CUDA_CHECK(cudaMemsetAsync(memory, 0, bytes, state_->stream));
+}
+
+Graph::Graph() = default;
+Graph::~Graph() = default;
+Graph::Graph(Graph&&) noexcept = default;
+Graph& Graph::operator=(Graph&&) noexcept = default;
+
+void Graph::record(Stream& stream, const std::function<void()>& work) {
+  auto state = std::make_unique<State>();
+  cudaStream_t queue = stream.state().stream;
+  SPECMOE_CUDA_CHECK(cudaStreamBeginCapture(queue, cudaStreamCaptureModeThreadLocal));
+  try {
+    work();
+  } catch (...) {
+    // Leave the stream usable for whoever catches it.
+    cudaStreamEndCapture(queue, &state->graph);
+    static_cast<void>(cudaGetLastError());
+    throw;
+  }
+  SPECMOE_CUDA_CHECK(cudaStreamEndCapture(queue, &state->graph));
+  SPECMOE_CUDA_CHECK(cudaGraphInstantiate(&state->ready, state->graph, 0));
+  state_ = std::move(state);
+}
+
+void Graph::launch(Stream& stream) {
+  SPECMOE_CHECK(recorded(), "CUDA graph: nothing has been recorded");
+  SPECMOE_CUDA_CHECK(cudaGraphLaunch(state_->ready, stream.state().stream));
+}
+
+void* allocate_device(std::size_t bytes, int device) {
+  SPECMOE_CUDA_CHECK(cudaSetDevice(device));
+  void* memory = nullptr;
+  const cudaError_t status = cudaMalloc(&memory, bytes);
+  if (status == cudaErrorMemoryAllocation) {
+    static_cast<void>(cudaGetLastError());  // the process goes on
+    const DeviceInfo info = device_info(device);
+    fail("out of memory on CUDA device ", device, " (", info.name, "): wanted ", gigabytes(bytes), " GB, free are ",
+         gigabytes(info.free_bytes), " of ", gigabytes(info.total_bytes), " GB; use a smaller model, batch or context");
+  }
+  check(status, "cudaMalloc");
+  return memory;
+}
+
+void free_device(void* memory) { cudaFree(memory); }
+
+void launch_kernel(const void* kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned threads,
+                   std::size_t shared_bytes, Stream& stream, void** arguments) {
+  constexpr std::size_t kSharedWithoutAsking = std::size_t{48} << 10;
+  if (shared_bytes > kSharedWithoutAsking) {
+    SPECMOE_CUDA_CHECK(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)));
+  }
+  SPECMOE_CUDA_CHECK(
+      cudaLaunchKernel(kernel, {grid_x, grid_y, grid_z}, {threads}, arguments, shared_bytes, stream.state().stream));
+}
+
+}  // namespace specmoe::kernels::cuda

@@ -1,0 +1,109 @@
+#include "kernels/check.h"
+#include "kernels/cuda/decode_ops.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/panel_product.h"
+
+namespace specmoe::kernels::cuda {
+namespace {
+
+/// A block per 16 hidden outputs and active expert: their gate panel and their up panel.
+template <class Weight, int kGroups>
+__global__ void __launch_bounds__(kProductThreads)
+    moe_up_kernel(Rows<const float> x, DeviceMatrices gate_up, DevicePlan plan, Rows<float> hidden) {
+  const auto a = static_cast<std::int32_t>(blockIdx.y);
+  if (a >= *plan.active) return;
+  float* cells = SharedArena().take<float>(kProductWarps * 2 * kGroups * kGroupCells);
+  const std::byte* gate = gate_up.data[plan.experts[a]] + 2 * blockIdx.x * gate_up.shape.panel_bytes;
+  const std::byte* const panels[2] = {gate, gate + gate_up.shape.panel_bytes};
+  const int end = plan.offsets[a + 1];
+  for (int first = plan.offsets[a]; first < end; first += kGroups * kGroupRows) {
+    multiply_panels<Weight, 2, kGroups>(
+        panels, static_cast<int>(x.cols),
+        [&](int i) { return first + i < end ? x.row(plan.pairs[first + i] / plan.k) : nullptr; }, cells);
+    for (int index = static_cast<int>(threadIdx.x); index < kGroups * kGroupCells; index += kProductThreads) {
+      const std::int64_t n = static_cast<std::int64_t>(blockIdx.x) * kPanelOutputs + product_output(index);
+      const int i = first + product_row(index);
+      if (i >= end || n >= hidden.cols) continue;
+      const float g = product_sum<2, kGroups>(cells, 0, index);
+      hidden.row(plan.pairs[i])[n] = g / (1.0f + expf(-g)) * product_sum<2, kGroups>(cells, 1, index);
+    }
+    __syncthreads();
+  }
+}
+
+/// A block per 16 outputs and active expert. Of the blocks of one panel, the last to come adds up the ranks.
+template <class Weight, int kGroups>
+__global__ void __launch_bounds__(kProductThreads)
+    moe_down_kernel(Rows<const float> hidden, const std::int32_t* rows, DeviceMatrices down, DevicePlan plan,
+                    const float* weight, Rows<const float> residual, Rows<float> scratch, unsigned* counters,
+                    Rows<float> out) {
+  const auto a = static_cast<std::int32_t>(blockIdx.y);
+  const int active = *plan.active;
+  if (a >= active) return;
+  SharedArena arena;
+  float* cells = arena.take<float>(kProductWarps * kGroups * kGroupCells);
+  unsigned* ticket = arena.take<unsigned>(1);
+  const std::byte* const panels[1] = {down.data[plan.experts[a]] + blockIdx.x * down.shape.panel_bytes};
+  const std::int64_t first_output = static_cast<std::int64_t>(blockIdx.x) * kPanelOutputs;
+  const int end = plan.offsets[a + 1];
+  for (int first = plan.offsets[a]; first < end; first += kGroups * kGroupRows) {
+    multiply_panels<Weight, 1, kGroups>(
+        panels, static_cast<int>(hidden.cols),
+        [&](int i) { return first + i < end ? hidden.row(plan.pairs[first + i]) : nullptr; }, cells);
+    for (int index = static_cast<int>(threadIdx.x); index < kGroups * kGroupCells; index += kProductThreads) {
+      const std::int64_t n = first_output + product_output(index);
+      const int i = first + product_row(index);
+      if (i >= end || n >= out.cols) continue;
+      scratch.row(plan.pairs[i])[n] = product_sum<1, kGroups>(cells, 0, index);
+    }
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) *ticket = take_ticket(counters + blockIdx.x);
+  __syncthreads();
+  if (*ticket + 1 < static_cast<unsigned>(active)) return;
+  if (threadIdx.x == 0) counters[blockIdx.x] = 0;
+  for (int index = static_cast<int>(threadIdx.x); index < *rows * kPanelOutputs; index += kProductThreads) {
+    const int t = index / kPanelOutputs;
+    const std::int64_t n = first_output + index % kPanelOutputs;
+    if (n >= out.cols) continue;
+    float sum = residual.row(t)[n];
+    for (int rank = 0; rank < plan.k; ++rank) {
+      const int pair = t * plan.k + rank;
+      sum = fmaf(weight[pair], scratch.row(pair)[n], sum);
+    }
+    out.row(t)[n] = sum;
+  }
+}
+
+/// Every active expert has at most as many pairs as there are rows.
+dim3 grid_of(std::int64_t outputs, const DeviceMatrices& experts, const DevicePlan& plan, RowCount rows) {
+  const std::int64_t most_active = std::min<std::int64_t>(experts.experts, std::int64_t{rows.most} * plan.k);
+  return {static_cast<unsigned>((outputs + kPanelOutputs - 1) / kPanelOutputs), static_cast<unsigned>(most_active)};
+}
+
+}  // namespace
+
+void moe_up(Rows<const float> x, RowCount rows, const DeviceMatrices& gate_up, const DevicePlan& plan,
+            Rows<float> hidden, Stream& stream) {
+  if (rows.most == 0) return;
+  SPECMOE_CHECK(x.stride % 2 == 0, "moe_up on cuda: expected rows an even number of floats apart, got ", x.stride);
+  choose_product(gate_up.shape.dtype, rows.most, [&](auto type, auto groups) {
+    launch(moe_up_kernel<decltype(type), groups>, grid_of(hidden.cols, gate_up, plan, rows), kProductThreads,
+           product_bytes<2, groups>(), stream, x, gate_up, plan, hidden);
+  });
+}
+
+void moe_down(Rows<const float> hidden, RowCount rows, const DeviceMatrices& down, const DevicePlan& plan,
+              const float* weight, Rows<const float> residual, Rows<float> scratch, unsigned* counters, Rows<float> out,
+              Stream& stream) {
+  if (rows.most == 0) return;
+  SPECMOE_CHECK(hidden.stride % 2 == 0, "moe_down on cuda: expected rows an even number of floats apart, got ",
+                hidden.stride);
+  choose_product(down.shape.dtype, rows.most, [&](auto type, auto groups) {
+    launch(moe_down_kernel<decltype(type), groups>, grid_of(out.cols, down, plan, rows), kProductThreads,
+           product_bytes<1, groups>() + arena_bytes<unsigned>(1), stream, hidden, rows.actual, down, plan, weight,
+           residual, scratch, counters, out);
+  });
+}
+
+}  // namespace specmoe::kernels::cuda

@@ -1,0 +1,142 @@
+#include "kernels/rms_norm.h"
+#include "kernels/rope.h"
+#include "kernels/sampling.h"
+#include "tests/cuda/device_test.h"
+
+namespace specmoe::kernels::cuda {
+namespace {
+
+class DeviceRowsTest : public DeviceTest {};
+
+TEST_P(DeviceRowsTest, RmsNormMatchesTheReferenceAndRowsStandAlone) {
+  for (const std::int64_t width : {1, 7, 33, 256, 1031}) {
+    constexpr std::int64_t kRows = 3;
+    std::vector<float> x = random_floats(kRows * width, 1, 3.0f);
+    const std::vector<float> weight = random_floats(width, 2);
+    const DeviceArray<float> device_weight = upload(weight);
+    std::vector<float> expected(x.size());
+    kernels::rms_norm.on(Backend::kScalar)(kernels::view(x, kRows, width), weight.data(), 1e-3f,
+                                           kernels::view(expected, kRows, width));
+    const auto run = [&](std::int64_t first, std::int64_t rows, std::int64_t most) {
+      const DeviceRows device =
+          upload_rows({x.begin() + first * width, x.begin() + (first + rows) * width}, rows, width);
+      rms_norm(device.view(), count(rows, most), device_weight.data(), 1e-3f, device.view(), *stream_);
+      return download_rows(device.view());
+    };
+    const std::vector<float> out = run(0, kRows, 8);
+    for (std::size_t i = 0; i < out.size(); ++i) expect_close(out[i], expected[i], kElementwise, concat(width));
+    for (std::int64_t t = 0; t < kRows; ++t) {
+      EXPECT_EQ(run(t, 1, 1), std::vector<float>(out.begin() + t * width, out.begin() + (t + 1) * width));
+    }
+  }
+}
+
+TEST_P(DeviceRowsTest, RopeTurnsQueriesAndKeysAndFillsTheCache) {
+  constexpr std::int64_t kRows = 3, kPositions = 9, kCapacity = 6;
+  const AttentionShape shape = {40, 4, 2, 20, 0, 1.0f};  // behind a layer of 40 floats per position
+  constexpr std::int64_t kHalf = 8;                      // four of the 20 dimensions do not turn
+  const std::int64_t width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim;
+  const std::vector<float> before = random_floats(kRows * width, 1);
+  const std::vector<float> table = random_floats(kPositions * 2 * kHalf, 2);
+  const std::vector<DeviceRow> info = {{0, 2, 7, 0}, {1, 0, 0, 0}, {1, 5, 3, 1}};
+  std::vector<float> expected = before;
+  for (std::int64_t t = 0; t < kRows; ++t) {
+    for (std::int64_t h = 0; h < shape.heads + shape.kv_heads; ++h) {
+      kernels::rope.on(Backend::kScalar)({expected.data() + t * width + h * shape.head_dim, 1, shape.head_dim, width},
+                                         table.data(), kHalf, &info[t].position);
+    }
+  }
+  const std::size_t cache = (shape.first + shape.kv_heads * shape.head_dim) * kCapacity;
+  const DeviceArray<float> keys[] = {DeviceArray<float>(cache), DeviceArray<float>(cache)};
+  const DeviceArray<float> values[] = {DeviceArray<float>(cache), DeviceArray<float>(cache)};
+  const auto sequences =
+      upload(std::vector<DeviceSequence>{{keys[0].data(), values[0].data(), kCapacity, 0, 0, nullptr},
+                                         {keys[1].data(), values[1].data(), kCapacity, 0, 0, nullptr}});
+  const auto device_info = upload(info);
+  const auto device_table = upload(table);
+  const DeviceRows qkv = upload_rows(before, kRows, width);
+  rope_append(qkv.view(), count(kRows, 8), device_info.data(), sequences.data(), shape, device_table.data(), kHalf,
+              *stream_);
+  const std::vector<float> got = download_rows(qkv.view());
+  for (std::int64_t t = 0; t < kRows; ++t) {
+    for (std::int64_t i = 0; i < shape.heads * shape.head_dim; ++i) {
+      expect_close(got[t * width + i], expected[t * width + i], kElementwise, "query");
+    }
+    for (std::int64_t h = 0; h < 2 * shape.kv_heads; ++h) {
+      const bool is_key = h < shape.kv_heads;
+      const float* memory = (is_key ? keys : values)[info[t].sequence].data();
+      const std::int64_t at =
+          (shape.first + h % shape.kv_heads * shape.head_dim) * kCapacity + info[t].slot * std::int64_t{shape.head_dim};
+      const std::vector<float> row = download(memory + at, shape.head_dim);
+      for (std::int64_t i = 0; i < shape.head_dim; ++i) {
+        expect_close(row[i], expected[t * width + (shape.heads + h) * shape.head_dim + i], kElementwise, "cache");
+      }
+    }
+  }
+}
+
+TEST_P(DeviceRowsTest, KeepMovesThePathBehindTheCommittedRows) {
+  constexpr std::int64_t kCapacity = 9;
+  const AttentionShape shape = {20, 2, 2, 20, 0, 1.0f};
+  const std::size_t size = (shape.first + shape.kv_heads * shape.head_dim) * kCapacity;
+  const std::vector<float> before = random_floats(size, 1);
+  const DeviceArray<float> keys = upload(before), values = upload(before);
+  const auto sequences = upload(std::vector<DeviceSequence>{{keys.data(), values.data(), kCapacity, 3, 0, nullptr}});
+  const auto path = upload(std::vector<std::int32_t>{0, 2, 3, 5, -1});
+  kv_keep(sequences.data(), 1, path.data(), 5, shape, *stream_);
+  std::vector<float> expected = before;
+  for (std::int64_t head = 0; head < shape.kv_heads; ++head) {
+    float* rows = expected.data() + (shape.first + head * shape.head_dim) * kCapacity + 3 * shape.head_dim;
+    for (const auto& [to, from] : {std::pair{1, 2}, std::pair{2, 3}, std::pair{3, 5}}) {
+      std::copy_n(rows + from * shape.head_dim, shape.head_dim, rows + to * shape.head_dim);
+    }
+  }
+  EXPECT_EQ(download(keys.data(), size), expected);
+  EXPECT_EQ(download(values.data(), size), expected);
+}
+
+TEST_P(DeviceRowsTest, ArgmaxIsTheReferences) {
+  const std::int64_t vocab = 777;
+  std::vector<float> x = random_floats(4 * vocab, 1);
+  x[100] = x[600] = 5.0f;
+  std::fill(x.begin() + 2 * vocab, x.begin() + 3 * vocab, NAN);
+  x[3 * vocab] = NAN;
+  std::vector<std::int32_t> expected(4);
+  kernels::row_argmax.on(Backend::kScalar)(kernels::view(x, 4, vocab), expected.data());
+  const DeviceRows device = upload_rows(x, 4, vocab);
+  const DeviceArray<std::int32_t> argmax(4);
+  row_argmax(device.view(), count(4, 9), argmax.data(), *stream_);
+  EXPECT_EQ(download(argmax.data(), 4), expected);
+  EXPECT_EQ(expected[0], 100);
+  EXPECT_EQ(expected[2], -1);
+}
+
+TEST_P(DeviceRowsTest, SamplingTransformsAreTheReferences) {
+  const std::int64_t vocab = 301;
+  std::vector<float> logits = random_floats(vocab, 1, 6.0f);
+  for (int i = 0; i < 30; ++i) logits[9 * i + 2] = 5.5f;  // ties across every cut
+  const DeviceRows device = upload_rows(logits, 1, vocab);
+  for (const float temperature : {1.0f, 0.3f}) {
+    for (const std::int64_t top_k : {0, 1, 7, 301}) {
+      for (const float top_p : {1.0f, 0.9f, 0.31f, 0.001f}) {
+        std::vector<float> expected(vocab);
+        std::vector<std::int32_t> scratch(vocab);
+        kernels::sampling_probs.on(Backend::kScalar)(logits.data(), vocab, temperature, top_k, top_p, expected.data(),
+                                                     scratch.data());
+        const DeviceRows probs(1, vocab);
+        sampling_probs(device.view(), count(1, 1), temperature, top_k, top_p, probs.view(), *stream_);
+        const std::vector<float> got = download_rows(probs.view());
+        for (std::int64_t i = 0; i < vocab; ++i) {
+          const std::string where = concat("temperature ", temperature, " top_k ", top_k, " top_p ", top_p, " at ", i);
+          EXPECT_EQ(got[i] > 0, expected[i] > 0) << where;
+          expect_close(got[i], expected[i], kProbability, where);
+        }
+      }
+    }
+  }
+}
+
+SPECMOE_DEVICE_TESTS(DeviceRowsTest);
+
+}  // namespace
+}  // namespace specmoe::kernels::cuda
