@@ -13,7 +13,7 @@ struct Prompt {
   std::string text;
   int turns = 1;          // of the question; only the first one is asked
   bool rendered = false;  // by a chat template, which wrote the begin token itself
-  int number = 0;  // place among the prompts, from 0
+  int number = 0;         // place among the prompts, from 0
 };
 
 /// Reads prompts: rows of the Spec-Bench question format, {"question_id": …, "category": …, "turns": [text, …]}, one a

@@ -24,7 +24,7 @@ def module_parameters(function) -> list[tuple[str, bool]]:
     """The same of a function, written in Python or by pybind11 (its signature is its docstring's first line)."""
     if inspect.isfunction(function):
         parameters = inspect.signature(function).parameters.values()
-        return [(p.name, p.default is not p.empty) for p in parameters if p.kind is not p.VAR_KEYWORD]
+        return [(p.name, p.default is not p.empty) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     signature = function.__doc__.split("\n")[0]
     inside = signature[signature.index("(") + 1 : signature.rindex(") ->")]
     # Commas inside annotations and defaults stand in brackets or quotes.
