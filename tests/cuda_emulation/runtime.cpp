@@ -40,6 +40,7 @@ void Stream::synchronize() {
   SPECMOE_CHECK(state_->recording == nullptr, "cannot wait for a stream that is being recorded");
 }
 void Stream::copy(void* to, const void* from, std::size_t bytes) {
+  if (bytes == 0) return;  // nothing may come from nowhere, which memcpy does not take
   state_->queue([=] { std::memcpy(to, from, bytes); });
 }
 void Stream::zero(void* memory, std::size_t bytes) {
