@@ -57,6 +57,7 @@ class Corpus:
         self.tokenizer = tokenizer
         self.code_shares = recipe["code_share"]  # [first step, share of the rows], in order
         self.prompt_share = recipe["prompt_loss_share"]
+        self.kinds = recipe["kinds"]  # drawn evenly; a kind that is named twice is drawn twice as often
         self.seed = recipe["seed"]
         texts = [read_code(path) for path in code_files(held_out=False)]
         self.code = [self._code_ids(text) for text in texts]
@@ -117,7 +118,7 @@ class Corpus:
                 used = end
 
     def _problems(self, rng: Random, count: int) -> list[tuple[list[int], list[int]]]:
-        problems = [make_problem(rng) for _ in range(count)]
+        problems = [make_problem(rng, rng.choice(self.kinds)) for _ in range(count)]
         prompts = self.tokenizer.encode_batch([p.prompt for p in problems], add_special_tokens=False)
         solutions = self.tokenizer.encode_batch([p.solution for p in problems], add_special_tokens=False)
         pairs = zip(prompts, solutions, strict=True)

@@ -259,6 +259,7 @@ def main() -> None:
     parser.add_argument("--export", type=Path, required=True, help="folder of the two models")
     parser.add_argument("--init-from", type=Path, help="exported pair to start from")
     parser.add_argument("--recipe", type=Path, default=HERE / "recipe.json")
+    parser.add_argument("--phase", help="use the settings of this name under the recipe's `phases`")
     parser.add_argument("--steps", type=int, default=10**9, help="length of the schedule")
     parser.add_argument("--minutes", type=float, default=1e9, help="time for the schedule")
     parser.add_argument("--save-minutes", type=float, default=5)
@@ -266,7 +267,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    trainer = Trainer(args, json.loads(args.recipe.read_text()))
+    recipe = json.loads(args.recipe.read_text())
+    if args.phase:
+        recipe |= recipe["phases"][args.phase]
+    trainer = Trainer(args, recipe)
     for name in ("target", "drafter"):
         count = parameter_count(getattr(trainer, name).model)
         print(f"{name}: {count:,} parameters", flush=True)
