@@ -196,7 +196,7 @@ def test_config_file_means_the_same_as_flags_and_the_command_line_wins(tmp_path)
                 "tree": "chain(gamma=2)",
                 "prompt": [PROMPT],
                 "max-new-tokens": 20,
-                "temperature": 0.8,
+                "temperature": 1.5,
                 "seed": 5,
                 "ignore-eos": True,
                 "quiet": True,
@@ -205,7 +205,7 @@ def test_config_file_means_the_same_as_flags_and_the_command_line_wins(tmp_path)
     )
     flags = [
         "--target", TARGET, "--drafter", DRAFTER, "--tree", "chain(gamma=2)", "--prompt", PROMPT, "--max-new-tokens",
-        "20", "--temperature", "0.8", "--seed", "5", "--ignore-eos", "--quiet",
+        "20", "--temperature", "1.5", "--seed", "5", "--ignore-eos", "--quiet",
     ]  # fmt: skip
     expected = ok("generate", *flags).stdout
     assert ok("generate", "--config", config).stdout == expected
