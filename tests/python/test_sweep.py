@@ -246,6 +246,8 @@ def test_an_interrupt_in_python_reaches_the_caller(grid, tmp_path):
     with subprocess.Popen(
         [os.sys.executable, "-c", script, json.dumps(long)], env=environment, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
+        # A shell starts its background jobs with interrupts ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as run:  # fmt: skip
         while "loaded" not in run.stderr.readline():
             assert run.poll() is None
