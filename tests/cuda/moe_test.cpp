@@ -2,6 +2,7 @@
 
 #include "kernels/moe_router.h"
 #include "tests/cuda/device_test.h"
+#include "tests/support/router_reference.h"
 
 namespace specmoe::kernels::cuda {
 namespace {
@@ -51,20 +52,7 @@ TEST_P(DeviceMoeTest, RouterAndPlanAreTheReferences) {
       std::vector<float> logits = random_floats(s.rows * s.experts, 21, 4.0f);
       if (s.experts > 4) logits[4] = logits[1] = 5.0f;
       const Choice got = choose(logits, s.rows, s.experts, s.k, renormalise);
-      for (std::int64_t t = 0; t < s.rows; ++t) {
-        const float* row = logits.data() + t * s.experts;
-        std::vector<std::int32_t> order(static_cast<std::size_t>(s.experts));
-        std::iota(order.begin(), order.end(), 0);
-        std::stable_sort(order.begin(), order.end(), [row](auto a, auto b) { return row[a] > row[b]; });
-        double total = 0, kept = 0;
-        for (std::int64_t e = 0; e < s.experts; ++e) total += std::exp(double{row[e]});
-        for (std::int64_t r = 0; r < s.k; ++r) kept += std::exp(double{row[order[r]]});
-        for (std::int64_t r = 0; r < s.k; ++r) {
-          EXPECT_EQ(got.expert[t * s.k + r], order[r]);
-          expect_close(got.weight[t * s.k + r], std::exp(double{row[order[r]]}) / (renormalise ? kept : total),
-                       kElementwise, "router weight");
-        }
-      }
+      expect_routing(got.expert, got.weight, logits, s.experts, s.k, renormalise);
       MoePlan plan;
       plan.build(got.expert.data(), s.rows, s.k, s.experts);
       EXPECT_EQ(got.plan.experts, plan.experts);

@@ -7,6 +7,7 @@
 #include "kernels/moe_ffn.h"
 #include "kernels/moe_router.h"
 #include "tests/support/kernel_data.h"
+#include "tests/support/router_reference.h"
 
 namespace specmoe::kernels {
 namespace {
@@ -200,20 +201,7 @@ TEST_P(MoeTest, RouterTakesTheLargestAndTheLowerIdOfEqualOnes) {
       routing.experts_per_token = static_cast<int>(s.k);
       routing.renormalise = renormalise;
       moe_router.up_to(backend)(view(scores, s.rows, s.experts), routing, nullptr, expert.data(), weight.data());
-      for (std::int64_t t = 0; t < s.rows; ++t) {
-        const float* row = logits.data() + t * s.experts;
-        std::vector<std::int32_t> order(static_cast<std::size_t>(s.experts));
-        std::iota(order.begin(), order.end(), 0);
-        std::stable_sort(order.begin(), order.end(), [row](auto a, auto b) { return row[a] > row[b]; });
-        double total = 0, kept = 0;
-        for (std::int64_t e = 0; e < s.experts; ++e) total += std::exp(double{row[e]});
-        for (std::int64_t r = 0; r < s.k; ++r) kept += std::exp(double{row[order[r]]});
-        for (std::int64_t r = 0; r < s.k; ++r) {
-          EXPECT_EQ(expert[t * s.k + r], order[r]);
-          expect_close(weight[t * s.k + r], std::exp(double{row[order[r]]}) / (renormalise ? kept : total),
-                       kElementwise, "router weight");
-        }
-      }
+      expect_routing(expert, weight, logits, s.experts, s.k, renormalise);
     }
   }
 }
