@@ -116,6 +116,9 @@ void Engine::score(std::span<const std::unique_ptr<Sequence>> batch) {
     const TokenTree& tree = sequence->draft.tree;
     workspace_->blocks.push_back({sequence->cache.get(), tree.tokens(), tree.parents(), LogitsWanted::kAll});
   }
+  // The rows of a greedy request are points on the argmax.
+  workspace_->result.want_logits = std::any_of(
+      batch.begin(), batch.end(), [](const auto& sequence) { return !sequence->request->sampling.greedy(); });
   target_->forward(workspace_->blocks, workspace_->result);
 }
 

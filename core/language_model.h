@@ -66,7 +66,8 @@ struct RowBlock {
 struct ForwardResult {
   int vocab = 0;
   std::vector<std::int32_t> row_begin;  // [blocks + 1]
-  std::vector<float> logits;            // [rows, V]
+  bool want_logits = true;              // otherwise argmax will do, and a device keeps the logits to itself
+  std::vector<float> logits;            // [rows, V]; anything when they are not wanted
   std::vector<TokenId> argmax;          // [rows], lowest id among equals
   bool want_hidden = false;
   std::vector<float> hidden;  // [rows, D] after the final norm, when want_hidden

@@ -28,7 +28,7 @@ constexpr std::array kFlags = {
     Flag{"drafter", kItems, kAll, "SPEC", nullptr, kModels,
          "cheap proposer of tokens, such as 'independent(path=FOLDER)' or ngram; without one: plain decoding"},
     Flag{"dtype", kItems, kAll, "TYPE", "bfloat16", kModels, "element type of the weights: float32, bfloat16 or int8"},
-    Flag{"device", kOne, kAll, "NAME", "cpu", kModels, "where to compute: cpu"},
+    Flag{"device", kOne, kAll, "NAME", "cpu", kModels, "where to compute: cpu, cuda or cuda:1"},
     Flag{"threads", kNumber, kAll, "N", "0", kModels, "computing threads; 0: one per usable core"},
     Flag{"tree", kItems, kDecoding, "SPEC", nullptr, kMethod,
          "shape of the draft, such as 'chain(gamma=4)' (the default) or 'expansion(2,2,1)'"},

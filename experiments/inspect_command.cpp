@@ -87,7 +87,8 @@ int run_inspect(const std::vector<std::string>& arguments) {
   const Settings settings = Settings::parse(Command::kInspect, arguments);
   const std::string target = settings.text("target");
   SPECMOE_CHECK(!target.empty(), "inspect needs --target FOLDER, a Hugging Face checkpoint");
-  SPECMOE_CHECK(settings.text("device") == "cpu", "--device: expected cpu, got '", settings.text("device"), "'");
+  SPECMOE_CHECK(settings.text("device") == "cpu", "--device: inspect knows what a model takes on cpu only, got '",
+                settings.text("device"), "'");
   inspect_model(target, settings);
   for (const std::string& drafter : settings.items("drafter")) {
     std::string canonical;

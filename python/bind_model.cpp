@@ -188,7 +188,7 @@ void bind_model(py::module_& m) {
       "whose\n"
       "         quantised weights are expanded to dtype\n"
       "dtype    'float32', 'bfloat16' or 'int8' (a scale per output), of the packed weights; sums are always float32\n"
-      "device   'cpu'\n"
+      "device   'cpu', 'cuda' or 'cuda:1'; on a device float32 or bfloat16\n"
       "threads  0: one per usable core\n"
       "raises   Error when anything in the folder is missing, extra, mis-shaped or not supported");
 }

@@ -103,6 +103,10 @@ std::int64_t workspace_bytes(const ModelSpec& spec, const MemoryUse& use) {
 
 }  // namespace
 
+void MemoryTable::add(const char* part, std::int64_t bytes) {
+  if (bytes > 0) lines.push_back({part, bytes});
+}
+
 std::int64_t MemoryTable::total() const {
   std::int64_t sum = 0;
   for (const MemoryLine& line : lines) sum += line.bytes;
@@ -155,21 +159,23 @@ ModelSize model_size(const ModelSpec& spec, DType dtype, bool tied) {
   return size;
 }
 
-MemoryTable memory_table(const ModelSpec& spec, const MemoryUse& use) {
-  const ModelSize size = model_size(spec, use.dtype, spec.tied_embeddings);
+MemoryTable weight_table(const ModelSpec& spec, DType dtype, bool tied) {
+  const ModelSize size = model_size(spec, dtype, tied);
   MemoryTable table;
-  const auto add = [&table](const char* part, std::int64_t bytes) {
-    if (bytes > 0) table.lines.push_back({part, bytes});
-  };
-  add("embedding", size.embedding_bytes);
-  add("attention", size.attention_bytes);
-  add("router", size.router_bytes);
-  add("experts", size.expert_total_bytes);
-  add("feed-forward", size.dense_bytes);
-  add("norms and biases", size.vector_bytes);
-  add("output head", size.head_bytes);
-  add("KV cache", KvStorage::bytes(spec, use.context));
-  add("workspaces", workspace_bytes(spec, use));
+  table.add("embedding", size.embedding_bytes);
+  table.add("attention", size.attention_bytes);
+  table.add("router", size.router_bytes);
+  table.add("experts", size.expert_total_bytes);
+  table.add("feed-forward", size.dense_bytes);
+  table.add("norms and biases", size.vector_bytes);
+  table.add("output head", size.head_bytes);
+  return table;
+}
+
+MemoryTable memory_table(const ModelSpec& spec, const MemoryUse& use) {
+  MemoryTable table = weight_table(spec, use.dtype, spec.tied_embeddings);
+  table.add("KV cache", KvStorage::bytes(spec, use.context));
+  table.add("workspaces", workspace_bytes(spec, use));
   return table;
 }
 

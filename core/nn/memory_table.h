@@ -16,6 +16,8 @@ struct MemoryLine {
 };
 struct MemoryTable {
   std::vector<MemoryLine> lines;
+  /// Parts of no bytes are left out.
+  void add(const char* part, std::int64_t bytes);
   std::int64_t total() const;
 };
 
@@ -28,6 +30,8 @@ struct MemoryUse {
   int threads = 1;
 };
 MemoryTable memory_table(const ModelSpec& spec, const MemoryUse& use);
+/// Its first lines: the packed weights.
+MemoryTable weight_table(const ModelSpec& spec, kernels::DType dtype, bool tied);
 
 /// Sizes of a model's parts, in parameters and in packed bytes.
 struct ModelSize {

@@ -1,6 +1,7 @@
 #include "core/nn/model_loader.h"
 
 #include "core/nn/checkpoint.h"
+#include "core/nn/device_loader.h"
 #include "core/nn/kv_storage.h"
 #include "core/nn/memory_table.h"
 #include "core/nn/model_family.h"
@@ -46,7 +47,8 @@ ModelInfo describe_model(const ModelSpec& spec, kernels::DType dtype, bool tied)
 }
 
 std::shared_ptr<LanguageModel> load_model(const std::string& path, const LoadOptions& options) {
-  SPECMOE_CHECK(options.device == "cpu", "device '", options.device, "' is not supported; known: cpu");
+  const std::optional<int> cuda = cuda_device(options.device);
+  const DeviceLoader load_on_device = cuda ? device_loader() : nullptr;
   SPECMOE_CHECK(options.dtype != kernels::DType::kFloat16,
                 "dtype float16 is not supported; known: float32, bfloat16, int8");
   ModelSpec spec = read_spec(path);
@@ -54,10 +56,11 @@ std::shared_ptr<LanguageModel> load_model(const std::string& path, const LoadOpt
   const ModelTensors tensors = map_tensors(spec, checkpoint);
   ModelInfo info = describe_model(spec, options.dtype, tensors.tied);
   check_memory(info.weight_bytes, "model " + spec.name);
+  auto pool = options.pool ? options.pool : std::make_shared<kernels::ThreadPool>(options.threads);
+  if (cuda) return load_on_device(std::move(spec), tensors, options.dtype, *cuda, *pool);
   const kernels::Backend backend = options.backend ? *options.backend : kernels::default_cpu_backend();
   SPECMOE_CHECK(kernels::backend_available(backend), "this machine cannot run ", kernels::backend_name(backend));
   info.instruction_set = kernels::backend_name(backend);
-  auto pool = options.pool ? options.pool : std::make_shared<kernels::ThreadPool>(options.threads);
   Weights weights = pack_weights(spec, tensors, options.dtype, backend, *pool);
   if (info.weight_bytes < kSerialBytes && pool->size() > 1) pool = std::make_shared<kernels::ThreadPool>(1);
   return std::make_shared<Transformer>(std::move(spec), std::move(weights), std::move(info), backend, std::move(pool));

@@ -14,7 +14,7 @@ namespace specmoe::nn {
 
 struct LoadOptions {
   kernels::DType dtype = kernels::DType::kBFloat16;  // of the packed weights
-  std::string device = "cpu";
+  std::string device = "cpu";                 // or "cuda", "cuda:1"; on a device threads only pack, backend is unused
   int threads = 0;                            // 0: one per usable core; ignored when pool is set
   std::shared_ptr<kernels::ThreadPool> pool;  // shared by target and drafter
   std::optional<kernels::Backend> backend;    // nothing: the best this machine has

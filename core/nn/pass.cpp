@@ -7,7 +7,7 @@ namespace specmoe::nn {
 void Pass::check(const ModelSpec& spec, const void* owner, std::span<const RowBlock> requests) {
   for (std::size_t b = 0; b < requests.size(); ++b) {
     const RowBlock& block = requests[b];
-    const auto* cache = dynamic_cast<const KvStorage*>(block.cache);
+    const auto* cache = dynamic_cast<const StagedCache*>(block.cache);
     SPECMOE_CHECK(cache != nullptr && cache->owner() == owner, "forward: block ", b, " needs a cache of this model (",
                   spec.name, ")");
     for (std::size_t other = 0; other < b; ++other) {
@@ -23,7 +23,7 @@ void Pass::check(const ModelSpec& spec, const void* owner, std::span<const RowBl
   }
 }
 
-void Pass::check_rows(const ModelSpec& spec, const KvStorage& cache, const RowBlock& block) {
+void Pass::check_rows(const ModelSpec& spec, const StagedCache& cache, const RowBlock& block) {
   const auto staged = static_cast<std::size_t>(cache.staged());
   depths_.assign(cache.depths(), cache.depths() + staged);
   for (std::size_t i = 0; i < block.tokens.size(); ++i) {
@@ -46,7 +46,7 @@ void Pass::stage(std::span<const RowBlock> requests) {
   wanted.clear();
   row_begin.assign(1, 0);
   for (const RowBlock& request : requests) {
-    auto* cache = static_cast<KvStorage*>(request.cache);
+    auto* cache = static_cast<StagedCache*>(request.cache);
     const int first = static_cast<int>(tokens.size());
     const int count = static_cast<int>(request.tokens.size());
     const int staged = cache->staged();
@@ -62,6 +62,23 @@ void Pass::stage(std::span<const RowBlock> requests) {
     }
     row_begin.push_back(static_cast<std::int32_t>(wanted.size()));
   }
+}
+
+void Pass::size_result(const ModelSpec& spec, ForwardResult& result) const {
+  result.vocab = spec.vocab_size;
+  result.row_begin = row_begin;
+  result.logits.resize(wanted.size() * static_cast<std::size_t>(spec.vocab_size));
+  result.argmax.resize(wanted.size());
+  if (result.want_hidden) result.hidden.resize(wanted.size() * static_cast<std::size_t>(spec.hidden_size));
+  result.moe_layers = 0;
+  result.moe_rows = static_cast<int>(tokens.size());
+  std::size_t choices = 0;  // of one row
+  for (const LayerSpec& layer : spec.layers) {
+    if (!layer.ffn.router) continue;
+    ++result.moe_layers;
+    choices += static_cast<std::size_t>(layer.ffn.router->experts_per_token);
+  }
+  result.experts.resize(result.want_experts ? tokens.size() * choices : 0);
 }
 
 }  // namespace specmoe::nn

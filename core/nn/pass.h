@@ -5,15 +5,15 @@
 #include <vector>
 
 #include "core/language_model.h"
-#include "core/nn/kv_storage.h"
 #include "core/nn/model_spec.h"
+#include "core/nn/staged_cache.h"
 
 namespace specmoe::nn {
 
 /// The new rows of a forward pass, block after block. Reused from pass to pass.
 struct Pass {
   struct Block {
-    KvStorage* cache = nullptr;
+    StagedCache* cache = nullptr;
     int first_row = 0;
     int rows = 0;
     int first_staged = 0;
@@ -30,9 +30,11 @@ struct Pass {
   void check(const ModelSpec& spec, const void* owner, std::span<const RowBlock> requests);
   /// Stages every block in its cache. The blocks have been checked.
   void stage(std::span<const RowBlock> requests);
+  /// Gives every part of `result` that is wanted the size it has for this pass.
+  void size_result(const ModelSpec& spec, ForwardResult& result) const;
 
  private:
-  void check_rows(const ModelSpec& spec, const KvStorage& cache, const RowBlock& block);
+  void check_rows(const ModelSpec& spec, const StagedCache& cache, const RowBlock& block);
 
   std::vector<std::int32_t> depths_;  // scratch of check_rows()
 };

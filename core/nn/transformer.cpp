@@ -33,10 +33,11 @@ Transformer::Transformer(ModelSpec spec, Weights weights, ModelInfo info, kernel
       pool_(std::move(pool)),
       run_([this](Member& member) { run(member); }) {
   int widest_head = 0;
+  int moe_layers = 0;
   ropes_.reserve(spec_.layers.size());  // rope_of_layer_ points into it
   for (const LayerSpec& layer : spec_.layers) {
     widest_head = std::max(widest_head, layer.attention.head_dim);
-    moe_index_.push_back(layer.ffn.router ? moe_layers_++ : -1);
+    moe_index_.push_back(layer.ffn.router ? moe_layers++ : -1);
     rope_of_layer_.push_back(layer.attention.rope ? &rope_table(*layer.attention.rope) : nullptr);
   }
   ones_.assign(static_cast<std::size_t>(widest_head), 1.0F);
@@ -67,23 +68,9 @@ void Transformer::forward(std::span<const RowBlock> blocks, ForwardResult& resul
   }
   workspace_.reserve(spec_, rows, positions);
   pass_.stage(blocks);
-  prepare(result);
+  pass_.size_result(spec_, result);
   result_ = &result;
   if (rows > 0) pool_->run(run_);
-}
-
-void Transformer::prepare(ForwardResult& result) const {
-  const auto wanted = pass_.wanted.size();
-  const auto rows = pass_.tokens.size();
-  result.vocab = spec_.vocab_size;
-  result.row_begin = pass_.row_begin;
-  result.logits.resize(wanted * static_cast<std::size_t>(spec_.vocab_size));
-  result.argmax.resize(wanted);
-  if (result.want_hidden) result.hidden.resize(wanted * static_cast<std::size_t>(spec_.hidden_size));
-  result.moe_layers = moe_layers_;
-  result.moe_rows = static_cast<int>(rows);
-  const auto choices = static_cast<std::size_t>(moe_layers_) * static_cast<std::size_t>(info_.experts_per_token);
-  result.experts.resize(result.want_experts ? rows * choices : 0);
 }
 
 void Transformer::run(Member& member) {

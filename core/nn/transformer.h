@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/language_model.h"
+#include "core/nn/kv_storage.h"
 #include "core/nn/model_spec.h"
 #include "core/nn/pass.h"
 #include "core/nn/rope_table.h"
@@ -55,7 +56,6 @@ class Transformer final : public LanguageModel {
   using Private = Workspace::Private;
 
   const RopeTable& rope_table(const RopeSpec& spec);
-  void prepare(ForwardResult& result) const;
 
   void run(Member& member);
   void embed(kernels::Shard shard);
@@ -94,7 +94,6 @@ class Transformer final : public LanguageModel {
   std::vector<const RopeTable*> rope_of_layer_;  // null: the layer knows no positions
   std::vector<float> ones_;                      // weight of a norm without one
   std::vector<int> moe_index_;                   // [layers] -1: dense
-  int moe_layers_ = 0;
   std::function<void(Member&)> run_;
 
   Pass pass_;

@@ -173,7 +173,7 @@ void Transformer::attend(std::size_t layer, const Pass::Block& block, int kv_hea
   const std::int64_t head_dim = spec.head_dim;
   const std::int64_t value_dim = spec.value_dim();
   const std::int64_t group = spec.heads / spec.kv_heads;
-  const KvStorage& cache = *block.cache;
+  const auto& cache = static_cast<const KvStorage&>(*block.cache);
   float* keys = cache.keys(static_cast<int>(layer), kv_head);
   float* values = cache.values(static_cast<int>(layer), kv_head);
   const std::int64_t at = cache.committed() + block.first_staged;

@@ -18,7 +18,14 @@ USED = re.compile(r"Used (\d+) registers")
 def short_name(mangled: str) -> str:
     """`linear_kernel<Bfloat16Weight, 2>` out of a mangled name."""
     name = subprocess.run(["c++filt", mangled], capture_output=True, text=True, check=True).stdout.strip()
-    for noise in ("(anonymous namespace)::", "(int)", "specmoe::kernels::cuda::", "void "):
+    for noise in (
+        "(anonymous namespace)::",
+        "(int)",
+        "(specmoe::cuda::DeviceRule)",
+        "specmoe::kernels::cuda::",
+        "specmoe::cuda::",
+        "void ",
+    ):
         name = name.replace(noise, "")
     return name.split("(", 1)[0]
 

@@ -90,12 +90,20 @@ void gather_rows(Rows<const float> x, const std::int32_t* wanted, RowCount rows,
 void packed_linear(Rows<const float> x, RowCount rows, const DeviceMatrix& weight, const float* bias,
                    Rows<const float> residual, Rows<float> out, Stream& stream);
 
+/// Norms of each query head and of each key head before they turn: weights [head_dim], null for none.
+struct HeadNorms {
+  const float* query = nullptr;
+  const float* key = nullptr;
+  float eps = 0.0f;
+};
+
 /// Turns queries in place; turns keys and writes them and the values to the cache.
 ///
 /// qkv      [T, (heads + 2 * kv_heads) * head_dim]
 /// cos_sin  [positions, 2 * half] as in rope
 void rope_append(Rows<float> qkv, RowCount rows, const DeviceRow* row_info, const DeviceSequence* sequences,
-                 const AttentionShape& shape, const float* cos_sin, std::int32_t half, Stream& stream);
+                 const AttentionShape& shape, const HeadNorms& norms, const float* cos_sin, std::int32_t half,
+                 Stream& stream);
 
 /// Rows that fit one AttentionTile. Throws Error when `group` query heads per kv head are more than it can hold.
 int attention_tile_rows(int group);

@@ -10,10 +10,16 @@ namespace specmoe::kernels::cuda {
 namespace {
 
 void check(cudaError_t status, const char* call) {
-  SPECMOE_CHECK(status == cudaSuccess, call, ": ", cudaGetErrorName(status), ", ", cudaGetErrorString(status));
+  if (status == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());  // what can be forgotten is, and the process goes on
+  fail(call, ": ", cudaGetErrorName(status), ", ", cudaGetErrorString(status),
+       "; try again, or use device cpu: after a fault of a kernel the device takes no more work from this process");
 }
 
 #define SPECMOE_CUDA_CHECK(call) check((call), #call)
+
+/// Calls mean the device that this thread used last, whoever set it.
+void use(int device) { SPECMOE_CUDA_CHECK(cudaSetDevice(device)); }
 
 double gigabytes(std::size_t bytes) { return static_cast<double>(bytes) / 1e9; }
 
@@ -49,7 +55,7 @@ DeviceInfo device_info(int device) {
                 "; use --device cpu, or a device that is there");
   cudaDeviceProp properties{};
   SPECMOE_CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
-  SPECMOE_CUDA_CHECK(cudaSetDevice(device));
+  use(device);
   DeviceInfo info;
   info.name = properties.name;
   info.multiprocessors = properties.multiProcessorCount;
@@ -65,11 +71,14 @@ Stream::Stream(int device) : state_(std::make_unique<State>()) {
 }
 Stream::~Stream() { cudaStreamDestroy(state_->stream); }
 
+int Stream::device() const { return state_->device; }
 void Stream::synchronize() { SPECMOE_CUDA_CHECK(cudaStreamSynchronize(state_->stream)); }
 void Stream::copy(void* to, const void* from, std::size_t bytes) {
+  use(state_->device);
   SPECMOE_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, state_->stream));
 }
 void Stream::zero(void* memory, std::size_t bytes) {
+  use(state_->device);
   SPECMOE_CUDA_CHECK(cudaMemsetAsync(memory, 0, bytes, state_->stream));
 }
 
@@ -81,6 +90,7 @@ Graph& Graph::operator=(Graph&&) noexcept = default;
 void Graph::record(Stream& stream, const std::function<void()>& work) {
   auto state = std::make_unique<State>();
   cudaStream_t queue = stream.state().stream;
+  use(stream.device());
   SPECMOE_CUDA_CHECK(cudaStreamBeginCapture(queue, cudaStreamCaptureModeThreadLocal));
   try {
     work();
@@ -97,11 +107,12 @@ void Graph::record(Stream& stream, const std::function<void()>& work) {
 
 void Graph::launch(Stream& stream) {
   SPECMOE_CHECK(recorded(), "CUDA graph: nothing has been recorded");
+  use(stream.device());
   SPECMOE_CUDA_CHECK(cudaGraphLaunch(state_->ready, stream.state().stream));
 }
 
 void* allocate_device(std::size_t bytes, int device) {
-  SPECMOE_CUDA_CHECK(cudaSetDevice(device));
+  use(device);
   void* memory = nullptr;
   const cudaError_t status = cudaMalloc(&memory, bytes);
   if (status == cudaErrorMemoryAllocation) {
@@ -116,8 +127,16 @@ void* allocate_device(std::size_t bytes, int device) {
 
 void free_device(void* memory) { cudaFree(memory); }
 
+void* allocate_host(std::size_t bytes) {
+  void* memory = nullptr;
+  SPECMOE_CUDA_CHECK(cudaMallocHost(&memory, bytes));
+  return memory;
+}
+void free_host(void* memory) { cudaFreeHost(memory); }
+
 void launch_kernel(const void* kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned threads,
                    std::size_t shared_bytes, Stream& stream, void** arguments) {
+  use(stream.device());
   constexpr std::size_t kSharedWithoutAsking = std::size_t{48} << 10;
   if (shared_bytes > kSharedWithoutAsking) {
     SPECMOE_CUDA_CHECK(

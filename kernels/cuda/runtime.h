@@ -30,6 +30,7 @@ class Stream {
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
+  int device() const;
   void synchronize();
   /// Between host and device, or within one of them. Host memory must stay as it is until the copy is done.
   void copy(void* to, const void* from, std::size_t bytes);
@@ -64,6 +65,10 @@ class Graph {
 void* allocate_device(std::size_t bytes, int device = 0);
 void free_device(void* memory);
 
+/// Host memory that devices copy from and to without a detour.
+void* allocate_host(std::size_t bytes);
+void free_host(void* memory);
+
 template <class T>
 class DeviceArray {
  public:
@@ -79,6 +84,20 @@ class DeviceArray {
   };
   std::unique_ptr<T, Free> data_;
   std::size_t size_ = 0;
+};
+
+template <class T>
+class HostArray {
+ public:
+  HostArray() = default;
+  explicit HostArray(std::size_t count) : data_(static_cast<T*>(allocate_host(count * sizeof(T)))) {}
+  T* data() const { return data_.get(); }
+
+ private:
+  struct Free {
+    void operator()(T* memory) const { free_host(memory); }
+  };
+  std::unique_ptr<T, Free> data_;
 };
 
 #ifdef __CUDACC__

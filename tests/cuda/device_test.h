@@ -104,8 +104,8 @@ inline std::string schedule_name(const testing::TestParamInfo<int>& info) {
   return "schedule_" + std::to_string(info.param);
 }
 
-#define SPECMOE_DEVICE_TESTS(Fixture) \
-  INSTANTIATE_TEST_SUITE_P(Device, Fixture, testing::ValuesIn(::specmoe::kernels::cuda::kSchedules), \
+#define SPECMOE_DEVICE_TESTS(Fixture)                                                                  \
+  INSTANTIATE_TEST_SUITE_P(Device, Fixture, ::testing::ValuesIn(::specmoe::kernels::cuda::kSchedules), \
                            ::specmoe::kernels::cuda::schedule_name)
 
 }  // namespace specmoe::kernels::cuda

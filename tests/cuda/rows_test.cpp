@@ -39,37 +39,44 @@ TEST_P(DeviceRowsTest, RopeTurnsQueriesAndKeysAndFillsTheCache) {
   const std::vector<float> before = random_floats(kRows * width, 1);
   const std::vector<float> table = random_floats(kPositions * 2 * kHalf, 2);
   const std::vector<DeviceRow> info = {{0, 2, 7, 0}, {1, 0, 0, 0}, {1, 5, 3, 1}};
-  std::vector<float> expected = before;
-  for (std::int64_t t = 0; t < kRows; ++t) {
-    for (std::int64_t h = 0; h < shape.heads + shape.kv_heads; ++h) {
-      kernels::rope.on(Backend::kScalar)({expected.data() + t * width + h * shape.head_dim, 1, shape.head_dim, width},
-                                         table.data(), kHalf, &info[t].position);
+  const std::vector<float> norm = random_floats(shape.head_dim, 3), key_norm = random_floats(shape.head_dim, 4);
+  const DeviceArray<float> device_norm = upload(norm), device_key_norm = upload(key_norm);
+  for (const bool normed : {false, true}) {
+    std::vector<float> expected = before;
+    for (std::int64_t t = 0; t < kRows; ++t) {
+      for (std::int64_t h = 0; h < shape.heads + shape.kv_heads; ++h) {
+        const Rows<float> head = {expected.data() + t * width + h * shape.head_dim, 1, shape.head_dim, width};
+        const float* weight = h < shape.heads ? norm.data() : key_norm.data();
+        if (normed) kernels::rms_norm.on(Backend::kScalar)(head, weight, 1e-3f, head);
+        kernels::rope.on(Backend::kScalar)(head, table.data(), kHalf, &info[t].position);
+      }
     }
-  }
-  const std::size_t cache = (shape.first + shape.kv_heads * shape.head_dim) * kCapacity;
-  const DeviceArray<float> keys[] = {DeviceArray<float>(cache), DeviceArray<float>(cache)};
-  const DeviceArray<float> values[] = {DeviceArray<float>(cache), DeviceArray<float>(cache)};
-  const auto sequences =
-      upload(std::vector<DeviceSequence>{{keys[0].data(), values[0].data(), kCapacity, 0, 0, nullptr},
-                                         {keys[1].data(), values[1].data(), kCapacity, 0, 0, nullptr}});
-  const auto device_info = upload(info);
-  const auto device_table = upload(table);
-  const DeviceRows qkv = upload_rows(before, kRows, width);
-  rope_append(qkv.view(), count(kRows, 8), device_info.data(), sequences.data(), shape, device_table.data(), kHalf,
-              *stream_);
-  const std::vector<float> got = download_rows(qkv.view());
-  for (std::int64_t t = 0; t < kRows; ++t) {
-    for (std::int64_t i = 0; i < shape.heads * shape.head_dim; ++i) {
-      expect_close(got[t * width + i], expected[t * width + i], kElementwise, "query");
-    }
-    for (std::int64_t h = 0; h < 2 * shape.kv_heads; ++h) {
-      const bool is_key = h < shape.kv_heads;
-      const float* memory = (is_key ? keys : values)[info[t].sequence].data();
-      const std::int64_t at =
-          (shape.first + h % shape.kv_heads * shape.head_dim) * kCapacity + info[t].slot * std::int64_t{shape.head_dim};
-      const std::vector<float> row = download(memory + at, shape.head_dim);
-      for (std::int64_t i = 0; i < shape.head_dim; ++i) {
-        expect_close(row[i], expected[t * width + (shape.heads + h) * shape.head_dim + i], kElementwise, "cache");
+    const std::size_t cache = (shape.first + shape.kv_heads * shape.head_dim) * kCapacity;
+    const DeviceArray<float> keys[] = {DeviceArray<float>(cache), DeviceArray<float>(cache)};
+    const DeviceArray<float> values[] = {DeviceArray<float>(cache), DeviceArray<float>(cache)};
+    const auto sequences =
+        upload(std::vector<DeviceSequence>{{keys[0].data(), values[0].data(), kCapacity, 0, 0, nullptr},
+                                           {keys[1].data(), values[1].data(), kCapacity, 0, 0, nullptr}});
+    const auto device_info = upload(info);
+    const auto device_table = upload(table);
+    const DeviceRows qkv = upload_rows(before, kRows, width);
+    const HeadNorms norms = normed ? HeadNorms{device_norm.data(), device_key_norm.data(), 1e-3f} : HeadNorms{};
+    rope_append(qkv.view(), count(kRows, 8), device_info.data(), sequences.data(), shape, norms, device_table.data(),
+                kHalf, *stream_);
+    const std::vector<float> got = download_rows(qkv.view());
+    for (std::int64_t t = 0; t < kRows; ++t) {
+      for (std::int64_t i = 0; i < shape.heads * shape.head_dim; ++i) {
+        expect_close(got[t * width + i], expected[t * width + i], kElementwise, "query");
+      }
+      for (std::int64_t h = 0; h < 2 * shape.kv_heads; ++h) {
+        const bool is_key = h < shape.kv_heads;
+        const float* memory = (is_key ? keys : values)[info[t].sequence].data();
+        const std::int64_t at = (shape.first + h % shape.kv_heads * shape.head_dim) * kCapacity +
+                                info[t].slot * std::int64_t{shape.head_dim};
+        const std::vector<float> row = download(memory + at, shape.head_dim);
+        for (std::int64_t i = 0; i < shape.head_dim; ++i) {
+          expect_close(row[i], expected[t * width + (shape.heads + h) * shape.head_dim + i], kElementwise, "cache");
+        }
       }
     }
   }

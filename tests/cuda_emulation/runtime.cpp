@@ -12,7 +12,12 @@
 namespace specmoe::kernels::cuda {
 namespace {
 using Work = std::function<void()>;
-}
+
+constexpr std::size_t kDeviceBytes = std::size_t{256} << 20;
+constexpr std::size_t kHeader = 256;  // in front of every allocation: its size
+std::size_t allocated_bytes = 0;
+
+}  // namespace
 
 struct Stream::State {
   std::vector<Work>* recording = nullptr;
@@ -30,12 +35,12 @@ int device_count() { return 1; }
 
 DeviceInfo device_info(int device) {
   SPECMOE_CHECK(device == 0, "CUDA device ", device, " does not exist; the emulation has one, number 0");
-  constexpr std::size_t kBytes = std::size_t{1} << 30;
-  return {"emulation", 2, 80, kBytes, kBytes};
+  return {"emulation", 2, 80, kDeviceBytes, kDeviceBytes - allocated_bytes};
 }
 
 Stream::Stream(int) : state_(std::make_unique<State>()) {}
 Stream::~Stream() = default;
+int Stream::device() const { return 0; }
 void Stream::synchronize() {
   SPECMOE_CHECK(state_->recording == nullptr, "cannot wait for a stream that is being recorded");
 }
@@ -68,12 +73,27 @@ void Graph::launch(Stream&) {
 
 /// Filled with NaN, and for indices with far too large numbers: what is never written must not look right.
 void* allocate_device(std::size_t bytes, int) {
-  void* memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256 + 256);
+  const std::size_t rounded = (bytes + kHeader - 1) / kHeader * kHeader + kHeader;
+  SPECMOE_CHECK(rounded <= kDeviceBytes - allocated_bytes, "out of memory: wanted ", bytes, " bytes, free are ",
+                kDeviceBytes - allocated_bytes);
+  auto* memory = static_cast<std::byte*>(std::aligned_alloc(kHeader, rounded + kHeader));
   SPECMOE_CHECK(memory != nullptr, "out of memory: wanted ", bytes, " bytes");
-  std::memset(memory, 0x7f, bytes);
-  return memory;
+  std::memcpy(memory, &rounded, sizeof(rounded));
+  std::memset(memory + kHeader, 0x7f, rounded);
+  allocated_bytes += rounded;
+  return memory + kHeader;
 }
-void free_device(void* memory) { std::free(memory); }
+void free_device(void* memory) {
+  if (memory == nullptr) return;
+  std::byte* begin = static_cast<std::byte*>(memory) - kHeader;
+  std::size_t bytes = 0;
+  std::memcpy(&bytes, begin, sizeof(bytes));
+  allocated_bytes -= bytes;
+  std::free(begin);
+}
+
+void* allocate_host(std::size_t bytes) { return std::malloc(bytes); }
+void free_host(void* memory) { std::free(memory); }
 
 void queue_grid(unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned threads, std::size_t shared_bytes,
                 Stream& stream, std::function<void()> body) {

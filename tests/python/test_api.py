@@ -79,6 +79,8 @@ def test_bad_token_ids(target, tokens, error, words):
         ({"path": "no/such/folder"}, "no/such/folder"),
         ({"dtype": "int3"}, "bfloat16"),
         ({"device": "abacus"}, "abacus"),
+        # Without the CUDA part, and with it but without a device.
+        ({"device": "cuda:9"}, "cmake --preset cuda|CUDA device 9 does not exist"),
         ({"threads": -1}, "threads"),
     ],
 )

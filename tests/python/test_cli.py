@@ -413,7 +413,7 @@ BAD_CALLS = {
     "negative seed": ([*GENERATE, "--seed", "-1"], "--seed"),
     "empty stop": ([*GENERATE, "--stop", ""], "--stop"),
     "dtype": ([*GENERATE, "--dtype", "int3"], "float32, bfloat16 or int8"),
-    "device": ([*GENERATE, "--device", "cuda"], "cuda"),
+    "device": ([*GENERATE, "--device", "cuda:9"], "cuda"),
     "mark": ([*GENERATE, "--mark", "loud"], "brackets"),
     "output in no folder": ([*GENERATE, "--output", "/no/such/out.jsonl"], "cannot write"),
     "output is a folder": ([*GENERATE, "--output", "/tmp"], "is a folder"),

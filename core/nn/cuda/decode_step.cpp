@@ -33,9 +33,12 @@ std::int64_t most(const DeviceModel& model, const Of& of) {
 }  // namespace
 
 DecodeStep::DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& stream)
-    : model_(std::move(model)), limits_(limits), stream_(stream) {
-  limits_.rows = round_up_to_power(limits_.rows);
+    : model_(std::move(model)),
+      limits_{round_up_to_power(limits.rows), limits.sequences, limits.positions},
+      stream_(stream),
+      inputs_(limits_.rows, limits_.sequences, stream.device()) {
   const int rows = limits_.rows;
+  const int device = stream.device();
   const int chunks = round_up_to_power(chunks_of(limits_.positions));
   const auto qkv = [](const DeviceLayer& layer) { return layer.qkv.rows; };
   const auto attended = [](const DeviceLayer& layer) { return layer.output.cols; };
@@ -44,32 +47,26 @@ DecodeStep::DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& 
   const std::int64_t inner = most(model_, [](const DeviceLayer& layer) { return layer.inner; });
   const std::int64_t kv_heads = most(model_, [](const DeviceLayer& layer) { return layer.attention.kv_heads; });
 
-  counts_ = kernels::cuda::DeviceArray<std::int32_t>(2);
-  tokens_ = kernels::cuda::DeviceArray<std::int32_t>(rows);
-  wanted_ = kernels::cuda::DeviceArray<std::int32_t>(rows);
-  rows_ = kernels::cuda::DeviceArray<kernels::cuda::DeviceRow>(rows);
-  sequences_ = kernels::cuda::DeviceArray<kernels::cuda::DeviceSequence>(limits_.sequences);
-  tiles_ = kernels::cuda::DeviceArray<AttentionTile>(rows);
-
-  x_ = Buffer(rows, model_.hidden);
-  normed_ = Buffer(rows, model_.hidden);
-  qkv_ = Buffer(rows, most(model_, qkv));
-  attended_ = Buffer(rows, most(model_, attended));
-  router_logits_ = Buffer(rows, most(model_, experts));
-  hidden_ = Buffer(rows * k, inner);
-  down_ = Buffer(rows * k, model_.hidden);
-  wanted_rows_ = Buffer(rows, model_.hidden);
-  wanted_normed_ = Buffer(rows, model_.hidden);
-  logits_ = Buffer(rows, model_.vocab);
-  expert_weight_ = kernels::cuda::DeviceArray<float>(rows * k);
-  attention_scratch_ = kernels::cuda::DeviceArray<float>(most(model_, [&](const DeviceLayer& layer) {
-    return kernels::cuda::attention_scratch(rows, layer.attention, chunks);
-  }));
-  argmax_ = kernels::cuda::DeviceArray<std::int32_t>(rows);
-  plan_active_ = kernels::cuda::DeviceArray<std::int32_t>(1);
-  plan_experts_ = kernels::cuda::DeviceArray<std::int32_t>(most(model_, experts));
-  plan_offsets_ = kernels::cuda::DeviceArray<std::int32_t>(most(model_, experts) + 1);
-  plan_pairs_ = kernels::cuda::DeviceArray<std::int32_t>(rows * k);
+  x_ = Buffer(rows, model_.hidden, device);
+  normed_ = Buffer(rows, model_.hidden, device);
+  qkv_ = Buffer(rows, most(model_, qkv), device);
+  attended_ = Buffer(rows, most(model_, attended), device);
+  router_logits_ = Buffer(rows, most(model_, experts), device);
+  hidden_ = Buffer(rows * k, inner, device);
+  down_ = Buffer(rows * k, model_.hidden, device);
+  wanted_rows_ = Buffer(rows, model_.hidden, device);
+  wanted_normed_ = Buffer(rows, model_.hidden, device);
+  logits_ = Buffer(rows, model_.vocab, device);
+  expert_weight_ = kernels::cuda::DeviceArray<float>(rows * k, device);
+  attention_scratch_ = kernels::cuda::DeviceArray<float>(
+      most(model_,
+           [&](const DeviceLayer& layer) { return kernels::cuda::attention_scratch(rows, layer.attention, chunks); }),
+      device);
+  argmax_ = kernels::cuda::DeviceArray<std::int32_t>(rows, device);
+  plan_active_ = kernels::cuda::DeviceArray<std::int32_t>(1, device);
+  plan_experts_ = kernels::cuda::DeviceArray<std::int32_t>(most(model_, experts), device);
+  plan_offsets_ = kernels::cuda::DeviceArray<std::int32_t>(most(model_, experts) + 1, device);
+  plan_pairs_ = kernels::cuda::DeviceArray<std::int32_t>(rows * k, device);
   std::size_t chosen = 0;
   for (const DeviceLayer& layer : model_.layers) {
     SPECMOE_CHECK(layer.attention.heads <= kMostGroup * layer.attention.kv_heads,
@@ -78,9 +75,9 @@ DecodeStep::DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& 
     expert_offset_.push_back(chosen);
     chosen += static_cast<std::size_t>(rows) * static_cast<std::size_t>(layer.experts_per_token);
   }
-  experts_ = kernels::cuda::DeviceArray<std::int32_t>(chosen);
-  attention_counters_ = kernels::cuda::DeviceArray<unsigned>(rows * kv_heads);
-  down_counters_ = kernels::cuda::DeviceArray<unsigned>((model_.hidden + 15) / 16);
+  experts_ = kernels::cuda::DeviceArray<std::int32_t>(chosen, device);
+  attention_counters_ = kernels::cuda::DeviceArray<unsigned>(rows * kv_heads, device);
+  down_counters_ = kernels::cuda::DeviceArray<unsigned>((model_.hidden + 15) / 16, device);
   stream_.zero(attention_counters_.data(), attention_counters_.size() * sizeof(unsigned));
   stream_.zero(down_counters_.data(), down_counters_.size() * sizeof(unsigned));
 }
@@ -98,28 +95,24 @@ DecodeStep::Size DecodeStep::upload(const DevicePass& pass) {
   // Tiles of the narrowest kind fit every layer's: neighbours of one sequence, the rest of the list unused.
   const int tile_rows = static_cast<int>(kernels::cuda::attention_tile_rows(static_cast<int>(
       most(model_, [](const DeviceLayer& layer) { return layer.attention.heads / layer.attention.kv_heads; }))));
-  host_tiles_.assign(size.rows, AttentionTile{});
+  AttentionTile* all = inputs_.tiles.host;
+  std::fill_n(all, size.rows, AttentionTile{});
   int tiles = 0;
   for (int t = 0; t < rows; ++t) {
-    const bool joins =
-        t > 0 && pass.rows[t].sequence == pass.rows[t - 1].sequence && host_tiles_[tiles - 1].rows < tile_rows;
+    const bool joins = t > 0 && pass.rows[t].sequence == pass.rows[t - 1].sequence && all[tiles - 1].rows < tile_rows;
     if (joins) {
-      ++host_tiles_[tiles - 1].rows;
+      ++all[tiles - 1].rows;
     } else {
-      host_tiles_[tiles++] = {t, 1};
+      all[tiles++] = {t, 1};
     }
   }
-  host_counts_[0] = rows;
-  host_counts_[1] = wanted;
-  const auto send = [&](const auto& to, const auto* from, std::size_t count) {
-    if (count > 0) stream_.copy(to.data(), from, count * sizeof(*from));
-  };
-  send(counts_, host_counts_, 2);
-  send(tokens_, pass.tokens.data(), pass.tokens.size());
-  send(rows_, pass.rows.data(), pass.rows.size());
-  send(sequences_, pass.sequences.data(), pass.sequences.size());
-  send(tiles_, host_tiles_.data(), host_tiles_.size());
-  send(wanted_, pass.wanted.data(), pass.wanted.size());
+  inputs_.counts.host[0] = rows;
+  inputs_.counts.host[1] = wanted;
+  std::copy(pass.tokens.begin(), pass.tokens.end(), inputs_.tokens.host);
+  std::copy(pass.wanted.begin(), pass.wanted.end(), inputs_.wanted.host);
+  std::copy(pass.rows.begin(), pass.rows.end(), inputs_.rows.host);
+  std::copy(pass.sequences.begin(), pass.sequences.end(), inputs_.sequences.host);
+  inputs_.upload(stream_);
   return size;
 }
 
@@ -140,19 +133,19 @@ void DecodeStep::run_directly(const DevicePass& pass) {
 }
 
 void DecodeStep::queue(const Size& size) {
-  const RowCount rows = {size.rows, counts_.data()};
+  const RowCount rows = {size.rows, inputs_.counts.device};
   const Rows<float> x = x_.view(size.rows, model_.hidden);
-  kernels::cuda::embed(model_.embedding, model_.embedding_dtype, tokens_.data(), rows, x, stream_);
+  kernels::cuda::embed(model_.embedding, model_.embedding_dtype, inputs_.tokens.device, rows, x, stream_);
   for (std::size_t i = 0; i < model_.layers.size(); ++i) {
     attention(model_.layers[i], size, rows);
     feed_forward(model_.layers[i], static_cast<int>(i), rows);
   }
   if (size.wanted == 0) return;
-  const RowCount wanted = {size.wanted, counts_.data() + 1};
+  const RowCount wanted = {size.wanted, inputs_.counts.device + 1};
   const Rows<float> last = wanted_rows_.view(size.wanted, model_.hidden);
   const Rows<float> normed = wanted_normed_.view(size.wanted, model_.hidden);
   const Rows<float> logits = logits_.view(size.wanted, model_.vocab);
-  kernels::cuda::gather_rows(x, wanted_.data(), wanted, last, stream_);
+  kernels::cuda::gather_rows(x, inputs_.wanted.device, wanted, last, stream_);
   kernels::cuda::rms_norm(last, wanted, model_.final_norm, model_.norm_eps, normed, stream_);
   kernels::cuda::packed_linear(normed, wanted, model_.head, nullptr, {}, logits, stream_);
   kernels::cuda::row_argmax(logits, wanted, argmax_.data(), stream_);
@@ -165,10 +158,22 @@ void DecodeStep::attention(const DeviceLayer& layer, const Size& size, RowCount 
   const Rows<float> attended = attended_.view(rows.most, layer.output.cols);
   kernels::cuda::rms_norm(x, rows, layer.attention_norm, model_.norm_eps, normed, stream_);
   kernels::cuda::packed_linear(normed, rows, layer.qkv, layer.qkv_bias, {}, qkv, stream_);
-  kernels::cuda::rope_append(qkv, rows, rows_.data(), sequences_.data(), layer.attention, layer.cos_sin, layer.half,
-                             stream_);
-  kernels::cuda::tree_attention(qkv, tiles_.data(), size.rows, rows_.data(), sequences_.data(), layer.attention,
-                                size.chunks, attention_scratch_.data(), attention_counters_.data(), attended, stream_);
+  kernels::cuda::HeadNorms head_norms;
+  if (layer.flat_norms) {
+    const std::int64_t queries = std::int64_t{layer.attention.heads} * layer.attention.head_dim;
+    const std::int64_t keys = std::int64_t{layer.attention.kv_heads} * layer.attention.head_dim;
+    const Rows<float> query = {qkv.data, qkv.rows, queries, qkv.stride};
+    const Rows<float> key = {qkv.data + queries, qkv.rows, keys, qkv.stride};
+    kernels::cuda::rms_norm(query, rows, layer.query_norm, model_.norm_eps, query, stream_);
+    kernels::cuda::rms_norm(key, rows, layer.key_norm, model_.norm_eps, key, stream_);
+  } else {
+    head_norms = {layer.query_norm, layer.key_norm, model_.norm_eps};
+  }
+  kernels::cuda::rope_append(qkv, rows, inputs_.rows.device, inputs_.sequences.device, layer.attention, head_norms,
+                             layer.cos_sin, layer.half, stream_);
+  kernels::cuda::tree_attention(qkv, inputs_.tiles.device, size.rows, inputs_.rows.device, inputs_.sequences.device,
+                                layer.attention, size.chunks, attention_scratch_.data(), attention_counters_.data(),
+                                attended, stream_);
   kernels::cuda::packed_linear(attended, rows, layer.output, layer.output_bias, x, x, stream_);
 }
 

@@ -4,6 +4,7 @@
 #include <tuple>
 #include <vector>
 
+#include "core/nn/cuda/pass_inputs.h"
 #include "kernels/cuda/decode_ops.h"
 
 namespace specmoe::nn::cuda {
@@ -25,6 +26,10 @@ struct DeviceLayer {
   int inner = 0;
   int experts_per_token = 1;
   bool renormalise = true;
+  // Norms of queries and keys before they turn: over each head, or over all heads as one vector. Null: none.
+  const float* query_norm = nullptr;  // [head_dim], or [heads * head_dim]
+  const float* key_norm = nullptr;    // [head_dim], or [kv_heads * head_dim]
+  bool flat_norms = false;
 };
 
 /// A decoder-only transformer on the device. Borrowed memory.
@@ -57,11 +62,13 @@ class DecodeStep {
     int rows = 256;
     int sequences = 8;
     int positions = 4096;  // longest text
+    bool operator==(const Limits&) const = default;
   };
 
   DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& stream);
+  const Limits& limits() const { return limits_; }
 
-  /// Queues the pass. Throws Error when it is larger than the limits.
+  /// Queues the pass; the one before must be done. Throws Error when it is larger than the limits.
   void run(const DevicePass& pass);
   /// The same without graphs: every launch by itself.
   void run_directly(const DevicePass& pass);
@@ -72,14 +79,21 @@ class DecodeStep {
   /// On the device, once the stream has come so far; overwritten by the next pass.
   kernels::Rows<float> logits() const { return logits_.view(limits_.rows, model_.vocab); }  // row i: of wanted[i]
   const std::int32_t* argmax() const { return argmax_.data(); }
+  kernels::Rows<float> hidden() const {
+    return wanted_normed_.view(limits_.rows, model_.hidden);
+  }  // after the last norm
   /// [T, k] of layer `layer`, by rank.
   const std::int32_t* experts(int layer) const { return experts_.data() + expert_offset_[layer]; }
+  /// Where those lie in all_experts(), which holds every layer's.
+  std::size_t expert_offset(int layer) const { return expert_offset_[layer]; }
+  const kernels::cuda::DeviceArray<std::int32_t>& all_experts() const { return experts_; }
 
  private:
   /// Rows a whole number of 16 bytes apart.
   struct Buffer {
     Buffer() = default;
-    Buffer(std::int64_t rows, std::int64_t cols) : stride((cols + 3) / 4 * 4), memory(rows * stride) {}
+    Buffer(std::int64_t rows, std::int64_t cols, int device)
+        : stride((cols + 3) / 4 * 4), memory(static_cast<std::size_t>(rows * stride), device) {}
     kernels::Rows<float> view(std::int64_t rows, std::int64_t cols) const {
       return {memory.data(), rows, cols, stride};
     }
@@ -104,13 +118,7 @@ class DecodeStep {
   std::map<Size, kernels::cuda::Graph> graphs_;
   Size last_;
 
-  // Read by a pass.
-  kernels::cuda::DeviceArray<std::int32_t> counts_, tokens_, wanted_;  // counts_: rows, wanted rows
-  kernels::cuda::DeviceArray<kernels::cuda::DeviceRow> rows_;
-  kernels::cuda::DeviceArray<kernels::cuda::DeviceSequence> sequences_;
-  kernels::cuda::DeviceArray<kernels::cuda::AttentionTile> tiles_;
-  std::vector<kernels::cuda::AttentionTile> host_tiles_;
-  std::int32_t host_counts_[2] = {};
+  PassInputs inputs_;
 
   // Written.
   Buffer x_, normed_, qkv_, attended_, router_logits_, hidden_, down_, wanted_rows_, wanted_normed_, logits_;

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "core/nn/model_spec.h"
+#include "core/nn/staged_cache.h"
+#include "kernels/cuda/decode_ops.h"
+
+namespace specmoe::nn::cuda {
+
+/// Keys and values of one sequence on a device, in KvStorage's layout.
+class DeviceCache final : public StagedCache {
+ public:
+  /// Throws Error when the device has no room for it.
+  DeviceCache(const ModelSpec& spec, int capacity, const void* owner, int text, int device,
+              std::shared_ptr<kernels::cuda::Stream> stream);
+
+  float* keys() const { return keys_.data(); }
+  float* values() const { return values_.data(); }
+
+ protected:
+  void move_rows(std::span<const std::int32_t> path) override;
+
+ private:
+  std::shared_ptr<kernels::cuda::Stream> stream_;
+  /// Neighbouring layers with heads of one size, taken for one layer with all their heads.
+  std::vector<kernels::cuda::AttentionShape> runs_;
+  kernels::cuda::DeviceArray<float> keys_, values_;
+  kernels::cuda::DeviceArray<kernels::cuda::DeviceSequence> device_sequence_;
+  kernels::cuda::DeviceArray<std::int32_t> device_path_;
+  // What is being copied to the device.
+  kernels::cuda::DeviceSequence sequence_;
+  std::vector<std::int32_t> path_;
+};
+
+}  // namespace specmoe::nn::cuda

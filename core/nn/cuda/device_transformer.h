@@ -1,0 +1,43 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "core/nn/cuda/decode_step.h"
+#include "core/nn/cuda/device_weights.h"
+#include "core/nn/pass.h"
+
+namespace specmoe::nn::cuda {
+
+/// A ModelSpec run on a CUDA device: a pass is one upload, one recorded graph, one download.
+class DeviceTransformer final : public LanguageModel {
+ public:
+  DeviceTransformer(ModelSpec spec, const Weights& weights, ModelInfo info, int device);
+
+  const ModelInfo& info() const override { return info_; }
+  std::unique_ptr<KVCache> new_cache(int capacity, std::optional<int> text) const override;
+  /// When the device fails, what was staged in the caches of these blocks is dropped, and they can be used again.
+  void forward(std::span<const RowBlock> blocks, ForwardResult& result) override;
+
+ private:
+  void run(ForwardResult& result);
+  void fill_device_pass();
+  DecodeStep& step_for(const DevicePass& pass);
+  void download(const DecodeStep& step, ForwardResult& result);
+  void take_experts(const DecodeStep& step, ForwardResult& result) const;
+
+  ModelSpec spec_;
+  ModelInfo info_;
+  int device_;
+  std::shared_ptr<kernels::cuda::Stream> stream_;
+  DeviceWeights weights_;
+  std::unique_ptr<DecodeStep> step_;  // with room for the largest pass so far
+
+  Pass pass_;
+  DevicePass device_pass_;
+  std::vector<std::uint64_t> ancestors_;  // of all new rows
+  kernels::cuda::DeviceArray<std::uint64_t> device_ancestors_;
+  std::vector<std::int32_t> experts_;  // as the step holds them
+};
+
+}  // namespace specmoe::nn::cuda

@@ -1,0 +1,36 @@
+#include "core/nn/device_loader.h"
+
+#include <charconv>
+
+#include "kernels/check.h"
+
+namespace specmoe::nn {
+namespace {
+
+constinit DeviceLoader registered = nullptr;
+
+}  // namespace
+
+std::optional<int> cuda_device(const std::string& name) {
+  if (name == "cpu") return std::nullopt;
+  if (name == "cuda") return 0;
+  const std::string prefix = "cuda:";
+  int device = 0;
+  const char* end = name.data() + name.size();
+  const bool numbered = name.starts_with(prefix) && name.size() > prefix.size() && name[prefix.size()] != '-';
+  const auto [rest, error] = numbered ? std::from_chars(name.data() + prefix.size(), end, device)
+                                      : std::from_chars_result{name.data(), std::errc::invalid_argument};
+  SPECMOE_CHECK(error == std::errc() && rest == end, "device '", name, "' is not known; known: cpu, cuda, cuda:NUMBER");
+  return device;
+}
+
+DeviceLoaderRegistration::DeviceLoaderRegistration(DeviceLoader loader) { registered = loader; }
+
+DeviceLoader device_loader() {
+  SPECMOE_CHECK(registered != nullptr,
+                "device 'cuda': this build has the CPU only; build it with `cmake --preset cuda && cmake --build "
+                "--preset cuda` (-DSPECMOE_PYTHON=ON for Python), or use device cpu");
+  return registered;
+}
+
+}  // namespace specmoe::nn

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/language_model.h"
+#include "core/nn/model_spec.h"
+#include "core/nn/tensor_map.h"
+#include "kernels/thread_pool.h"
+
+namespace specmoe::nn {
+
+/// Which CUDA device a name means: "cuda" is "cuda:0"; nothing for "cpu". Throws Error for every other name.
+std::optional<int> cuda_device(const std::string& name);
+
+/// Puts a mapped checkpoint on a CUDA device. Throws Error when the model's family or its size is more than the device
+/// has. pool: for packing on the host.
+using DeviceLoader = std::shared_ptr<LanguageModel> (*)(ModelSpec spec, const ModelTensors& tensors,
+                                                        kernels::DType dtype, int device, kernels::ThreadPool& pool);
+
+/// The CUDA part of the library, where it is built, adds its loader when the program starts.
+struct DeviceLoaderRegistration {
+  explicit DeviceLoaderRegistration(DeviceLoader loader);
+};
+
+/// Throws Error that says how to build it in a build without CUDA.
+DeviceLoader device_loader();
+
+}  // namespace specmoe::nn

@@ -1,0 +1,142 @@
+#include "core/engine.h"
+#include "core/nn/cuda/device_weights.h"
+#include "tests/cuda/device_test.h"
+#include "tests/nn/model_fixture.h"
+
+namespace specmoe::nn::cuda {
+namespace {
+
+using testing::Fixture;
+using testing::load_fixture;
+
+std::shared_ptr<LanguageModel> load_on(const std::string& device, const std::string& folder,
+                                       kernels::DType dtype = kernels::DType::kFloat32) {
+  LoadOptions options;
+  options.dtype = dtype;
+  options.device = device;
+  options.threads = 1;
+  return load_model(folder, options);
+}
+
+std::string error_of(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+class DeviceModelTest : public kernels::cuda::DeviceTest {};
+
+TEST_P(DeviceModelTest, EveryFamilyThatItHasAgreesWithTransformers) {
+  constexpr std::size_t kRows = 5;
+  for (const std::string name : {"llama_llama3", "mistral_a", "mixtral_b", "qwen2_a", "qwen3_moe_a", "olmoe_b"}) {
+    SCOPED_TRACE(name);
+    const Fixture fixture = load_fixture(name);
+    const std::span<const TokenId> ids = std::span(fixture.ids).first(kRows);
+    const auto run = [&](const std::string& device) {
+      const auto model = load_on(device, fixture.folder);
+      EXPECT_EQ(model->info().device, device);
+      const auto cache = model->new_cache(static_cast<int>(kRows));
+      return testing::append(*model, *cache, ids);
+    };
+    const ForwardResult result = run("cuda:0");
+    double largest = 1.0;
+    for (const float logit : fixture.logits) largest = std::max(largest, std::abs(static_cast<double>(logit)));
+    ASSERT_EQ(result.logits.size(), kRows * static_cast<std::size_t>(fixture.vocab));
+    for (std::size_t i = 0; i < result.logits.size(); ++i) {
+      ASSERT_NEAR(result.logits[i], fixture.logits[i], 1e-4 * largest) << "logit " << i;
+    }
+    const ForwardResult expected = run("cpu");
+    EXPECT_EQ(result.experts, expected.experts);
+    EXPECT_EQ(result.argmax, expected.argmax);
+    ASSERT_EQ(result.hidden.size(), expected.hidden.size());
+    for (std::size_t i = 0; i < result.hidden.size(); ++i) ASSERT_NEAR(result.hidden[i], expected.hidden[i], 2e-3);
+  }
+}
+
+TEST_P(DeviceModelTest, SpeculativeTextIsThePlainOneAndTheCpus) {
+  const Fixture fixture = load_fixture("mixtral_a");
+  std::vector<Request> requests(2);
+  requests[0].prompt.assign(fixture.ids.begin(), fixture.ids.begin() + 3);
+  requests[1].prompt.assign(fixture.ids.begin() + 3, fixture.ids.begin() + 5);
+  for (Request& request : requests) request.max_new_tokens = 5;
+  const auto texts = [&](const std::string& device, const EngineSpec& spec) {
+    const auto open = [&](const std::string& folder) { return load_on(device, folder); };
+    Engine engine(open(fixture.folder), spec, open);
+    std::vector<std::vector<TokenId>> all;
+    for (const RequestRecord& record : engine.generate(requests, 2)) all.push_back(record.tokens);
+    return all;
+  };
+  const auto plain = texts("cpu", {});
+  EXPECT_EQ(texts("cuda", {}), plain);
+  // The model drafts for itself: the second child is never kept, so rows have to move.
+  EXPECT_EQ(texts("cuda", {"independent(path=" + fixture.folder + ")", "expansion(2,1)"}), plain);
+}
+
+// Row t of a pass has the bits it has alone, also behind rows that were moved.
+TEST_P(DeviceModelTest, BranchesHaveTheBitsOfTheirTexts) {
+  const Fixture fixture = load_fixture("mixtral_b");
+  const auto model = load_on("cuda", fixture.folder, kernels::DType::kBFloat16);
+  const auto tree = model->new_cache(32);
+  testing::append(*model, *tree, std::span(fixture.ids).first(2));
+  const std::vector<TokenId> tokens = {7, 8, 9, 10};
+  testing::run_rows(*model, *tree, tokens, std::vector<std::int32_t>{-1, 0, 0, 2});
+  tree->keep(std::vector<std::int32_t>{0, 2, 3});
+  const ForwardResult after_tree = testing::append(*model, *tree, std::vector<TokenId>{11});
+  const auto text = model->new_cache(32);
+  testing::append(*model, *text, std::span(fixture.ids).first(2));
+  for (const TokenId token : {7, 9, 10}) testing::append(*model, *text, std::vector<TokenId>{token});
+  const ForwardResult after_text = testing::append(*model, *text, std::vector<TokenId>{11});
+  EXPECT_TRUE(testing::same_bits(after_tree.logits, after_text.logits));
+}
+
+TEST_P(DeviceModelTest, RefusesWhatTheDeviceCannotDoBeforeItAllocates) {
+  const auto folder = [](const std::string& name) { return load_fixture(name).folder; };
+  EXPECT_NE(error_of([&] { load_on("cuda", folder("gpt_oss_a")); }).find("model family gpt_oss on cuda"),
+            std::string::npos);
+  EXPECT_NE(error_of([&] { load_on("cuda", folder("deepseek_v2_a")); }).find("latent"), std::string::npos);
+  EXPECT_NE(error_of([&] { load_on("cuda", folder("llama_bias")); }).find("biases of feed-forward"), std::string::npos);
+  EXPECT_NE(error_of([&] { load_on("cuda", folder("llama_default"), kernels::DType::kInt8); }).find("int8"),
+            std::string::npos);
+  EXPECT_NE(error_of([&] { load_on("cuda:7", folder("llama_default")); }).find("7"), std::string::npos);
+  EXPECT_NE(error_of([&] { load_on("cuda:x", folder("llama_default")); }).find("known: cpu, cuda"), std::string::npos);
+}
+
+TEST(DeviceMemoryTest, ErrorHoldsTheWholeTable) {
+  MemoryTable table;
+  table.add("experts", std::int64_t{84} << 30);
+  table.add("attention", std::int64_t{3} << 30);
+  const kernels::cuda::DeviceInfo info = {"card", 132, 90, std::size_t{80} << 30, std::size_t{79} << 30};
+  const std::string error = error_of([&] { check_device_memory(table, "large", "cuda:0", info); });
+  for (const char* part :
+       {"large needs 87 GiB on cuda:0 (card)", "79 of 80 GiB are free", "experts 84, attention 3 GiB"})
+    EXPECT_NE(error.find(part), std::string::npos) << error;
+  table.lines.pop_back();
+  table.lines[0].bytes = std::int64_t{79} << 30;
+  EXPECT_NO_THROW(check_device_memory(table, "large", "cuda:0", info));
+}
+
+#ifdef SPECMOE_CUDA_EMULATION
+TEST_P(DeviceModelTest, StaysUsableAfterTheDeviceRanOutOfMemory) {
+  const Fixture fixture = load_fixture("llama_default");
+  const auto model = load_on("cuda", fixture.folder);
+  EXPECT_NE(error_of([&] { model->new_cache(1 << 24); }).find("out of memory"), std::string::npos);
+  const auto cache = model->new_cache(16);
+  {
+    const std::size_t left = kernels::cuda::device_info(0).free_bytes;
+    const kernels::cuda::DeviceArray<std::byte> all(left - 4096);
+    EXPECT_NE(error_of([&] { testing::append(*model, *cache, std::span(fixture.ids).first(3)); }).find("out of memory"),
+              std::string::npos);
+    EXPECT_EQ(cache->staged(), 0);
+  }
+  const ForwardResult result = testing::append(*model, *cache, std::span(fixture.ids).first(3));
+  for (std::size_t i = 0; i < result.logits.size(); ++i) EXPECT_NEAR(result.logits[i], fixture.logits[i], 1e-3);
+}
+#endif
+
+SPECMOE_DEVICE_TESTS(DeviceModelTest);
+
+}  // namespace
+}  // namespace specmoe::nn::cuda
