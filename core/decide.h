@@ -147,32 +147,11 @@ TokenId draw_from_row(const ProbRow<Real>& row, const Taken& taken, const Unifor
 /// The largest value of [lo, hi), hi > lo.
 template <class Real>
 Real block_max(std::span<const Real> values, int lo, int hi) {
-  if constexpr (std::is_same_v<Real, float>) return read_block(values.data() + lo, hi - lo).most;
-  constexpr int kLanes = 8;
-  Real lanes[kLanes];
-  std::fill(lanes, lanes + kLanes, values[lo]);
-  int x = lo;
-  for (; x + kLanes <= hi; x += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane)
-      lanes[lane] = lanes[lane] < values[x + lane] ? values[x + lane] : lanes[lane];
+  if constexpr (std::is_same_v<Real, float>) {
+    return read_block(values.data() + lo, hi - lo).most;
+  } else {
+    return *std::max_element(values.begin() + lo, values.begin() + hi);
   }
-  for (; x < hi; ++x) lanes[0] = std::max(lanes[0], values[x]);
-  return *std::max_element(lanes, lanes + kLanes);
-}
-
-/// The smallest value of [lo, hi), hi > lo.
-template <class Real>
-Real block_min(std::span<const Real> values, int lo, int hi) {
-  constexpr int kLanes = 8;
-  Real lanes[kLanes];
-  std::fill(lanes, lanes + kLanes, values[lo]);
-  int x = lo;
-  for (; x + kLanes <= hi; x += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane)
-      lanes[lane] = values[x + lane] < lanes[lane] ? values[x + lane] : lanes[lane];
-  }
-  for (; x < hi; ++x) lanes[0] = std::min(lanes[0], values[x]);
-  return *std::min_element(lanes, lanes + kLanes);
 }
 
 /// The likeliest token, the lowest id among equals.
@@ -209,7 +188,7 @@ void check_row(const ProbRow<Real>& row, const char* what, NodeId node) {
       suspicious |= block.has_sign;
     } else {
       total += block_sum<W>(lo, hi, row_term(row), Taken{});
-      suspicious |= block_min(values, lo, hi) < Real(0);
+      suspicious |= std::any_of(values.begin() + lo, values.begin() + hi, [](const Real& p) { return p < Real(0); });
     }
   }
   const double off = static_cast<double>(total) - 1.0;
