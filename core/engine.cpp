@@ -192,8 +192,8 @@ void Engine::record(Sequence& sequence, const StageTimes& times, int batch) {
 
 // ---- around the step ------------------------------------------------------------------------------------------------
 
-Engine::Engine(std::shared_ptr<LanguageModel> target, const EngineSpec& spec,
-               const std::function<std::shared_ptr<LanguageModel>(const std::string&)>& load_model, EngineParts parts)
+Engine::Engine(std::shared_ptr<LanguageModel> target, const EngineSpec& spec, const ModelLoader& load_model,
+               EngineParts parts)
     : target_(std::move(target)),
       drafter_(std::move(parts.drafter)),
       tree_(std::move(parts.tree)),

@@ -1,5 +1,7 @@
 #include "core/nn/model_loader.h"
 
+#include <utility>
+
 #include "core/nn/checkpoint.h"
 #include "core/nn/kv_storage.h"
 #include "core/nn/memory_table.h"
@@ -61,6 +63,14 @@ std::shared_ptr<LanguageModel> load_model(const std::string& path, const LoadOpt
   Weights weights = pack_weights(spec, tensors, options.dtype, backend, *pool);
   if (info.weight_bytes < kSerialBytes && pool->size() > 1) pool = std::make_shared<kernels::ThreadPool>(1);
   return std::make_shared<Transformer>(std::move(spec), std::move(weights), std::move(info), backend, std::move(pool));
+}
+
+ModelLoader draft_loader(LoadOptions options) {
+  return [options = std::move(options)](const std::string& path, const std::string& dtype) {
+    LoadOptions own = options;
+    own.dtype = kernels::packed_dtype_from_name(dtype);
+    return load_model(path, own);
+  };
 }
 
 }  // namespace specmoe::nn

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "core/drafter.h"
 #include "core/language_model.h"
 #include "core/nn/model_spec.h"
 #include "kernels/backend.h"
@@ -23,6 +24,9 @@ struct LoadOptions {
 /// Opens a Hugging Face folder or a GGUF file. Throws Error when anything in it is missing, extra, mis-shaped or not
 /// supported.
 std::shared_ptr<LanguageModel> load_model(const std::string& path, const LoadOptions& options);
+
+/// What drafters open their checkpoints with: these options, but the dtype that the drafter asks for.
+ModelLoader draft_loader(LoadOptions options);
 
 /// What load_model() would say about a model, from its spec alone; instruction_set is left empty.
 ///

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -74,7 +75,7 @@ class Study:
     folder: Path
     quick: bool
     config: dict[str, Any]
-    digest: str  # of the configuration and the script: a change of either measures anew
+    digest: str  # of the configuration, the script, and the models and prompts: a change of any measures anew
     verdicts: list[Verdict] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
@@ -91,7 +92,7 @@ class Study:
         if quick:
             config = merged(config, changes)
         script = (source / "study.py").read_text(encoding="utf-8")
-        digest = hashlib.sha256(json.dumps([config, script]).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps([config, script, files_of(text)]).encode()).hexdigest()[:16]
         study = cls(name, output / name, quick, config, digest)
         study.folder.mkdir(parents=True, exist_ok=True)
         study._read_rows()
@@ -122,7 +123,7 @@ class Study:
         name = json.dumps([self.digest, key], sort_keys=True)
         if name not in self._rows:
             line = {"kind": "measurement", "schema": SCHEMA, "study": self.name, "digest": self.digest}
-            line |= {"key": dict(key), "values": dict(compute()), "provenance": _specmoe._provenance()}
+            line |= {"key": dict(key), "values": dict(compute()), "provenance": json.loads(_specmoe._provenance_json())}
             self._append(name, line)
         number, line = self._rows[name]
         self.provenance = self.provenance or line["provenance"]
@@ -197,6 +198,12 @@ class Study:
             "tables": [asdict(table) for table in self.tables], "plots": [asdict(plot) for plot in self.plots],
         }  # fmt: skip
         (self.folder / "study.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+
+
+def files_of(config: str) -> dict[str, str]:
+    """What a configuration reads, by name, and a digest of its content."""
+    named = set(re.findall(r"experiments/[\w./-]+", config))
+    return {name: _specmoe._fingerprint(str(ROOT / name)) for name in sorted(named) if (ROOT / name).exists()}
 
 
 def merged(base: dict, changes: dict) -> dict:

@@ -38,9 +38,7 @@ struct Pair {
     return options;
   }
 
-  Engine engine(const EngineSpec& spec) const {
-    return Engine(target, spec, [this](const std::string& path) { return nn::load_model(path, options); });
-  }
+  Engine engine(const EngineSpec& spec) const { return Engine(target, spec, nn::draft_loader(options)); }
   std::vector<Request> requests(int new_tokens) const {
     std::vector<Request> all;
     for (const std::string& prompt : kPrompts) {
