@@ -47,7 +47,7 @@ struct ProposeRequest {
 /// What a drafter may use when the engine is assembled.
 struct DraftContext {
   std::shared_ptr<LanguageModel> target;
-  /// Opens a checkpoint with the target's device, dtype and threads. Set by whoever assembles the engine.
+  /// Opens a checkpoint with the target's device, types and threads. Set by whoever assembles the engine.
   std::function<std::shared_ptr<LanguageModel>(const std::string& path)> load_model;
 };
 

@@ -108,6 +108,7 @@ Json provenance_of(const Provenance& provenance, const ModelInfo& target, int th
           {"device", target.device},
           {"threads", threads},
           {"dtype", target.dtype},
+          {"kv_dtype", target.kv_dtype},
           {"seed", sampling.seed},
           {"started", provenance.started},
           {"config", Json::parse(config_json)}};

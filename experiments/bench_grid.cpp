@@ -35,25 +35,27 @@ std::string digest_of(const std::vector<Prompt>& prompts) {
 
 /// Names a cell by everything that its figures depend on but the machine and the code.
 std::string cell_id(const RunOptions& options, const Block& block, const EngineSpec& spec) {
-  const Json all = {options.target,
-                    spec.drafter,
-                    spec.tree,
-                    spec.acceptance,
-                    spec.allow_lossy,
-                    block.dtype,
-                    options.device,
-                    options.threads,
-                    block.category,
-                    digest_of(block.prompts),
-                    block.batch,
-                    block.temperature,
-                    options.sampling.top_k,
-                    options.sampling.top_p,
-                    options.sampling.seed,
-                    options.max_new_tokens,
-                    options.stops,
-                    options.ignore_eos,
-                    options.repeat};
+  Json all = {options.target,
+              spec.drafter,
+              spec.tree,
+              spec.acceptance,
+              spec.allow_lossy,
+              block.dtype,
+              options.device,
+              options.threads,
+              block.category,
+              digest_of(block.prompts),
+              block.batch,
+              block.temperature,
+              options.sampling.top_k,
+              options.sampling.top_p,
+              options.sampling.seed,
+              options.max_new_tokens,
+              options.stops,
+              options.ignore_eos,
+              options.repeat};
+  if (options.kv_dtype != "float32")
+    all.push_back(options.kv_dtype);  // so cells from before the choice keep their name
   return digest(all.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 

@@ -16,7 +16,8 @@
 
 namespace specmoe::cli {
 
-/// What a run works with. load_model opens drafters with the target's dtype, device and threads, each folder once.
+/// What a run works with. load_model opens drafters with the target's types, device and threads, each folder
+/// once.
 struct Models {
   std::shared_ptr<kernels::ThreadPool> pool;
   std::shared_ptr<LanguageModel> target;
