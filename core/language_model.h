@@ -16,6 +16,7 @@ struct ModelInfo {
   std::string name;             // folder name
   std::string architecture;     // model_type
   std::string dtype;            // of the packed weights
+  std::string kv_dtype;         // of keys and values in the cache
   std::string device;           // "cpu", "cuda:0"
   std::string instruction_set;  // back end in use: "avx2"
   int vocab_size = 0;

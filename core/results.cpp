@@ -113,6 +113,7 @@ Json provenance_of(const Provenance& provenance, const ModelInfo& target, int th
   fields["device"] = target.device;
   fields["threads"] = threads;
   fields["dtype"] = target.dtype;
+  fields["kv_dtype"] = target.kv_dtype;
   fields["seed"] = sampling.seed;
   fields["config"] = Json::parse(config_json);
   return fields;

@@ -28,6 +28,8 @@ constexpr std::array kFlags = {
     Flag{"drafter", kItems, kAll, "SPEC", nullptr, kModels,
          "cheap proposer of tokens, such as 'independent(path=FOLDER)' or ngram; without one: plain decoding"},
     Flag{"dtype", kItems, kAll, "TYPE", "bfloat16", kModels, "element type of the weights: float32, bfloat16 or int8"},
+    Flag{"kv-dtype", kOne, kAll, "TYPE", "float32", kModels,
+         "element type of the cached keys and values: float32, bfloat16 or int8 (a scale per row and head)"},
     Flag{"device", kOne, kAll, "NAME", "cpu", kModels, "where to compute: cpu"},
     Flag{"threads", kNumber, kAll, "N", "0", kModels, "computing threads; 0: one per usable core"},
     Flag{"tree", kItems, kDecoding, "SPEC", nullptr, kMethod,

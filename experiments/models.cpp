@@ -23,7 +23,8 @@ std::shared_ptr<LanguageModel> load_reporting(const ModelLoader& load, const std
   const ModelInfo& info = model->info();
   progress.say("loaded " + folder + ": " + info.architecture + ", " + with_unit(double(info.parameters)) +
                " parameters (" + with_unit(double(info.active_parameters)) + " active), " + info.dtype + ", " +
-               info.instruction_set + ", " + fixed(seconds, 2) + " s");
+               (info.kv_dtype == "float32" ? "" : "cache " + info.kv_dtype + ", ") + info.instruction_set + ", " +
+               fixed(seconds, 2) + " s");
   poll_interrupt();
   return model;
 }
@@ -37,6 +38,7 @@ Models open_models(const RunOptions& options, const std::string& dtype, Progress
   }
   Models models;
   models.options.dtype = kernels::packed_dtype_from_name(dtype);
+  models.options.kv_dtype = kernels::packed_dtype_from_name(options.kv_dtype);
   models.options.device = options.device;
   models.options.pool = std::make_shared<kernels::ThreadPool>(options.threads);
   const ModelLoader load = nn::draft_loader(models.options);

@@ -126,6 +126,8 @@ RunOptions run_options(Command command, const Settings& settings) {
   options.dtypes = settings.items("dtype");
   check_distinct("dtype", options.dtypes);
   for (const std::string& dtype : options.dtypes) kernels::packed_dtype_from_name(dtype);
+  options.kv_dtype = settings.text("kv-dtype");
+  kernels::packed_dtype_from_name(options.kv_dtype);
   options.device = settings.text("device");
   options.threads = static_cast<int>(settings.integer("threads", 0, 1024));
 

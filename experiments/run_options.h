@@ -22,6 +22,7 @@ struct RunOptions {
   bool allow_lossy = false;
 
   std::vector<std::string> dtypes;
+  std::string kv_dtype;
   std::string device;
   int threads = 0;
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <type_traits>
@@ -32,12 +31,6 @@ float load_element(const std::byte* from, DType dtype) {
       return static_cast<float>(load<std::int8_t>(from));
   }
   return 0;
-}
-
-/// To the nearest, ties to even, of |value| <= 127: adding this number pushes the fraction out of the mantissa.
-std::int8_t round_to_int8(float value) {
-  constexpr float kShift = 0x1.8p23F;
-  return static_cast<std::int8_t>(std::bit_cast<std::int32_t>(value + kShift) - std::bit_cast<std::int32_t>(kShift));
 }
 
 /// Inputs converted at a time: a cache line or two of a source row.
@@ -172,10 +165,9 @@ void PackedMatrix::pack_lanes(const WeightView& source, std::int64_t source_row,
   float factors[kPanel] = {};
   if (dtype_ == DType::kInt8) {
     for (std::int64_t r = 0; r < count; ++r) {
-      const float largest = largest_magnitude(from + static_cast<std::size_t>(r) * pitch, dtype, cols_);
-      // What is not finite makes its whole output NaN, which the caller sees; so small that it has no inverse is 0.
-      scales(row)[lane + r] = std::isfinite(largest) ? largest / 127 : NAN;
-      factors[r] = std::isfinite(largest) && std::isfinite(127 / largest) ? 127 / largest : 0;
+      const Int8Scale rule(largest_magnitude(from + static_cast<std::size_t>(r) * pitch, dtype, cols_));
+      scales(row)[lane + r] = rule.scale;
+      factors[r] = rule.factor;
     }
     pack_panel<std::int8_t>(from, pitch, dtype, cols_, count, factors, lane, panel_of(row));
   } else if (dtype_ == DType::kBFloat16) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -7,16 +8,19 @@
 #include "core/language_model.h"
 #include "core/nn/float_buffer.h"
 #include "core/nn/model_spec.h"
+#include "kernels/tree_attention.h"
 
 namespace specmoe::nn {
 
-/// Keys and values of one sequence in float32, [layer][kv head][position][head_dim or value_dim], so that attention
-/// streams one head. Staged rows lie behind the committed ones in the order they came; keep() closes the gaps in place.
+/// Keys and values of one sequence, [layer][kv head][position][head_dim or value_dim], so that attention streams one
+/// head. Staged rows lie behind the committed ones in the order they came; keep() closes the gaps in place. A row is
+/// rounded to the cache's type when it is put there, before anything attends to it, its own row included.
 class KvStorage final : public KVCache {
  public:
+  /// dtype  float32, bfloat16 or int8: a row of a head has a scale then
   /// owner  the model it belongs to; forward() refuses the caches of others
   /// text   tokens of the longest text meant for it
-  KvStorage(const ModelSpec& spec, int capacity, const void* owner, int text);
+  KvStorage(const ModelSpec& spec, kernels::DType dtype, int capacity, const void* owner, int text);
 
   int capacity() const override { return capacity_; }
   int committed() const override { return committed_; }
@@ -28,14 +32,10 @@ class KvStorage final : public KVCache {
   int text() const { return text_; }
   /// Appends staged rows; parents as in RowBlock, already checked.
   void stage(std::span<const std::int32_t> parents);
-  float* keys(int layer, int kv_head) const {
-    const LayerShape& shape = layers_[static_cast<std::size_t>(layer)];
-    return keys_.data() + offset(shape.first_key, kv_head, shape.head_dim);
-  }
-  float* values(int layer, int kv_head) const {
-    const LayerShape& shape = layers_[static_cast<std::size_t>(layer)];
-    return values_.data() + offset(shape.first_value, kv_head, shape.value_dim);
-  }
+  /// Writes rows of one head from staged row `first_staged` on.
+  void put(int layer, int kv_head, int first_staged, kernels::Rows<const float> keys,
+           kernels::Rows<const float> values) const;
+  kernels::AttentionHead head(int layer, int kv_head) const;
   /// Depth of every staged row below the last committed one, counted from 1.
   const std::int32_t* depths() const { return depths_.data(); }
   /// Words of an ancestor mask: ceil(staged() / 64).
@@ -45,24 +45,34 @@ class KvStorage final : public KVCache {
     return ancestors_.data() + static_cast<std::size_t>(row) * static_cast<std::size_t>(words_);
   }
   /// Bytes of keys and values that `positions` rows take.
-  static std::int64_t bytes(const ModelSpec& spec, std::int64_t positions);
+  static std::int64_t bytes(const ModelSpec& spec, kernels::DType dtype, std::int64_t positions);
 
  private:
   struct LayerShape {
-    std::size_t first_key = 0;  // floats per position of all earlier layers
+    std::size_t first_head = 0;  // kv heads of all earlier layers
+    std::size_t first_key = 0;   // elements per position of all earlier layers
     std::size_t first_value = 0;
     int kv_heads = 0;
     int head_dim = 0;
     int value_dim = 0;
   };
-  std::size_t offset(std::size_t first, int kv_head, int width) const {
-    return (first + static_cast<std::size_t>(kv_head * width)) * static_cast<std::size_t>(capacity_);
-  }
-  void keep_rows(float* rows, int width, std::span<const std::int32_t> path) const;
+  /// The rows of one head.
+  struct HeadRows {
+    std::byte* keys;
+    std::byte* values;
+    float* key_scales;  // null: the type has none
+    float* value_scales;
+    std::size_t key_bytes;  // of a row
+    std::size_t value_bytes;
+  };
+  HeadRows rows_of(int layer, int kv_head) const;
+  /// Moves rows of `bytes` bytes, from staged row path[i] to committed + i.
+  void keep_rows(std::byte* rows, std::size_t bytes, std::span<const std::int32_t> path) const;
   void widen(int words);
   void drop_staged();
 
   std::vector<LayerShape> layers_;
+  kernels::DType dtype_;
   int capacity_ = 0;
   const void* owner_ = nullptr;
   int text_ = 0;
@@ -71,8 +81,10 @@ class KvStorage final : public KVCache {
   std::vector<std::int32_t> depths_;
   std::vector<std::int32_t> parents_;
   std::vector<std::uint64_t> ancestors_;  // [staged, words_]
-  FloatBuffer keys_;
+  FloatBuffer keys_;                      // bytes of elements
   FloatBuffer values_;
+  FloatBuffer key_scales_;  // [layer][kv head][position], int8
+  FloatBuffer value_scales_;
 };
 
 }  // namespace specmoe::nn

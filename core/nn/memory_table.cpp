@@ -168,7 +168,7 @@ MemoryTable memory_table(const ModelSpec& spec, const MemoryUse& use) {
   add("feed-forward", size.dense_bytes);
   add("norms and biases", size.vector_bytes);
   add("output head", size.head_bytes);
-  add("KV cache", KvStorage::bytes(spec, use.context));
+  add("KV cache", KvStorage::bytes(spec, use.kv_dtype, use.context));
   add("workspaces", workspace_bytes(spec, use));
   return table;
 }

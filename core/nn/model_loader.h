@@ -14,7 +14,8 @@
 namespace specmoe::nn {
 
 struct LoadOptions {
-  kernels::DType dtype = kernels::DType::kBFloat16;  // of the packed weights
+  kernels::DType dtype = kernels::DType::kBFloat16;    // of the packed weights
+  kernels::DType kv_dtype = kernels::DType::kFloat32;  // of keys and values in the caches: float32, bfloat16 or int8
   std::string device = "cpu";
   int threads = 0;                            // 0: one per usable core; ignored when pool is set
   std::shared_ptr<kernels::ThreadPool> pool;  // shared by target and drafter
@@ -31,6 +32,6 @@ ModelLoader draft_loader(LoadOptions options);
 /// What load_model() would say about a model, from its spec alone; instruction_set is left empty.
 ///
 /// tied  whether the head is the embedding; before loading, the spec's own flag
-ModelInfo describe_model(const ModelSpec& spec, kernels::DType dtype, bool tied);
+ModelInfo describe_model(const ModelSpec& spec, kernels::DType dtype, kernels::DType kv_dtype, bool tied);
 
 }  // namespace specmoe::nn

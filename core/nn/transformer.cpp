@@ -24,11 +24,12 @@ CpuKernels::CpuKernels(kernels::Backend backend)
       moe_down(kernels::moe_down.up_to(backend)),
       row_argmax(kernels::row_argmax.up_to(backend)) {}
 
-Transformer::Transformer(ModelSpec spec, Weights weights, ModelInfo info, kernels::Backend backend,
+Transformer::Transformer(ModelSpec spec, Weights weights, ModelInfo info, kernels::DType kv, kernels::Backend backend,
                          std::shared_ptr<kernels::ThreadPool> pool)
     : spec_(std::move(spec)),
       weights_(std::move(weights)),
       info_(std::move(info)),
+      kv_(kv),
       kernels_(backend),
       pool_(std::move(pool)),
       run_([this](Member& member) { run(member); }) {
@@ -52,7 +53,7 @@ const RopeTable& Transformer::rope_table(const RopeSpec& spec) {
 }
 
 std::unique_ptr<KVCache> Transformer::new_cache(int capacity, std::optional<int> text) const {
-  auto cache = std::make_unique<KvStorage>(spec_, capacity, this, text.value_or(capacity));
+  auto cache = std::make_unique<KvStorage>(spec_, kv_, capacity, this, text.value_or(capacity));
   for (RopeTable& rope : ropes_) rope.reserve(std::min(capacity, spec_.max_positions), cache->text());
   return cache;
 }

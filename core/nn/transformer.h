@@ -43,7 +43,8 @@ struct CpuKernels {
 /// part in transformer_ffn.cpp.
 class Transformer final : public LanguageModel {
  public:
-  Transformer(ModelSpec spec, Weights weights, ModelInfo info, kernels::Backend backend,
+  /// kv  type of the keys and values in its caches
+  Transformer(ModelSpec spec, Weights weights, ModelInfo info, kernels::DType kv, kernels::Backend backend,
               std::shared_ptr<kernels::ThreadPool> pool);
 
   const ModelInfo& info() const override { return info_; }
@@ -69,8 +70,8 @@ class Transformer final : public LanguageModel {
   void expand_latent(std::size_t layer, Member& member);
   void normalise_flat(std::size_t layer, kernels::Shard shard);
   void attend(std::size_t layer, const Pass::Block& block, int kv_head, Private& mine);
-  void stage_head(std::size_t layer, const Pass::Block& block, int kv_head, kernels::Rows<float> key,
-                  kernels::Rows<float> value) const;
+  void take_head(std::size_t layer, const Pass::Block& block, int kv_head, kernels::Rows<float> key,
+                 kernels::Rows<float> value) const;
   void turn(std::size_t layer, const Pass::Block& block, const std::vector<float>& norm_weight,
             kernels::Rows<float> head) const;
   void sharpen(const TemperatureSpec& temperature, const Pass::Block& block, kernels::Rows<float> query) const;
@@ -88,6 +89,7 @@ class Transformer final : public LanguageModel {
   ModelSpec spec_;
   Weights weights_;
   ModelInfo info_;
+  kernels::DType kv_;
   CpuKernels kernels_;
   std::shared_ptr<kernels::ThreadPool> pool_;
   mutable std::vector<RopeTable> ropes_;

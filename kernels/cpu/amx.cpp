@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/element.h"
 #include "kernels/linear.h"
 #include "kernels/moe_ffn.h"
 

@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/probability_cut.h"
 #include "kernels/cpu/router_parts.h"
+#include "kernels/element.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
 #include "kernels/moe_ffn.h"

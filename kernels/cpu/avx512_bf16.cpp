@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/element.h"
 #include "kernels/linear.h"
 #include "kernels/moe_ffn.h"
 

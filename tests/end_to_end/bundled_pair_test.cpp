@@ -24,16 +24,22 @@ const std::vector<std::string> kPrompts = {
     "def read(self, size=-1):\n    \"\"\"",
 };
 
-/// The bundled pair in one dtype, with threads shared.
+struct Types {
+  kernels::DType weights;
+  kernels::DType cache = kernels::DType::kFloat32;
+};
+
+/// The bundled pair with weights and caches of some types, with threads shared.
 struct Pair {
-  explicit Pair(kernels::DType dtype)
-      : options(load_options(dtype)),
+  explicit Pair(Types types)
+      : options(load_options(types)),
         target(nn::load_model(kModels + "/target", options)),
         tokenizer(nn::Tokenizer::from_file(kModels + "/target")) {}
 
-  static nn::LoadOptions load_options(kernels::DType dtype) {
+  static nn::LoadOptions load_options(Types types) {
     nn::LoadOptions options;
-    options.dtype = dtype;
+    options.dtype = types.weights;
+    options.kv_dtype = types.cache;
     options.pool = std::make_shared<kernels::ThreadPool>(2);
     return options;
   }
@@ -55,7 +61,7 @@ struct Pair {
   std::shared_ptr<const nn::Tokenizer> tokenizer;
 };
 
-class BundledPair : public testing::TestWithParam<kernels::DType> {};
+class BundledPair : public testing::TestWithParam<Types> {};
 
 /// Promise "exact": whatever the drafter, the topology and the batch, the ids are those of plain decoding.
 TEST_P(BundledPair, GreedySpeculationEqualsPlainDecoding) {
@@ -115,8 +121,18 @@ TEST_P(BundledPair, TheSeedAloneDecidesASampledText) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(DTypes, BundledPair, testing::Values(kernels::DType::kFloat32, kernels::DType::kBFloat16),
-                         [](const auto& info) { return std::string(kernels::dtype_name(info.param)); });
+using kernels::DType;
+constexpr Types kTypes[] = {{DType::kFloat32},
+                            {DType::kBFloat16},
+                            {DType::kInt8},
+                            {DType::kBFloat16, DType::kBFloat16},
+                            {DType::kBFloat16, DType::kInt8}};
+
+INSTANTIATE_TEST_SUITE_P(DTypes, BundledPair, testing::ValuesIn(kTypes), [](const auto& info) {
+  const bool narrow = info.param.cache != DType::kFloat32;
+  return concat(kernels::dtype_name(info.param.weights), narrow ? "_kv_" : "",
+                narrow ? kernels::dtype_name(info.param.cache) : "");
+});
 
 }  // namespace
 }  // namespace specmoe

@@ -8,18 +8,43 @@ namespace specmoe::kernels::SPECMOE_SIMD {
 /// kChunk, so how a row's keys are grouped depends on their logical positions alone.
 inline constexpr std::int64_t kChunk = 64;
 
-struct Contiguous {
-  const float* data;
+/// The keys or the values of a head.
+template <class Element>
+struct CachedRows {
+  const Element* data;
   std::int64_t stride;
-  const float* operator()(std::int64_t i) const { return data + i * stride; }
+  const float* scales;  // int8
 };
 
-struct Gathered {
-  const float* data;
-  std::int64_t stride;
-  const std::int32_t* rows;
-  const float* operator()(std::int64_t i) const { return data + rows[i] * stride; }
+/// Rows of a chunk that lie one after another.
+template <class Element>
+struct Contiguous {
+  CachedRows<Element> all;
+  std::int64_t first;
+
+  const Element* operator()(std::int64_t i) const { return all.data + (first + i) * all.stride; }
+  /// x[i] *= scale of row i for i in [begin, end).
+  void scale(float* x, std::int64_t begin, std::int64_t end) const {
+    for_each_vector(begin, end, [&](std::int64_t i, auto part) {
+      part.store(x + i, mul(part.load(x + i), part.load(all.scales + first + i)));
+    });
+  }
 };
+
+/// Rows that lie anywhere.
+template <class Element>
+struct Gathered {
+  CachedRows<Element> all;
+  const std::int32_t* rows;
+
+  const Element* operator()(std::int64_t i) const { return all.data + rows[i] * all.stride; }
+  void scale(float* x, std::int64_t begin, std::int64_t end) const {
+    for (std::int64_t i = begin; i < end; ++i) x[i] *= all.scales[rows[i]];
+  }
+};
+
+template <class Element>
+inline constexpr bool kScaled = sizeof(Element) == 1;
 
 /// Lane i of the result is the sum of all lanes of x[i].
 inline __m256 sum_each(const Floats* x) {
@@ -53,7 +78,7 @@ void score_chunk(const Query* query, const Keys& key, std::int64_t begin, std::i
                  ChunkScores* scores) {
   constexpr int kPositions = kWidth == 8 && Q == 2 ? 4 : 8;
   for (std::int64_t i = begin; i < end; i += kPositions) {
-    const float* keys[kPositions];
+    decltype(key(i)) keys[kPositions];
     Floats sums[Q * kPositions];
 #pragma GCC unroll 8
     for (int j = 0; j < kPositions; ++j) keys[j] = key(std::min(i + j, end - 1));
@@ -119,7 +144,7 @@ void mix_columns(const Query* query, const ChunkScores* share, const float* keep
     for (int v = 0; v < V; ++v) sums[0][q][v] = sums[1][q][v] = zeros();
   }
   const auto add_position = [&](std::int64_t i, Floats(&chain)[Q][V]) __attribute__((always_inline)) {
-    const float* from = value(i) + column;
+    const auto* from = value(i) + column;
     Floats weight[Q];
 #pragma GCC unroll 2
     for (int q = 0; q < Q; ++q) weight[q] = broadcast(share[q].at[i]);
@@ -147,13 +172,17 @@ void mix_columns(const Query* query, const ChunkScores* share, const float* keep
   }
 }
 
-template <int Q, class Keys, class Values>
-void attend_chunk(Query* query, const Keys& key, const Values& value, std::int64_t begin, std::int64_t end,
-                  const AttentionRule& rule) {
+template <int Q, template <class> class Cached, class Element>
+void attend_chunk(Query* query, const Cached<Element>& key, const Cached<Element>& value, std::int64_t begin,
+                  std::int64_t end, const AttentionRule& rule) {
   ChunkScores scores[Q];
   score_chunk<Q>(query, key, begin, end, rule.head_dim, scores);
   float keep[Q];
-  for (int q = 0; q < Q; ++q) keep[q] = share_chunk(begin, end, rule.scale, query[q], scores[q]);
+  for (int q = 0; q < Q; ++q) {
+    if constexpr (kScaled<Element>) key.scale(scores[q].at, begin, end);
+    keep[q] = share_chunk(begin, end, rule.scale, query[q], scores[q]);
+    if constexpr (kScaled<Element>) value.scale(scores[q].at, begin, end);
+  }
   constexpr int kColumns = kWidth == 8 && Q == 2 ? 2 : 4;
   std::int64_t d = 0;
   for (; d + kColumns * kWidth <= rule.value_dim; d += kColumns * kWidth) {
@@ -165,8 +194,8 @@ void attend_chunk(Query* query, const Keys& key, const Values& value, std::int64
 }
 
 /// Attends with `count` queries that see the same positions [begin, end) of a chunk.
-template <class Keys, class Values>
-void attend_together(Query* query, std::int64_t count, const Keys& key, const Values& value, std::int64_t begin,
+template <class Cached>
+void attend_together(Query* query, std::int64_t count, const Cached& key, const Cached& value, std::int64_t begin,
                      std::int64_t end, const AttentionRule& rule) {
   std::int64_t i = 0;
   for (; i + 2 <= count; i += 2) attend_chunk<2>(query + i, key, value, begin, end, rule);
@@ -203,8 +232,11 @@ inline void gather_rows(std::int64_t committed, const std::uint64_t* ancestors, 
 inline constexpr std::int64_t kQueries = 64;  // that run at once
 
 /// The rows of one call that are computed together: a chunk of the prefix comes from memory once for all of them.
+template <class Element>
 struct RowBlock {
-  const AttentionHead& head;
+  std::int64_t committed;
+  CachedRows<Element> keys;
+  CachedRows<Element> values;
   const AttentionRule& rule;
   std::int64_t rows;
   std::int64_t heads;  // query heads of a row
@@ -214,32 +246,32 @@ struct RowBlock {
 };
 
 /// A chunk that reaches past the prefix, or that not all rows see whole: every row sees its own part of it.
-inline void attend_row(const RowBlock& block, std::int64_t t, std::int64_t chunk, Query* query) {
-  const AttentionHead& head = block.head;
+template <class Element>
+void attend_row(const RowBlock<Element>& block, std::int64_t t, std::int64_t chunk, Query* query) {
   const std::int64_t begin = std::max<std::int64_t>(0, block.spans[t].first - chunk);
   const std::int64_t end = std::min(kChunk, block.spans[t].end - chunk);
   if (begin >= end) return;
   std::int32_t rows[kChunk];
-  gather_rows(head.committed, block.ancestors + t * block.words, block.words, chunk, chunk + end, rows);
-  attend_together(query + t * block.heads, block.heads, Gathered{head.keys, head.key_stride, rows},
-                  Gathered{head.values, head.value_stride, rows}, begin, end, block.rule);
+  gather_rows(block.committed, block.ancestors + t * block.words, block.words, chunk, chunk + end, rows);
+  attend_together(query + t * block.heads, block.heads, Gathered<Element>{block.keys, rows},
+                  Gathered<Element>{block.values, rows}, begin, end, block.rule);
 }
 
-inline void attend_block(const RowBlock& block, Query* query) {
-  const AttentionHead& head = block.head;
-  std::int64_t earliest = head.committed;  // first position that any row sees
-  std::int64_t latest = 0;                 // first position that all rows see
+template <class Element>
+void attend_block(const RowBlock<Element>& block, Query* query) {
+  std::int64_t earliest = block.committed;  // first position that any row sees
+  std::int64_t latest = 0;                  // first position that all rows see
   std::int64_t longest = 0;
   for (std::int64_t t = 0; t < block.rows; ++t) {
-    block.spans[t] = row_span(block.rule, head.committed, block.ancestors + t * block.words, block.words);
+    block.spans[t] = row_span(block.rule, block.committed, block.ancestors + t * block.words, block.words);
     earliest = std::min(earliest, block.spans[t].first);
     latest = std::max(latest, block.spans[t].first);
     longest = std::max(longest, block.spans[t].end);
   }
   for (std::int64_t chunk = earliest / kChunk * kChunk; chunk < longest; chunk += kChunk) {
-    if (latest <= chunk && chunk + kChunk <= head.committed) {
-      attend_together(query, block.rows * block.heads, Contiguous{head.keys + chunk * head.key_stride, head.key_stride},
-                      Contiguous{head.values + chunk * head.value_stride, head.value_stride}, 0, kChunk, block.rule);
+    if (latest <= chunk && chunk + kChunk <= block.committed) {
+      attend_together(query, block.rows * block.heads, Contiguous<Element>{block.keys, chunk},
+                      Contiguous<Element>{block.values, chunk}, 0, kChunk, block.rule);
     } else {
       for (std::int64_t t = 0; t < block.rows; ++t) attend_row(block, t, chunk, query);
     }
@@ -251,10 +283,13 @@ inline void attend_block(const RowBlock& block, Query* query) {
   }
 }
 
-void tree_attention_simd(Rows<const float> query, const AttentionHead& head, const std::uint64_t* ancestors,
-                         std::int64_t words, const AttentionRule& rule, Rows<float> out, float* /*scratch*/) {
+template <class Element>
+void attend_rows(Rows<const float> query, const AttentionHead& head, const std::uint64_t* ancestors, std::int64_t words,
+                 const AttentionRule& rule, Rows<float> out) {
   const std::int64_t heads = query.cols / rule.head_dim;
   SPECMOE_CHECK(heads <= kQueries, "attention: at most ", kQueries, " query heads share a kv head, got ", heads);
+  const CachedRows<Element> keys = {static_cast<const Element*>(head.keys), head.key_stride, head.key_scales};
+  const CachedRows<Element> values = {static_cast<const Element*>(head.values), head.value_stride, head.value_scales};
   Query queries[kQueries];
   RowSpan spans[kQueries];
   const std::int64_t rows_at_once = kQueries / heads;
@@ -269,8 +304,17 @@ void tree_attention_simd(Rows<const float> query, const AttentionHead& head, con
       queries[i].largest = rule.sinks[h];  // as if seen before any key
       queries[i].sum = 1.0f;
     }
-    attend_block({head, rule, rows, heads, ancestors + t * words, words, spans}, queries);
+    attend_block<Element>({head.committed, keys, values, rule, rows, heads, ancestors + t * words, words, spans},
+                          queries);
   }
+}
+
+void tree_attention_simd(Rows<const float> query, const AttentionHead& head, const std::uint64_t* ancestors,
+                         std::int64_t words, const AttentionRule& rule, Rows<float> out, float* /*scratch*/) {
+  const auto attend = head.dtype == DType::kFloat32    ? attend_rows<float>
+                      : head.dtype == DType::kBFloat16 ? attend_rows<BFloat16>
+                                                       : attend_rows<std::int8_t>;
+  attend(query, head, ancestors, words, rule, out);
 }
 
 SPECMOE_KERNEL(tree_attention, kBackend, tree_attention_simd);
