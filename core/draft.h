@@ -58,6 +58,8 @@ struct NodeNote {
 /// memory the topology's own from step to step of one sequence; empty at first, and reset() leaves it alone
 template <class Real>
 struct Draft {
+  using Row = ProbRow<Real>;
+
   TokenTree tree;
   DraftLaw law = DraftLaw::kDeterministic;
   StoredRows<Real> rows;

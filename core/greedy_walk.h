@@ -2,11 +2,15 @@
 
 #include "core/acceptance.h"
 #include "core/decide.h"
+#include "kernels/host_device.h"
 
 namespace specmoe {
 
+// Tree, Draft, Rows and Verdict: as the types of these names, or what stands for them on a device.
+
 /// Whether the paths from the root to a and to b, nodes of one depth, spell the same tokens.
-inline bool same_text(const TokenTree& tree, NodeId a, NodeId b) {
+template <class Tree>
+SPECMOE_HD bool same_text(const Tree& tree, NodeId a, NodeId b) {
   while (a != b) {
     if (tree.token(a) != tree.token(b)) return false;
     a = tree.parent(a);
@@ -17,7 +21,8 @@ inline bool same_text(const TokenTree& tree, NodeId a, NodeId b) {
 
 /// The first child with this token of any node that spells the same text as `node`, so duplicate siblings count as one
 /// node with all their children; kNone if there is none.
-inline NodeId follow(const TokenTree& tree, NodeId node, TokenId token) {
+template <class Tree>
+SPECMOE_HD NodeId follow(const Tree& tree, NodeId node, TokenId token) {
   for (NodeId n = node + 1; n < tree.size(); ++n) {
     if (tree.token(n) != token || tree.depth(n) != tree.depth(node) + 1) continue;
     if (same_text(tree, tree.parent(n), node)) return n;
@@ -32,8 +37,8 @@ inline void accept_path(const TokenTree& tree, NodeId node, Verdict& verdict) {
 }
 
 /// Emits token after token, choose(node) being the one after `node`, for as long as the tree holds them.
-template <class Choose>
-void walk_tokens(const TokenTree& tree, const Choose& choose, Verdict& verdict) {
+template <class Tree, class Choose, class Verdict>
+SPECMOE_HD void walk_tokens(const Tree& tree, const Choose& choose, Verdict& verdict) {
   NodeId node = TokenTree::kRoot;
   for (;;) {
     verdict.next = choose(node);
@@ -45,8 +50,8 @@ void walk_tokens(const TokenTree& tree, const Choose& choose, Verdict& verdict) 
 }
 
 /// Follows the target's argmax, the lowest id among equals, for as long as the tree holds it.
-template <class Real>
-void greedy_walk(const Draft<Real>& draft, ProbRows<Real>& target, Verdict& verdict) {
+template <class Draft, class Rows, class Verdict>
+SPECMOE_HD void greedy_walk(const Draft& draft, Rows& target, Verdict& verdict) {
   walk_tokens(draft.tree, [&](NodeId node) { return argmax_token(target.row(node)); }, verdict);
 }
 

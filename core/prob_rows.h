@@ -7,6 +7,7 @@
 
 #include "core/types.h"
 #include "kernels/check.h"
+#include "kernels/host_device.h"
 
 namespace specmoe {
 
@@ -22,26 +23,34 @@ struct WideOf<float> {
 template <class Real>
 using Wide = typename WideOf<Real>::Type;
 
+struct OneThread;
+
 /// One probability row over the vocabulary, borrowed: dense, or all mass on one token (temperature 0, a token that was
 /// proposed without a distribution).
+///
+/// Scalar  what decisions are computed in
+/// Team    who goes through a row's tokens: see OneThread
 template <class Real>
 class ProbRow {
  public:
+  using Scalar = Wide<Real>;
+  using Team = OneThread;
+
   ProbRow() = default;
-  explicit ProbRow(std::span<const Real> dense) : dense_(dense), vocab_(static_cast<int>(dense.size())) {}
-  static ProbRow point(TokenId token, int vocab) {
+  SPECMOE_HD explicit ProbRow(std::span<const Real> dense) : dense_(dense), vocab_(static_cast<int>(dense.size())) {}
+  SPECMOE_HD static ProbRow point(TokenId token, int vocab) {
     ProbRow row;
     row.point_ = token;
     row.vocab_ = vocab;
     return row;
   }
 
-  bool is_point() const { return point_ >= 0; }
-  TokenId point_token() const { return point_; }
-  int vocab() const { return vocab_; }
-  std::span<const Real> dense() const { return dense_; }
+  SPECMOE_HD bool is_point() const { return point_ >= 0; }
+  SPECMOE_HD TokenId point_token() const { return point_; }
+  SPECMOE_HD int vocab() const { return vocab_; }
+  SPECMOE_HD std::span<const Real> dense() const { return dense_; }
 
-  Wide<Real> operator[](TokenId x) const {
+  SPECMOE_HD Wide<Real> operator[](TokenId x) const {
     if (is_point()) return Wide<Real>(x == point_ ? 1 : 0);
     return Wide<Real>(dense_[x]);
   }

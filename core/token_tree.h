@@ -41,6 +41,7 @@ class TokenTree {
   /// [size()], parents()[kRoot] = kNone.
   std::span<const NodeId> parents() const { return parents_; }
   std::span<const TokenId> tokens() const { return tokens_; }
+  std::span<const NodeId> next_siblings() const { return next_sibling_; }
 
  private:
   std::vector<TokenId> tokens_;

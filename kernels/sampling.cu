@@ -1,3 +1,4 @@
+#include "kernels/cuda/block_best.h"
 #include "kernels/cuda/decode_ops.h"
 #include "kernels/cuda/launch.h"
 
@@ -6,39 +7,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
-
-struct Best {
-  float value;
-  std::int32_t index;
-  __device__ void take(float other_value, std::int32_t other_index) {
-    if (other_index < 0) return;
-    if (index < 0 || other_value > value || (other_value == value && other_index < index)) {
-      value = other_value;
-      index = other_index;
-    }
-  }
-};
-
-__device__ Best warp_best(Best best) {
-  for (int step = kWarp / 2; step > 0; step /= 2) {
-    best.take(__shfl_xor_sync(kAllLanes, best.value, step), __shfl_xor_sync(kAllLanes, best.index, step));
-  }
-  return best;
-}
-
-/// The largest element, the lowest index of equal ones, -1 where all are NaN; in every thread. Ends with a barrier.
-__device__ Best block_best(const float* row, std::int64_t count, Best* scratch) {
-  Best best = {0.0f, -1};
-  for (std::int64_t i = threadIdx.x; i < count; i += kThreads) {
-    if (row[i] == row[i]) best.take(row[i], static_cast<std::int32_t>(i));
-  }
-  best = warp_best(best);
-  if (lane_index() == 0) scratch[warp_index()] = best;
-  __syncthreads();
-  for (int warp = 0; warp < kWarps; ++warp) best.take(scratch[warp].value, scratch[warp].index);
-  __syncthreads();
-  return best;
-}
 
 __global__ void __launch_bounds__(kThreads)
     row_argmax_kernel(Rows<const float> x, const std::int32_t* rows, std::int32_t* argmax) {

@@ -1,4 +1,5 @@
-#include "verify/traverse.h"
+#include "core/acceptance.h"
+#include "verify/block_rule.h"
 
 namespace specmoe {
 namespace {
@@ -21,7 +22,7 @@ class Block : public PolicyOf<Block> {
   void decide(Draft<Real>& draft, ProbRows<Real>& target, UniformSource<Wide<Real>>& uniforms, Verdict& verdict) const {
     check_draft(draft, target);
     check_chain(draft.tree, "block");
-    Traversal<Real>(draft, target, uniforms, verdict, false).run();
+    block_rule(draft, target, uniforms, verdict);
   }
 };
 

@@ -1,3 +1,4 @@
+#include "core/acceptance.h"
 #include "core/row_stats.h"
 #include "verify/chain_walk.h"
 
@@ -21,17 +22,19 @@ class Cascade : public PolicyOf<Cascade> {
 
   template <class Real>
   void decide(Draft<Real>& draft, ProbRows<Real>& target, UniformSource<Wide<Real>>& uniforms, Verdict& verdict) const {
+    check_draft(draft, target);
+    check_chain(draft.tree, "cascade");
     const auto accept = [&](NodeId node, NodeId child, const ProbRow<Real>& row) {
       if (!defers(draft, child, row)) return true;
-      const auto [p, q] = Residual<Real>(draft, node, row, false).ratio(child);
+      const auto [p, q] = Residual(draft, node, row, false).ratio(child);
       return uniforms.at({child, Purpose::kAccept, 0}).less(p, q);
     };
     const auto emit = [&](NodeId node, NodeId child, const ProbRow<Real>& row) {
-      Residual<Real> residual(draft, node, row, false);
+      Residual residual(draft, node, row, false);
       if (child != TokenTree::kNone) residual.reject(child);
       return residual.draw(uniforms.at({node, Purpose::kNext, 0}));
     };
-    walk_chain(draft, target, "cascade", verdict, accept, emit);
+    walk_chain(draft, target, verdict, accept, emit);
   }
 
  private:

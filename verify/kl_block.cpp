@@ -1,3 +1,4 @@
+#include "core/acceptance.h"
 #include "core/row_stats.h"
 #include "verify/chain_walk.h"
 
@@ -25,6 +26,8 @@ class KlBlock : public PolicyOf<KlBlock> {
 
   template <class Real>
   void decide(Draft<Real>& draft, ProbRows<Real>& target, UniformSource<Wide<Real>>& uniforms, Verdict& verdict) const {
+    check_draft(draft, target);
+    check_chain(draft.tree, "kl_block");
     double sum = 0.0;
     const auto accept = [&](NodeId, NodeId child, const ProbRow<Real>& row) {
       sum += divergence(draft.row(child), row);
@@ -33,7 +36,7 @@ class KlBlock : public PolicyOf<KlBlock> {
     const auto emit = [&](NodeId node, NodeId, const ProbRow<Real>& row) {
       return draw_from_row(row, Taken{}, uniforms.at({node, Purpose::kNext, 0}));
     };
-    walk_chain(draft, target, "kl_block", verdict, accept, emit);
+    walk_chain(draft, target, verdict, accept, emit);
   }
 
  private:

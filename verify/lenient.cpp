@@ -1,3 +1,4 @@
+#include "core/acceptance.h"
 #include "verify/chain_walk.h"
 
 namespace specmoe {
@@ -22,7 +23,9 @@ class Lenient : public PolicyOf<Lenient> {
 
   template <class Real>
   void decide(Draft<Real>& draft, ProbRows<Real>& target, UniformSource<Wide<Real>>& uniforms, Verdict& verdict) const {
-    ratio_walk(draft, target, uniforms, "lenient", Wide<Real>(lenience_), verdict);
+    check_draft(draft, target);
+    check_chain(draft.tree, "lenient");
+    ratio_walk(draft, target, uniforms, verdict, Wide<Real>(lenience_));
   }
 
  private:

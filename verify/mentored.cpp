@@ -3,6 +3,7 @@
 #include <cmath>
 #include <span>
 
+#include "core/acceptance.h"
 #include "core/row_stats.h"
 #include "verify/chain_walk.h"
 
@@ -30,10 +31,12 @@ class Mentored : public PolicyOf<Mentored> {
 
   template <class Real>
   void decide(Draft<Real>& draft, ProbRows<Real>& target, UniformSource<Wide<Real>>& uniforms, Verdict& verdict) const {
+    check_draft(draft, target);
+    check_chain(draft.tree, "mentored");
     using W = Wide<Real>;
     Band band;
     const auto accept = [&](NodeId node, NodeId child, const ProbRow<Real>& row) {
-      const auto [p, q] = Residual<Real>(draft, node, row, false).ratio(child);
+      const auto [p, q] = Residual(draft, node, row, false).ratio(child);
       const Uniform<W> u = uniforms.at({child, Purpose::kAccept, 0});
       if (u.less(p, q)) return true;
       band = divergence_ > 0.0 && !row.is_point() ? solve_band(row, draft.row(child)) : Band{};
@@ -43,11 +46,11 @@ class Mentored : public PolicyOf<Mentored> {
       const Uniform<W> u = uniforms.at({node, Purpose::kNext, 0});
       if (child == TokenTree::kNone) return draw_from_row(row, Taken{}, u);
       if (band.a < 1.0) return draw_shortfall(row, draft.row(child), band, u);
-      Residual<Real> residual(draft, node, row, false);
+      Residual residual(draft, node, row, false);
       residual.reject(child);
       return residual.draw(u);
     };
-    walk_chain(draft, target, "mentored", verdict, accept, emit);
+    walk_chain(draft, target, verdict, accept, emit);
   }
 
  private:

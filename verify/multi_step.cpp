@@ -1,6 +1,5 @@
 #include "core/acceptance.h"
-#include "core/greedy_walk.h"
-#include "core/residual.h"
+#include "verify/multi_step_rule.h"
 #include "verify/siblings.h"
 
 namespace specmoe {
@@ -24,27 +23,7 @@ class MultiStep : public PolicyOf<MultiStep> {
   template <class Real>
   void decide(Draft<Real>& draft, ProbRows<Real>& target, UniformSource<Wide<Real>>& uniforms, Verdict& verdict) const {
     check_draft(draft, target);
-    const bool without_replacement = siblings_.without_replacement(draft.law);
-    NodeId node = TokenTree::kRoot;
-    NodeId accepted = TokenTree::kNone;
-    do {
-      const ProbRow<Real> row = target.row(node);
-      check_row(row, "target row", node);
-      check_child_rows(draft, node);
-      Residual<Real> residual(draft, node, row, without_replacement);
-      accepted = draft.tree.first_child(node);
-      for (; accepted != TokenTree::kNone; accepted = draft.tree.next_sibling(accepted)) {
-        const auto [p, q] = residual.ratio(accepted);
-        if (uniforms.at({accepted, Purpose::kAccept, 0}).less(p, q)) break;
-        residual.reject(accepted);
-      }
-      if (accepted == TokenTree::kNone) {
-        verdict.next = residual.draw(uniforms.at({node, Purpose::kNext, 0}));
-      } else {
-        node = accepted;
-      }
-    } while (accepted != TokenTree::kNone);
-    accept_path(draft.tree, node, verdict);
+    multi_step_rule(draft, target, uniforms, verdict, siblings_.without_replacement(draft.law));
   }
 
  private:

@@ -1,5 +1,5 @@
 #include "core/acceptance.h"
-#include "core/greedy_walk.h"
+#include "verify/naive_rule.h"
 
 namespace specmoe {
 namespace {
@@ -20,14 +20,7 @@ class Naive : public PolicyOf<Naive> {
   template <class Real>
   void decide(Draft<Real>& draft, ProbRows<Real>& target, UniformSource<Wide<Real>>& uniforms, Verdict& verdict) const {
     check_draft(draft, target);
-    walk_tokens(
-        draft.tree,
-        [&](NodeId node) {
-          const ProbRow<Real> row = target.row(node);
-          check_row(row, "target row", node);
-          return draw_from_row(row, Taken{}, uniforms.at({node, Purpose::kNext, 0}));
-        },
-        verdict);
+    naive_rule(draft, target, uniforms, verdict);
   }
 };
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "core/decide.h"
+#include "core/draft.h"
 #include "core/params.h"
 
 namespace specmoe {
@@ -36,16 +36,5 @@ class SiblingLaw {
   bool follows_draft_ = true;
   bool without_replacement_ = false;
 };
-
-/// Checks the rows that a node's children were drawn from, each once.
-template <class Real>
-void check_child_rows(Draft<Real>& draft, NodeId node) {
-  std::int32_t checked = -1;
-  for (NodeId child = draft.tree.first_child(node); child != TokenTree::kNone; child = draft.tree.next_sibling(child)) {
-    if (draft.row_of[child] < 0 || draft.row_of[child] == checked) continue;
-    checked = draft.row_of[child];
-    check_row(draft.row(child), "draft row", child);
-  }
-}
 
 }  // namespace specmoe

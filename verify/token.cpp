@@ -1,3 +1,4 @@
+#include "core/acceptance.h"
 #include "verify/chain_walk.h"
 
 namespace specmoe {
@@ -19,7 +20,9 @@ class Token : public PolicyOf<Token> {
 
   template <class Real>
   void decide(Draft<Real>& draft, ProbRows<Real>& target, UniformSource<Wide<Real>>& uniforms, Verdict& verdict) const {
-    ratio_walk(draft, target, uniforms, "token", Wide<Real>(1), verdict);
+    check_draft(draft, target);
+    check_chain(draft.tree, "token");
+    ratio_walk(draft, target, uniforms, verdict, Wide<Real>(1));
   }
 };
 

@@ -105,6 +105,7 @@ inline std::string schedule_name(const testing::TestParamInfo<int>& info) {
 }
 
 #define SPECMOE_DEVICE_TESTS(Fixture) \
-  INSTANTIATE_TEST_SUITE_P(Device, Fixture, testing::ValuesIn(kSchedules), schedule_name)
+  INSTANTIATE_TEST_SUITE_P(Device, Fixture, testing::ValuesIn(::specmoe::kernels::cuda::kSchedules), \
+                           ::specmoe::kernels::cuda::schedule_name)
 
 }  // namespace specmoe::kernels::cuda
