@@ -37,7 +37,7 @@ def run(study):
                   "no interval wholly below 1", "Temperature 1; samples of one law, so equal trees differ by chance.",
                   cells["source"].to_list())  # fmt: skip
     deep = gains.iloc[-1]
-    study.verdict("and gains on deep trees", deep.gain_low > 1, interval_text((deep.gain, deep.gain_low, deep.gain_high)),
+    study.verdict("on the trained pair traversal gains on deep trees", deep.gain_low > 1, interval_text((deep.gain, deep.gain_low, deep.gain_high)),
                   "1.02-1.06 in the paper; here: interval above 1",
                   "As for block verification, the gain needs acceptances that vary along a path.",
                   [deep.source])  # fmt: skip
