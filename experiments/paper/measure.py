@@ -76,6 +76,12 @@ def interval_text(values: tuple[float, float, float], digits: int = 3) -> str:
     return f"{middle} [{low}, {high}]"
 
 
+def undecided(values: tuple[float, float, float], claimed: float) -> str:
+    """A sentence for a verdict whose interval holds both no effect (1) and the claimed one."""
+    _, low, high = values
+    return " The interval holds 1 and the claimed value: this run cannot tell." if low <= 1 and claimed <= high else ""
+
+
 def draw_interval(axes, x, frame: pandas.DataFrame, value: str, low: str, high: str, **style) -> None:
     """A line of medians or means with its interval as a band."""
     (line,) = axes.plot(x, frame[value], "o-", **style)

@@ -1,7 +1,7 @@
 """R10: the four variants as one topology written in Python, beside the built-in ones at the same number of nodes."""
 
 import numpy as np
-from measure import draw_interval, interval_text, rates_by_rank, tau_ratio, with_tau
+from measure import draw_interval, interval_text, rates_by_rank, tau_ratio, undecided, with_tau
 
 import specmoe
 
@@ -131,7 +131,7 @@ def ablation(study):
         gain = tau_ratio(by.loc["both"], by.loc["neither"])
         study.verdict(f"both over neither, temperature {temperature:g}", gain[1] > 1.0, interval_text(gain),
                       "above 1 (1.27 in the paper)", f"At {by.loc['both']['nodes_per_step']:.1f} nodes per pass, as far as "
-                      "the drafter's rows are given.", by["source"].to_list())  # fmt: skip
+                      "the drafter's rows are given." + undecided(gain, 1.27), by["source"].to_list())  # fmt: skip
         study.verdict(f"the order of the four, temperature {temperature:g}", neither <= min(rerank, value) and max(rerank, value) <= both + 0.01,
                       f"{neither:.2f}, {rerank:.2f}, {value:.2f}, {both:.2f}", "neither < each alone < both (order only)",
                       "neither, reranking alone, value alone, both. Differences below 0.01 count as equal.",

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas
-from measure import TOY_DRAFT, TOY_TARGET, interval_text, short, tau_ratio, with_tau
+from measure import TOY_DRAFT, TOY_TARGET, interval_text, short, tau_ratio, undecided, with_tau
 
 import specmoe
 
@@ -116,7 +116,8 @@ def run(study):
                   iid[3] >= 1.0 and iid[2] >= config["least_gain"], interval_text(iid[2:]),
                   f"1.2-1.3 (at least {config['least_gain']}, interval above 1)",
                   "Width 5 at depth 3 and 8 tokens deep, as in the paper's tables. How much there is to gain depends on "
-                  "the drafter: naive sampling keeps a draft only where the target draws the very same token.", rows)  # fmt: skip
+                  "the drafter: naive sampling keeps a draft only where the target draws the very same token."
+                  + undecided(iid[2:], 1.2), rows)  # fmt: skip
     cells["tree"] = cells["tree"].map(short)
     study.table("Trained pair, tokens per target pass", cells, {
         "tree": "tree", "temperature": "temperature", "acceptance": "policy", "tau": "tokens per pass",
