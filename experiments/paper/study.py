@@ -178,7 +178,9 @@ class Study:
         cells = [[text_of(value) for value in row] for row in frame[list(columns)].itertuples(index=False)]
         self.tables.append(Table(title, list(columns.values()), cells, sources))
 
-    def plot(self, name: str, caption: str, draw: Callable[[Any], None], size: tuple[float, float] = (7, 4)) -> None:
+    def plot(
+        self, name: str, caption: str, draw: Callable[[Any], None], size: tuple[float, float] = (5.4, 3.6)
+    ) -> None:
         """draw(axes) puts marks, labels and units on one panel; it is called once for each theme."""
         for theme, colours in THEMES.items():
             with plt.rc_context(rc_of(colours)):
@@ -187,7 +189,7 @@ class Study:
                 axes.grid(True, linewidth=0.6)
                 axes.spines[["top", "right"]].set_visible(False)
                 path = self.folder / f"{name}.{theme}.png"
-                figure.savefig(path, dpi=130)
+                figure.savefig(path, dpi=170)
                 Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)  # a third of the bytes
                 plt.close(figure)
         self.plots.append(Plot(name, caption))

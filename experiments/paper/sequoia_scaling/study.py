@@ -91,6 +91,6 @@ def run(study):
         axes.set_xscale("log", base=2)
         axes.set_xlabel("nodes of the tree, root included")
         axes.set_ylabel("emitted tokens per target pass")
-        axes.legend(fontsize=8)
+        axes.figure.legend(loc="outside lower center", fontsize=8, ncols=2)
 
-    study.plot("scaling", "Solid: measured, 95 % bands. Dashed: expected for rejection 0.4 / k.", draw)
+    study.plot("scaling", "Solid: measured, 95 % bands. Dashed: expected for rejection 0.4 / k.", draw, (5.4, 4.4))

@@ -369,7 +369,7 @@ def energy(study):
     study.verdict("cost per request falls to an eighth", bool(np.median(gains) >= 8),
                   f"{np.median(gains):.2f} times the tokens per {price['currency']} ({gains.min():.2f} to {gains.max():.2f}): "
                   f"{np.median(per_unit[1]) / 1e6:.0f} instead of {np.median(per_unit[0]) / 1e6:.0f} million", "8 times as many",
-                  f"At {price['machine_per_hour']} {price['currency']} an hour ({price['note']}); prefill included, "
+                  f"At {price['machine_per_hour']} {price['currency']} an hour ({price['note']}); all prompts together, prefill included, "
                   f"{len(gains)} rounds in turns. The price of a machine that waits for a pass is the price of its time: cost "
                   "falls by the speed-up, no further.", source)  # fmt: skip
 

@@ -133,6 +133,6 @@ def run(study):
                           label=f"{LABELS[name]}, T = {t:g}")  # fmt: skip
         axes.set_xlabel("children of the node (tokens)")
         axes.set_ylabel("probability that one is accepted")
-        axes.legend(fontsize=7, ncols=2)
+        axes.figure.legend(loc="outside lower center", fontsize=7, ncols=2, handlelength=3)
 
-    study.plot("one_node", "Solid: temperature 1. Dashed: temperature 0.3.", draw)
+    study.plot("one_node", "Solid: temperature 1. Dashed: temperature 0.3.", draw, (5.4, 4.4))
