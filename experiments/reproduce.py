@@ -99,7 +99,8 @@ def main() -> int:
         print(f"  {own}; about {left:.0f} s left", file=sys.stderr, flush=True)
     told = [name for name in ids if (arguments.output / name / "study.json").exists() and name not in broken]
     try:
-        print(f"report: {report.write(arguments.output, told)}")
+        if told:
+            print(f"report: {report.write(arguments.output, told)}")
     except specmoe.Error as error:
         print(f"no report: {error}", file=sys.stderr)
         return 1

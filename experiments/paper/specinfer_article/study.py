@@ -132,7 +132,8 @@ def block_rules(study):
     """'Blocks are accepted by joint log-likelihood; rejected where the KL divergence exceeds a threshold.'"""
     config = study.config["lossy"]
     proofs = pandas.DataFrame(
-        study.row({"policy": policy}, lambda p=policy: prove(p, config["gamma"])) for policy in config["policies"]
+        study.row({"policy": policy, "of": "toy"}, lambda p=policy: prove(p, config["gamma"]))
+        for policy in config["policies"]
     )
     lossy = proofs[~proofs["lossless"]]
     study.verdict("acceptance by joint likelihood or by divergence keeps the target's output", bool(proofs["lossless"].all()),
@@ -217,7 +218,9 @@ def accuracy(study):
     """'Accuracy is unchanged (benchmark scores within noise).'"""
     config = study.config["accuracy"]
     policies = ["plain", *config["lossless"], *config["lossy"]]
-    rows = [study.row({"policy": p}, lambda p=p: solve(config, p, p in config["lossy"])) for p in policies]
+    rows = [
+        study.row({"policy": p, "of": "answers"}, lambda p=p: solve(config, p, p in config["lossy"])) for p in policies
+    ]
     plain = rows[0]
     table = []
     for row in rows:
