@@ -82,6 +82,7 @@ class Study:
     provenance: dict[str, Any] = field(default_factory=dict)
     load: float = field(default_factory=lambda: os.getloadavg()[0])  # processes that wanted a core when it started
     _rows: dict[str, tuple[int, dict]] = field(default_factory=dict)
+    _asked: set[str] = field(default_factory=set)
 
     @classmethod
     def open(cls, name: str, output: Path, quick: bool, changes: list[Change]) -> Study:
@@ -128,6 +129,9 @@ class Study:
     def row(self, key: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """compute()'s values under a key, kept in rows.jsonl: what is there already is not computed again."""
         name = json.dumps([self.digest, key], sort_keys=True)
+        if name in self._asked:
+            raise specmoe.Error(f"two measurements of {self.name} have the key {json.dumps(key)}; give each its own")
+        self._asked.add(name)
         if name not in self._rows:
             line = {"kind": "measurement", "schema": SCHEMA, "study": self.name, "digest": self.digest}
             line |= {"key": dict(key), "values": dict(compute()), "provenance": json.loads(_specmoe._provenance_json())}

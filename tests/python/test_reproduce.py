@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import specmoe
+
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = ROOT / "experiments"
 MODELS = EXPERIMENTS / "models"
@@ -222,6 +224,17 @@ def test_results_that_cannot_be_read_are_named_and_left_alone(quick, tmp_path):
     rows.mkdir()
     done = reproduce("--quick", "--output", tmp_path, "expected_tokens")
     assert done.returncode == 1 and "rows.jsonl" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_two_measurements_of_one_key_are_refused(tmp_path):
+    from study import Study
+
+    study = Study.open("expected_tokens", tmp_path, quick=True, changes=[])
+    assert study.row({"policy": "token"}, lambda: {"value": 1})["value"] == 1
+    with pytest.raises(specmoe.Error, match="two measurements of expected_tokens have the key"):
+        study.row({"policy": "token"}, lambda: {"value": 2})
+    again = Study.open("expected_tokens", tmp_path, quick=True, changes=[])
+    assert again.row({"policy": "token"}, lambda: {"value": 2})["value"] == 1  # what was measured is kept
 
 
 def test_energy_is_counted_through_the_wrap_of_its_counter(tmp_path, monkeypatch):

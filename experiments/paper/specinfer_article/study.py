@@ -63,7 +63,7 @@ def factor(study):
     study.plot("factor", "Formula and measurement at the measured acceptance.", draw)
 
 
-def against_transformers(config, tree, tokens):
+def against_transformers(config, tree, tokens, rounds):
     """Times for `tokens` greedy tokens after one prompt, ours and transformers' in turns, one thread each."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -90,7 +90,7 @@ def against_transformers(config, tree, tokens):
 
     with torch.inference_mode():
         seconds(theirs), seconds(ours)
-        rounds = [(seconds(theirs), seconds(ours)) for _ in range(5)]
+        rounds = [(seconds(theirs), seconds(ours)) for _ in range(rounds)]
     return {"transformers_s": [t for t, _ in rounds], "ours_s": [o for _, o in rounds]}
 
 
@@ -106,7 +106,7 @@ def throughput(study):
                   f"{best.tau:.2f}.", cells["source"].to_list())  # fmt: skip
     peer = study.row(
         {"peer": "transformers", "tokens": tokens, "tree": best["tree"]},
-        lambda: against_transformers(study.config["long"], best["tree"], tokens),
+        lambda: against_transformers(study.config["long"], best["tree"], tokens, study.config["peer_rounds"]),
     )
     ratios = np.divide(peer["transformers_s"], peer["ours_s"])
     study.verdict(
