@@ -90,8 +90,8 @@ def against_transformers(config, tree, tokens, rounds):
 
     with torch.inference_mode():
         seconds(theirs), seconds(ours)
-        rounds = [(seconds(theirs), seconds(ours)) for _ in range(rounds)]
-    return {"transformers_s": [t for t, _ in rounds], "ours_s": [o for _, o in rounds]}
+        pairs = [(seconds(theirs), seconds(ours)) for _ in range(rounds)]
+    return {"transformers_s": [t for t, _ in pairs], "ours_s": [o for _, o in pairs]}
 
 
 def throughput(study):
