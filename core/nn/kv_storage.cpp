@@ -9,7 +9,14 @@
 namespace specmoe::nn {
 
 KvStorage::KvStorage(const ModelSpec& spec, kernels::DType dtype, int capacity, const void* owner, int text)
-    : dtype_(dtype), capacity_(capacity), owner_(owner), text_(text) {
+    : dtype_(dtype),
+      capacity_(capacity),
+      owner_(owner),
+      text_(text),
+      keys_(nullptr, nullptr),
+      values_(nullptr, nullptr),
+      key_scales_(nullptr, nullptr),
+      value_scales_(nullptr, nullptr) {
   SPECMOE_CHECK(capacity >= 1, "KV cache: capacity must be at least 1, got ", capacity);
   SPECMOE_CHECK(dtype != kernels::DType::kFloat16, "KV cache: expected float32, bfloat16 or int8, got float16");
   check_memory(bytes(spec, dtype, capacity), concat("a KV cache of ", capacity, " tokens for ", spec.name));
@@ -25,12 +32,11 @@ KvStorage::KvStorage(const ModelSpec& spec, kernels::DType dtype, int capacity, 
     values += kv_heads * static_cast<std::size_t>(attention.value_dim());
   }
   const auto positions = static_cast<std::size_t>(capacity);
-  const std::size_t per_float = sizeof(float) / kernels::dtype_bytes(dtype);
-  keys_.reserve((keys * positions + per_float - 1) / per_float);
-  values_.reserve((values * positions + per_float - 1) / per_float);
+  keys_ = kernels::allocate_aligned(keys * positions * kernels::dtype_bytes(dtype));
+  values_ = kernels::allocate_aligned(values * positions * kernels::dtype_bytes(dtype));
   if (dtype != kernels::DType::kInt8) return;
-  key_scales_.reserve(heads * positions);
-  value_scales_.reserve(heads * positions);
+  key_scales_ = kernels::allocate_aligned(heads * positions * sizeof(float));
+  value_scales_ = kernels::allocate_aligned(heads * positions * sizeof(float));
 }
 
 KvStorage::HeadRows KvStorage::rows_of(int layer, int kv_head) const {
@@ -40,11 +46,11 @@ KvStorage::HeadRows KvStorage::rows_of(int layer, int kv_head) const {
   const auto head = static_cast<std::size_t>(kv_head);
   const std::size_t key_bytes = static_cast<std::size_t>(shape.head_dim) * element;
   const std::size_t value_bytes = static_cast<std::size_t>(shape.value_dim) * element;
-  const auto at = [&](const FloatBuffer& buffer, std::size_t first, std::size_t row_bytes) {
-    return reinterpret_cast<std::byte*>(buffer.data()) + (first * element + head * row_bytes) * positions;
+  const auto at = [&](const kernels::AlignedBytes& buffer, std::size_t first, std::size_t row_bytes) {
+    return buffer.get() + (first * element + head * row_bytes) * positions;
   };
-  const auto scales = [&](const FloatBuffer& buffer) {
-    return buffer.data() == nullptr ? nullptr : buffer.data() + (shape.first_head + head) * positions;
+  const auto scales = [&](const kernels::AlignedBytes& buffer) {
+    return buffer == nullptr ? nullptr : reinterpret_cast<float*>(buffer.get()) + (shape.first_head + head) * positions;
   };
   return {at(keys_, shape.first_key, key_bytes),
           at(values_, shape.first_value, value_bytes),

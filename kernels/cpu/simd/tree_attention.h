@@ -23,6 +23,11 @@ struct Contiguous {
   std::int64_t first;
 
   const Element* operator()(std::int64_t i) const { return all.data + (first + i) * all.stride; }
+  /// Row i into the second-level cache; any i will do.
+  void fetch(std::int64_t i) const {
+    const auto* row = reinterpret_cast<const std::byte*>((*this)(i));
+    for (std::int64_t byte = 0; byte < all.stride * std::int64_t{sizeof(Element)}; byte += 64) prefetch(row + byte);
+  }
   /// x[i] *= scale of row i for i in [begin, end).
   void scale(float* x, std::int64_t begin, std::int64_t end) const {
     for_each_vector(begin, end, [&](std::int64_t i, auto part) {
@@ -38,6 +43,7 @@ struct Gathered {
   const std::int32_t* rows;
 
   const Element* operator()(std::int64_t i) const { return all.data + rows[i] * all.stride; }
+  void fetch(std::int64_t /*i*/) const {}
   void scale(float* x, std::int64_t begin, std::int64_t end) const {
     for (std::int64_t i = begin; i < end; ++i) x[i] *= all.scales[rows[i]];
   }
@@ -71,13 +77,32 @@ struct alignas(64) ChunkScores {
   float at[kChunk + 8];
 };
 
+/// Fetches the rows of the next chunk while `turns` groups of queries go over this one, evenly spread: the processor's
+/// own prefetchers leave a core at half of what it can read here.
+class FetchAhead {
+ public:
+  explicit FetchAhead(std::int64_t turns) : turns_(turns) {}
+
+  /// To be called for every `positions` positions that a group has gone over.
+  template <class Cached>
+  void advance(const Cached& rows, std::int64_t positions) {
+    for (due_ += positions; due_ >= turns_; due_ -= turns_) rows.fetch(next_++);
+  }
+
+ private:
+  std::int64_t turns_;
+  std::int64_t due_ = 0;
+  std::int64_t next_ = kChunk;
+};
+
 /// scores[q][i] = query q . key(i) for i in [begin, end); up to 7 further scores are written as well. Q is 1 or 2: two
 /// queries share what is loaded of a key. Every product is one chain over the vectors of the head, then one tree.
 template <int Q, class Keys>
 void score_chunk(const Query* query, const Keys& key, std::int64_t begin, std::int64_t end, std::int64_t head_dim,
-                 ChunkScores* scores) {
+                 ChunkScores* scores, FetchAhead& ahead) {
   constexpr int kPositions = kWidth == 8 && Q == 2 ? 4 : 8;
   for (std::int64_t i = begin; i < end; i += kPositions) {
+    ahead.advance(key, kPositions);
     decltype(key(i)) keys[kPositions];
     Floats sums[Q * kPositions];
 #pragma GCC unroll 8
@@ -136,7 +161,7 @@ inline float share_chunk(std::int64_t begin, std::int64_t end, float scale, Quer
 /// for even and one for odd positions.
 template <int Q, int V, class Values, class Part>
 void mix_columns(const Query* query, const ChunkScores* share, const float* keep, const Values& value,
-                 std::int64_t begin, std::int64_t end, std::int64_t column, Part part) {
+                 std::int64_t begin, std::int64_t end, std::int64_t column, Part part, FetchAhead* ahead) {
   Floats sums[2][Q][V];
 #pragma GCC unroll 2
   for (int q = 0; q < Q; ++q) {
@@ -158,6 +183,7 @@ void mix_columns(const Query* query, const ChunkScores* share, const float* keep
   std::int64_t i = begin;
   if (i % 2 != 0 && i < end) add_position(i++, sums[1]);
   for (; i + 2 <= end; i += 2) {
+    if (ahead != nullptr) ahead->advance(value, 2);
     add_position(i, sums[0]);
     add_position(i + 1, sums[1]);
   }
@@ -174,9 +200,9 @@ void mix_columns(const Query* query, const ChunkScores* share, const float* keep
 
 template <int Q, template <class> class Cached, class Element>
 void attend_chunk(Query* query, const Cached<Element>& key, const Cached<Element>& value, std::int64_t begin,
-                  std::int64_t end, const AttentionRule& rule) {
+                  std::int64_t end, const AttentionRule& rule, FetchAhead& keys_ahead, FetchAhead& values_ahead) {
   ChunkScores scores[Q];
-  score_chunk<Q>(query, key, begin, end, rule.head_dim, scores);
+  score_chunk<Q>(query, key, begin, end, rule.head_dim, scores, keys_ahead);
   float keep[Q];
   for (int q = 0; q < Q; ++q) {
     if constexpr (kScaled<Element>) key.scale(scores[q].at, begin, end);
@@ -186,10 +212,11 @@ void attend_chunk(Query* query, const Cached<Element>& key, const Cached<Element
   constexpr int kColumns = kWidth == 8 && Q == 2 ? 2 : 4;
   std::int64_t d = 0;
   for (; d + kColumns * kWidth <= rule.value_dim; d += kColumns * kWidth) {
-    mix_columns<Q, kColumns>(query, scores, keep, value, begin, end, d, WholeVector{});
+    mix_columns<Q, kColumns>(query, scores, keep, value, begin, end, d, WholeVector{},
+                             d == 0 ? &values_ahead : nullptr);
   }
   for_each_vector(d, rule.value_dim, [&](std::int64_t column, auto part) {
-    mix_columns<Q, 1>(query, scores, keep, value, begin, end, column, part);
+    mix_columns<Q, 1>(query, scores, keep, value, begin, end, column, part, column == 0 ? &values_ahead : nullptr);
   });
 }
 
@@ -197,9 +224,11 @@ void attend_chunk(Query* query, const Cached<Element>& key, const Cached<Element
 template <class Cached>
 void attend_together(Query* query, std::int64_t count, const Cached& key, const Cached& value, std::int64_t begin,
                      std::int64_t end, const AttentionRule& rule) {
+  FetchAhead keys_ahead((count + 1) / 2);
+  FetchAhead values_ahead((count + 1) / 2);
   std::int64_t i = 0;
-  for (; i + 2 <= count; i += 2) attend_chunk<2>(query + i, key, value, begin, end, rule);
-  if (i < count) attend_chunk<1>(query + i, key, value, begin, end, rule);
+  for (; i + 2 <= count; i += 2) attend_chunk<2>(query + i, key, value, begin, end, rule, keys_ahead, values_ahead);
+  if (i < count) attend_chunk<1>(query + i, key, value, begin, end, rule, keys_ahead, values_ahead);
 }
 
 /// The logical positions one query row sees: [first, committed) of the prefix, then its staged ancestors.
