@@ -34,8 +34,8 @@ float load_element(const std::byte* from, DType dtype) {
   return 0;
 }
 
-/// To the nearest, ties to even, of |value| <= 127: adding this number pushes the fraction out of the mantissa.
-std::int8_t round_to_int8(float value) {
+/// To the nearest, ties to even, of |value| <= 128: adding this number pushes the fraction out of the mantissa.
+std::int8_t nearest_int8(float value) {
   constexpr float kShift = 0x1.8p23F;
   return static_cast<std::int8_t>(std::bit_cast<std::int32_t>(value + kShift) - std::bit_cast<std::int32_t>(kShift));
 }
@@ -57,7 +57,7 @@ void convert(const std::byte* from, DType dtype, std::int64_t n, float factor, E
     const float value = load_element(from, dtype);
     if constexpr (std::is_same_v<Element, float>) to[i] = value;
     if constexpr (std::is_same_v<Element, std::uint16_t>) to[i] = float_to_bfloat16(value);
-    if constexpr (std::is_same_v<Element, std::int8_t>) to[i] = round_to_int8(value * factor);
+    if constexpr (std::is_same_v<Element, std::int8_t>) to[i] = nearest_int8(value * factor);
   }
 }
 
@@ -93,9 +93,28 @@ float largest_magnitude(const std::byte* from, DType dtype, std::int64_t n) {
   return largest;
 }
 
+struct Int8Scale {
+  float scale;
+  float factor;  // its inverse
+};
+
+/// What is not finite makes its whole output NaN, which the caller sees; so small that it has no inverse is 0.
+Int8Scale int8_scale(float largest) {
+  const bool finite = std::isfinite(largest);
+  return {finite ? largest / 127 : NAN, finite && std::isfinite(127 / largest) ? 127 / largest : 0};
+}
+
 std::int64_t round_up(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 }  // namespace
+
+float round_to_int8(std::span<const float> values, std::int8_t* out) {
+  const auto* bytes = reinterpret_cast<const std::byte*>(values.data());
+  const auto count = static_cast<std::int64_t>(values.size());
+  const Int8Scale rounding = int8_scale(largest_magnitude(bytes, DType::kFloat32, count));
+  convert(bytes, DType::kFloat32, count, rounding.factor, out);
+  return rounding.scale;
+}
 
 std::string_view dtype_name(DType dtype) {
   constexpr std::array<std::string_view, 4> names = {"float32", "bfloat16", "float16", "int8"};
@@ -155,8 +174,23 @@ std::byte* PackedMatrix::element(std::int64_t row, std::int64_t col) const {
   return panel_of(row) + static_cast<std::size_t>(index) * dtype_bytes(dtype_);
 }
 
-/// Packs `count` rows that share a panel.
+/// Packs `count` int8 rows that share a panel.
+void PackedMatrix::copy_int8_lanes(const WeightView& source, std::int64_t source_row, std::int64_t row,
+                                   std::int64_t count) {
+  std::vector<std::int8_t> values(static_cast<std::size_t>(count * cols_));
+  const std::int64_t lane = row % kPanel;
+  float factors[kPanel];
+  for (std::int64_t r = 0; r < count; ++r) {
+    scales(row)[lane + r] = source.read_int8(source_row + r, values.data() + r * cols_);
+    factors[r] = 1;
+  }
+  pack_panel<std::int8_t>(reinterpret_cast<const std::byte*>(values.data()), static_cast<std::size_t>(cols_),
+                          DType::kInt8, cols_, count, factors, lane, panel_of(row));
+}
+
+/// The same of any source.
 void PackedMatrix::pack_lanes(const WeightView& source, std::int64_t source_row, std::int64_t row, std::int64_t count) {
+  if (dtype_ == DType::kInt8 && source.read_int8) return copy_int8_lanes(source, source_row, row, count);
   const std::size_t pitch =
       static_cast<std::size_t>(cols_) * (source.read_row ? sizeof(float) : dtype_bytes(source.dtype));
   const auto* from = static_cast<const std::byte*>(source.data) + static_cast<std::size_t>(source_row) * pitch;
@@ -172,10 +206,10 @@ void PackedMatrix::pack_lanes(const WeightView& source, std::int64_t source_row,
   float factors[kPanel] = {};
   if (dtype_ == DType::kInt8) {
     for (std::int64_t r = 0; r < count; ++r) {
-      const float largest = largest_magnitude(from + static_cast<std::size_t>(r) * pitch, dtype, cols_);
-      // What is not finite makes its whole output NaN, which the caller sees; so small that it has no inverse is 0.
-      scales(row)[lane + r] = std::isfinite(largest) ? largest / 127 : NAN;
-      factors[r] = std::isfinite(largest) && std::isfinite(127 / largest) ? 127 / largest : 0;
+      const Int8Scale rounding =
+          int8_scale(largest_magnitude(from + static_cast<std::size_t>(r) * pitch, dtype, cols_));
+      scales(row)[lane + r] = rounding.scale;
+      factors[r] = rounding.factor;
     }
     pack_panel<std::int8_t>(from, pitch, dtype, cols_, count, factors, lane, panel_of(row));
   } else if (dtype_ == DType::kBFloat16) {
