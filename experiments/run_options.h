@@ -41,6 +41,9 @@ struct RunOptions {
   std::string cells;   // the same
 };
 
+/// Those of --prompt or --prompts, of which one must be given.
+std::vector<Prompt> prompts_of(const Settings& settings);
+
 /// Throws Error for what is missing or out of range. Reads the prompt file, no model.
 RunOptions run_options(Command command, const Settings& settings);
 

@@ -90,6 +90,14 @@ std::int64_t round_up(std::int64_t n, std::int64_t unit) { return (n + unit - 1)
 
 }  // namespace
 
+float round_to_int8(std::span<const float> values, std::int8_t* out) {
+  const auto* bytes = reinterpret_cast<const std::byte*>(values.data());
+  const auto count = static_cast<std::int64_t>(values.size());
+  const Int8Scale rule(largest_magnitude(bytes, DType::kFloat32, count));
+  convert(bytes, DType::kFloat32, count, rule.factor, out);
+  return rule.scale;
+}
+
 std::string_view dtype_name(DType dtype) {
   constexpr std::array<std::string_view, 4> names = {"float32", "bfloat16", "float16", "int8"};
   return names[static_cast<std::size_t>(dtype)];
@@ -148,8 +156,23 @@ std::byte* PackedMatrix::element(std::int64_t row, std::int64_t col) const {
   return panel_of(row) + static_cast<std::size_t>(index) * dtype_bytes(dtype_);
 }
 
-/// Packs `count` rows that share a panel.
+/// Packs `count` int8 rows that share a panel.
+void PackedMatrix::copy_int8_lanes(const WeightView& source, std::int64_t source_row, std::int64_t row,
+                                   std::int64_t count) {
+  std::vector<std::int8_t> values(static_cast<std::size_t>(count * cols_));
+  const std::int64_t lane = row % kPanel;
+  float factors[kPanel];
+  for (std::int64_t r = 0; r < count; ++r) {
+    scales(row)[lane + r] = source.read_int8(source_row + r, values.data() + r * cols_);
+    factors[r] = 1;
+  }
+  pack_panel<std::int8_t>(reinterpret_cast<const std::byte*>(values.data()), static_cast<std::size_t>(cols_),
+                          DType::kInt8, cols_, count, factors, lane, panel_of(row));
+}
+
+/// The same of any source.
 void PackedMatrix::pack_lanes(const WeightView& source, std::int64_t source_row, std::int64_t row, std::int64_t count) {
+  if (dtype_ == DType::kInt8 && source.read_int8) return copy_int8_lanes(source, source_row, row, count);
   const std::size_t pitch =
       static_cast<std::size_t>(cols_) * (source.read_row ? sizeof(float) : dtype_bytes(source.dtype));
   const auto* from = static_cast<const std::byte*>(source.data) + static_cast<std::size_t>(source_row) * pitch;

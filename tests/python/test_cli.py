@@ -53,7 +53,7 @@ def questions(tmp_path: Path) -> Path:
 # ---- help, list, inspect ----
 
 
-@pytest.mark.parametrize("command", [[], ["generate"], ["bench"], ["list"], ["inspect"]])
+@pytest.mark.parametrize("command", [[], ["generate"], ["bench"], ["list"], ["inspect"], ["convert"]])
 def test_help_goes_to_stdout(command):
     done = ok(*command, "--help")
     assert "specmoe" in done.stdout and done.stderr == ""
