@@ -14,7 +14,7 @@ namespace specmoe {
 namespace {
 
 const std::string kModels = std::string(SPECMOE_SOURCE_ROOT) + "/experiments/models";
-constexpr const char* kPrompt = "The ";  // where the pair disagrees, so that wrong rules show
+constexpr const char* kPrompt = "from ";  // where the pair disagrees, so that wrong rules show
 constexpr int kTexts = 20'000;
 constexpr int kLength = 3;  // tokens whose joint law is compared
 /// Three tokens a position, so that the joint law has 27 bins.
