@@ -95,8 +95,10 @@ void check_room(const Order& order, const nn::ModelSpec& spec, const Prompts& pr
   if (!prompts.empty()) {
     std::int64_t longest = 0;
     for (const auto& prompt : prompts) longest = std::max(longest, std::ssize(prompt));
-    nn::MemoryUse use{DType::kBFloat16, std::min<std::int64_t>(spec.max_positions, longest + order.max_new_tokens),
-                      kAgreementRows, threads};
+    nn::MemoryUse use{.dtype = DType::kBFloat16,
+                      .context = std::min<std::int64_t>(spec.max_positions, longest + order.max_new_tokens),
+                      .rows = kAgreementRows,
+                      .threads = threads};
     std::int64_t both = nn::memory_table(spec, use).total();
     use.dtype = order.dtype;
     both += nn::memory_table(spec, use).total();
