@@ -68,6 +68,16 @@ def test_every_figure_can_be_traced_to_its_line(quick):
         assert len(list(path.parent.glob("table*.csv"))) == len(said["tables"])
 
 
+def test_weights_that_are_compared_by_time_took_turns(quick):
+    """They share a plain run, so none of them came from another grid with the same cell."""
+    folder = quick[0] / "specinfer_article"
+    verdicts = json.loads((folder / "study.json").read_text())["verdicts"]
+    rows = next(verdict["rows"] for verdict in verdicts if verdict["claim"] == "an INT8 drafter drafts faster")
+    lines = (folder / "cells.jsonl").read_text().splitlines()
+    cells = [json.loads(lines[int(row.split(":")[1]) - 1]) for row in rows]
+    assert len(cells) == 2 and cells[0]["plain_counts"] == cells[1]["plain_counts"]
+
+
 class Outside(HTMLParser):
     """Collects what a page would load from elsewhere."""
 

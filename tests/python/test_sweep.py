@@ -270,6 +270,13 @@ def test_bad_files_are_refused_and_left_alone(grid, tmp_path):
         specmoe.sweep(grid, cells=tmp_path)
     with pytest.raises(specmoe.Error, match="No such file"):
         specmoe.load_results(tmp_path / "absent.jsonl")
+    with pytest.raises(specmoe.Error, match="Is a directory"):
+        specmoe.load_results(tmp_path)
+    with pytest.raises(specmoe.Error, match="one result file or more"):
+        specmoe.load_results()
+    cells.write_text(json.dumps({"kind": "answer", "schema": 1}) + "\n")
+    with pytest.raises(specmoe.Error, match="no cell"):  # answers alone
+        specmoe.load_results(cells)
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(specmoe.Error, match="no cell"):
         specmoe.load_results(tmp_path / "empty.jsonl")
