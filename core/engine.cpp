@@ -112,7 +112,9 @@ void Engine::draft(std::span<const std::unique_ptr<Sequence>> batch) {
 
 void Engine::score(std::span<const std::unique_ptr<Sequence>> batch) {
   workspace_->blocks.clear();
+  workspace_->result.want_logits = false;
   for (const auto& sequence : batch) {
+    workspace_->result.want_logits |= !sequence->request->sampling.greedy();  // a greedy row is a point on its argmax
     const TokenTree& tree = sequence->draft.tree;
     workspace_->blocks.push_back({sequence->cache.get(), tree.tokens(), tree.parents(), LogitsWanted::kAll});
   }

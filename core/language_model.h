@@ -67,7 +67,8 @@ struct RowBlock {
 struct ForwardResult {
   int vocab = 0;
   std::vector<std::int32_t> row_begin;  // [blocks + 1]
-  std::vector<float> logits;            // [rows, V]
+  bool want_logits = true;              // false: argmax alone, and no row of logits is written
+  std::vector<float> logits;            // [rows, V], when want_logits
   std::vector<TokenId> argmax;          // [rows], lowest id among equals
   bool want_hidden = false;
   std::vector<float> hidden;  // [rows, D] after the final norm, when want_hidden

@@ -62,7 +62,9 @@ class Independent final : public Drafter {
   void propose(std::span<const ProposeRequest> requests) override {
     blocks_.clear();
     asked_.clear();
+    result_.want_logits = false;
     for (const ProposeRequest& request : requests) {
+      result_.want_logits |= !request.argmax_suffices;
       auto& state = static_cast<IndependentState&>(*request.state);
       if (!stage(state, request)) continue;
       const bool root = request.frontier[0] == TokenTree::kRoot;

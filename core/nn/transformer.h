@@ -35,6 +35,7 @@ struct CpuKernels {
   decltype(kernels::moe_up)::Function moe_up;
   decltype(kernels::moe_down)::Function moe_down;
   decltype(kernels::row_argmax)::Function row_argmax;
+  decltype(kernels::linear_argmax)::Function linear_argmax;
 };
 
 /// A ModelSpec run on packed weights by a team of threads. One ThreadPool::run per pass and five barriers per layer of
@@ -63,8 +64,9 @@ class Transformer final : public LanguageModel {
   kernels::Rows<const float> norm(const NormWeights& weights, Private& mine) const;
   void normalise(kernels::Rows<const float> x, const NormWeights& weights, kernels::Rows<float> out) const;
   void add_normed_branch(const NormWeights& weights, Member& member);
-  void shape_logits(std::span<float> row) const;
-  void logits(Member& member);
+  void head(Member& member);
+  void logits(kernels::Rows<const float> normed, Member& member);
+  void argmaxes(kernels::Rows<const float> normed, Member& member);
 
   void attention(std::size_t layer, Member& member);
   void expand_latent(std::size_t layer, Member& member);
@@ -81,6 +83,7 @@ class Transformer final : public LanguageModel {
   void route(std::size_t layer, kernels::Rows<const float> normed, Private& mine, bool record);
   void weigh_shared(std::size_t layer, kernels::Rows<const float> normed, Private& mine);
 
+  kernels::LogitShape logit_shape() const { return {spec_.logit_scale, spec_.logit_softcap}; }
   kernels::Rows<float> rows(const FloatBuffer& buffer, std::int64_t cols) const {
     return kernels::contiguous(buffer.data(), pass_.rows(), cols);
   }

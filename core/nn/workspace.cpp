@@ -45,7 +45,7 @@ std::int64_t WorkspaceSizes::own() const {
   constexpr std::int64_t kSharedExpert = 1;
   const std::int64_t plan = experts + (experts + 1) + pairs;
   const std::int64_t shared_plan = kSharedExpert + (kSharedExpert + 1) + rows;
-  return normed + latent + key + value + router_logits + attention + 2 * rows + 2 * pairs + plan + shared_plan;
+  return normed + latent + key + value + router_logits + attention + 4 * rows + 2 * pairs + plan + shared_plan;
 }
 
 void Workspace::reserve(const ModelSpec& spec, std::int64_t rows, std::int64_t positions) {
@@ -75,6 +75,7 @@ void Workspace::reserve(const ModelSpec& spec, std::int64_t rows, std::int64_t p
     at_least(thread.expert_weight, sizes.pairs);
     at_least(thread.shared_weight, sizes.rows);
     at_least(thread.attention, sizes.attention);
+    thread.best.resize(std::max(thread.best.size(), static_cast<std::size_t>(sizes.rows)));
     thread.expert.resize(std::max(thread.expert.size(), static_cast<std::size_t>(sizes.pairs)));
     thread.only_expert.resize(std::max(thread.only_expert.size(), static_cast<std::size_t>(sizes.rows)));
     plan_at_least(thread.plan, sizes.experts, sizes.pairs);
@@ -95,7 +96,7 @@ std::int64_t Workspace::bytes() const {
                                       &thread.expert_weight, &thread.shared_weight, &thread.attention}) {
       elements += buffer->capacity();
     }
-    elements += thread.expert.size() + thread.only_expert.size();
+    elements += 2 * thread.best.size() + thread.expert.size() + thread.only_expert.size();
     count_plan(thread.plan);
     count_plan(thread.shared_plan);
   }

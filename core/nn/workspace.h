@@ -5,6 +5,7 @@
 
 #include "core/nn/float_buffer.h"
 #include "core/nn/model_spec.h"
+#include "kernels/linear.h"
 #include "kernels/moe_router.h"
 
 namespace specmoe::nn {
@@ -34,6 +35,7 @@ struct Workspace {
     FloatBuffer expert_weight;              // [T, k]
     FloatBuffer shared_weight;              // [T] of the shared expert
     FloatBuffer attention;                  // scratch of tree_attention
+    std::vector<kernels::BestLogit> best;   // [T]
     std::vector<std::int32_t> expert;       // [T, k]
     std::vector<std::int32_t> only_expert;  // [T] zeros
     kernels::MoePlan plan;
