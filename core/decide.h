@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "core/draft.h"
+#include "core/float_block.h"
 #include "core/prob_rows.h"
 #include "core/uniforms.h"
 #include "kernels/check.h"
@@ -105,7 +107,7 @@ struct OneThread {
   }
   template <class Real>
   static TokenId argmax(std::span<const Real> values);
-  /// The sum of all values, as sum_terms adds them; `negative` tells whether one is below 0.
+  /// The sum of all values, rounded far below what check_row tolerates; `negative` tells whether one is below 0.
   template <class W, class Real>
   static W sum_and_sign(std::span<const Real> values, bool& negative);
   /// What a decision writes down for each node. One at a time: its memory is kept for the next.
@@ -205,31 +207,11 @@ SPECMOE_HD TokenId draw_from_row(const Row& row, const Taken& taken, const Unifo
 /// The largest value of [lo, hi), hi > lo.
 template <class Real>
 Real block_max(std::span<const Real> values, int lo, int hi) {
-  constexpr int kLanes = 8;
-  Real lanes[kLanes];
-  std::fill(lanes, lanes + kLanes, values[lo]);
-  int x = lo;
-  for (; x + kLanes <= hi; x += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane)
-      lanes[lane] = lanes[lane] < values[x + lane] ? values[x + lane] : lanes[lane];
+  if constexpr (std::is_same_v<Real, float>) {
+    return read_block(values.data() + lo, hi - lo).most;
+  } else {
+    return *std::max_element(values.begin() + lo, values.begin() + hi);
   }
-  for (; x < hi; ++x) lanes[0] = std::max(lanes[0], values[x]);
-  return *std::max_element(lanes, lanes + kLanes);
-}
-
-/// The smallest value of [lo, hi), hi > lo.
-template <class Real>
-Real block_min(std::span<const Real> values, int lo, int hi) {
-  constexpr int kLanes = 8;
-  Real lanes[kLanes];
-  std::fill(lanes, lanes + kLanes, values[lo]);
-  int x = lo;
-  for (; x + kLanes <= hi; x += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane)
-      lanes[lane] = values[x + lane] < lanes[lane] ? values[x + lane] : lanes[lane];
-  }
-  for (; x < hi; ++x) lanes[0] = std::min(lanes[0], values[x]);
-  return *std::min_element(lanes, lanes + kLanes);
 }
 
 template <class Real>
@@ -249,13 +231,19 @@ TokenId OneThread::argmax(std::span<const Real> values) {
 template <class W, class Real>
 W OneThread::sum_and_sign(std::span<const Real> values, bool& negative) {
   W total(0);
-  // A block is in the cache when it is read again.
-  const auto term = [&values](TokenId x) { return W(values[x]); };
-  block_sums<W>(static_cast<int>(values.size()), term, Taken{}, [&](int lo, int hi, const W& inside) {
-    total += inside;
-    negative |= block_min(values, lo, hi) < Real(0);
-    return false;
-  });
+  if constexpr (std::is_same_v<Real, float>) {
+    bool has_sign = false;  // which -0 has as well
+    for (std::size_t lo = 0; lo < values.size(); lo += kDecideBlock) {
+      const auto count = static_cast<int>(std::min<std::size_t>(kDecideBlock, values.size() - lo));
+      const FloatBlock block = read_block(values.data() + lo, count);
+      total += static_cast<W>(block.sum);
+      has_sign |= block.has_sign;
+    }
+    negative = has_sign && std::any_of(values.begin(), values.end(), [](float p) { return p < 0.0F; });
+  } else {
+    total = sum_terms<W>(static_cast<int>(values.size()), [&values](TokenId x) { return W(values[x]); });
+    negative = std::any_of(values.begin(), values.end(), [](const Real& p) { return p < Real(0); });
+  }
   return total;
 }
 

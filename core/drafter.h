@@ -44,11 +44,13 @@ struct ProposeRequest {
   std::vector<Proposal>* proposals = nullptr;
 };
 
+/// Opens a checkpoint on the target's device and threads; dtype names the type of its packed weights.
+using ModelLoader = std::function<std::shared_ptr<LanguageModel>(const std::string& path, const std::string& dtype)>;
+
 /// What a drafter may use when the engine is assembled.
 struct DraftContext {
   std::shared_ptr<LanguageModel> target;
-  /// Opens a checkpoint with the target's device, dtype and threads. Set by whoever assembles the engine.
-  std::function<std::shared_ptr<LanguageModel>(const std::string& path)> load_model;
+  ModelLoader load_model;  // set by whoever assembles the engine
 };
 
 /// The cheap proposer of tokens.

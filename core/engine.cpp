@@ -112,13 +112,12 @@ void Engine::draft(std::span<const std::unique_ptr<Sequence>> batch) {
 
 void Engine::score(std::span<const std::unique_ptr<Sequence>> batch) {
   workspace_->blocks.clear();
+  workspace_->result.want_logits = false;
   for (const auto& sequence : batch) {
+    workspace_->result.want_logits |= !sequence->request->sampling.greedy();  // a greedy row is a point on its argmax
     const TokenTree& tree = sequence->draft.tree;
     workspace_->blocks.push_back({sequence->cache.get(), tree.tokens(), tree.parents(), LogitsWanted::kAll});
   }
-  // The rows of a greedy request are points on the argmax.
-  workspace_->result.want_logits = std::any_of(
-      batch.begin(), batch.end(), [](const auto& sequence) { return !sequence->request->sampling.greedy(); });
   target_->forward(workspace_->blocks, workspace_->result);
 }
 
@@ -195,8 +194,8 @@ void Engine::record(Sequence& sequence, const StageTimes& times, int batch) {
 
 // ---- around the step ------------------------------------------------------------------------------------------------
 
-Engine::Engine(std::shared_ptr<LanguageModel> target, const EngineSpec& spec,
-               const std::function<std::shared_ptr<LanguageModel>(const std::string&)>& load_model, EngineParts parts)
+Engine::Engine(std::shared_ptr<LanguageModel> target, const EngineSpec& spec, const ModelLoader& load_model,
+               EngineParts parts)
     : target_(std::move(target)),
       drafter_(std::move(parts.drafter)),
       tree_(std::move(parts.tree)),

@@ -54,8 +54,7 @@ class Engine {
   /// load_model is what drafters open their checkpoints with; a part that is there already is used instead of its spec.
   /// Throws Error for unknown names or parameters; for a policy that is not lossless under the law the drafts will
   /// have, unless spec.allow_lossy; for a chain-only policy with a branching tree; for vocabularies that differ.
-  Engine(std::shared_ptr<LanguageModel> target, const EngineSpec& spec,
-         const std::function<std::shared_ptr<LanguageModel>(const std::string&)>& load_model = {},
+  Engine(std::shared_ptr<LanguageModel> target, const EngineSpec& spec, const ModelLoader& load_model = {},
          EngineParts parts = {});
   ~Engine();
 

@@ -16,6 +16,7 @@ struct ModelInfo {
   std::string name;             // folder name
   std::string architecture;     // model_type
   std::string dtype;            // of the packed weights
+  std::string kv_dtype;         // of keys and values in the cache
   std::string device;           // "cpu", "cuda:0"
   std::string instruction_set;  // back end in use: "avx2"
   int vocab_size = 0;
@@ -66,8 +67,8 @@ struct RowBlock {
 struct ForwardResult {
   int vocab = 0;
   std::vector<std::int32_t> row_begin;  // [blocks + 1]
-  bool want_logits = true;              // otherwise argmax will do, and a device keeps the logits to itself
-  std::vector<float> logits;            // [rows, V]; anything when they are not wanted
+  bool want_logits = true;              // false: argmax alone, and no row of logits is written
+  std::vector<float> logits;            // [rows, V], when want_logits
   std::vector<TokenId> argmax;          // [rows], lowest id among equals
   bool want_hidden = false;
   std::vector<float> hidden;  // [rows, D] after the final norm, when want_hidden

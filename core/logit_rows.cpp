@@ -18,6 +18,7 @@ TokenId checked_argmax(const ForwardResult& result, int row, NodeId node) {
 void logits_to_probs(const ForwardResult& result, int row, NodeId node, const SamplingParams& sampling,
                      std::span<float> probs, std::vector<std::int32_t>& scratch) {
   static const auto sampling_probs = kernels::sampling_probs.up_to(kernels::default_cpu_backend());
+  SPECMOE_CHECK(result.want_logits, "the pass was asked for argmaxes alone, so node ", node, " has no probabilities");
   checked_argmax(result, row, node);
   if (sampling.top_k > 0 || sampling.top_p < 1.0) scratch.resize(result.vocab);
   sampling_probs(result.logits_row(row).data(), result.vocab, static_cast<float>(sampling.temperature), sampling.top_k,

@@ -98,19 +98,25 @@ Json method_of(const EngineSpec& spec) {
           {"acceptance", spec.drafter.empty() ? "" : spec.acceptance}};
 }
 
-Json provenance_of(const Provenance& provenance, const ModelInfo& target, int threads, const SamplingParams& sampling,
-                   const std::string& config_json) {
+Json provenance_of(const Provenance& provenance) {
   return {{"commit", provenance.commit},
           {"compiler", provenance.compiler},
           {"cpu", provenance.cpu},
           {"cores", provenance.cores},
-          {"instruction_set", target.instruction_set},
-          {"device", target.device},
-          {"threads", threads},
-          {"dtype", target.dtype},
-          {"seed", sampling.seed},
-          {"started", provenance.started},
-          {"config", Json::parse(config_json)}};
+          {"started", provenance.started}};
+}
+
+Json provenance_of(const Provenance& provenance, const ModelInfo& target, int threads, const SamplingParams& sampling,
+                   const std::string& config_json) {
+  Json fields = provenance_of(provenance);
+  fields["instruction_set"] = target.instruction_set;
+  fields["device"] = target.device;
+  fields["threads"] = threads;
+  fields["dtype"] = target.dtype;
+  fields["kv_dtype"] = target.kv_dtype;
+  fields["seed"] = sampling.seed;
+  fields["config"] = Json::parse(config_json);
+  return fields;
 }
 
 Json cell_of(const BenchSummary& summary) {
@@ -241,6 +247,8 @@ std::string summary_json(const BenchSummary& summary, const ModelInfo& target, i
   line["provenance"] = provenance_of(provenance, target, threads, summary.sampling, config_json);
   return line_of(line);
 }
+
+std::string provenance_json(const Provenance& provenance) { return line_of(provenance_of(provenance)); }
 
 std::string failure_json(const BenchSummary& cell, const std::string& error) {
   Json line = {{"kind", "failed"}, {"schema", kResultSchema}};

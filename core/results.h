@@ -61,6 +61,9 @@ double verify_cost_ratio(const Counts& speculative, const Counts& plain);
 std::string summary_json(const BenchSummary& summary, const ModelInfo& target, int threads,
                          const Provenance& provenance, const std::string& config_json);
 
+/// Its fields as an object of JSON, for result lines of other kinds.
+std::string provenance_json(const Provenance& provenance);
+
 /// A cell that could not run, as one line of JSON, `"kind": "failed"`.
 std::string failure_json(const BenchSummary& cell, const std::string& error);
 

@@ -31,7 +31,34 @@ double float_block_sum(int lo, int hi, const Term& term) {
   float terms[kDecideBlock];
   const int count = hi - lo;
   for (int i = 0; i < count; ++i) terms[i] = term(lo + i);
-  return block_sum<float>(0, count, [&terms](int i) { return terms[i]; }, Taken{});
+  return read_block(terms, count).sum;
+}
+
+/// Sum of float terms over a whole vocabulary.
+template <class Term>
+double float_sum(int vocab, const Term& term) {
+  double sum = 0.0;
+  for (int lo = 0; lo < vocab; lo += kDecideBlock) {
+    sum += float_block_sum(lo, std::min(lo + kDecideBlock, vocab), term);
+  }
+  return sum;
+}
+
+/// Sum of f(p[x], q[x]) over the vocabulary; p is dense. Float rows are summed in float, others in double.
+template <class Real, class F>
+double pair_sum(const ProbRow<Real>& p, const ProbRow<Real>& q, const F& f) {
+  const Real* a = p.dense().data();
+  if (q.is_point()) {
+    return sum_terms<double>(p.vocab(),
+                             [&](TokenId x) { return f(static_cast<double>(a[x]), static_cast<double>(q[x])); });
+  }
+  const Real* b = q.dense().data();
+  if constexpr (std::is_same_v<Real, float>) {
+    return float_sum(p.vocab(), [&f, a, b](TokenId x) { return f(a[x], b[x]); });
+  } else {
+    return sum_terms<double>(p.vocab(),
+                             [&f, a, b](TokenId x) { return f(static_cast<double>(a[x]), static_cast<double>(b[x])); });
+  }
 }
 
 /// The entropy of a row, -sum p ln p in nats, summed only as far as questions about it need.
@@ -79,23 +106,13 @@ template <class Real>
 double divergence(const ProbRow<Real>& q, const ProbRow<Real>& p) {
   if (q.is_point()) return -std::log(std::max(static_cast<double>(p[q.point_token()]), std::exp(-88.0)));
   if (p.is_point()) return 88.0 * (1.0 - static_cast<double>(q[p.point_token()]));
-  const Real* a = q.dense().data();
-  const Real* b = p.dense().data();
-  if constexpr (std::is_same_v<Real, float>) {
-    double sum = 0.0;
-    for (int lo = 0; lo < q.vocab(); lo += kDecideBlock) {
-      sum += float_block_sum(lo, std::min(lo + kDecideBlock, q.vocab()),
-                             [a, b](TokenId x) { return a[x] * (fast_log(a[x]) - fast_log(b[x])); });
+  return pair_sum(q, p, [](auto drawn, auto target) {
+    if constexpr (std::is_same_v<decltype(drawn), float>) {
+      return drawn * (fast_log(drawn) - fast_log(target));
+    } else {
+      return drawn > 0.0 ? drawn * (std::log(drawn) - (target > 0.0 ? std::log(target) : -88.0)) : 0.0;
     }
-    return sum;
-  } else {
-    return sum_terms<double>(q.vocab(), [a, b](TokenId x) {
-      const auto drawn = static_cast<double>(a[x]);
-      const auto target = static_cast<double>(b[x]);
-      if (!(drawn > 0.0)) return 0.0;
-      return drawn * (std::log(drawn) - (target > 0.0 ? std::log(target) : -88.0));
-    });
-  }
+  });
 }
 
 /// 1/2 sum |p - q|.
@@ -103,9 +120,7 @@ template <class Real>
 double total_variation(const ProbRow<Real>& p, const ProbRow<Real>& q) {
   if (p.is_point()) return 1.0 - static_cast<double>(q[p.point_token()]);
   if (q.is_point()) return 1.0 - static_cast<double>(p[q.point_token()]);
-  return 0.5 * sum_terms<double>(p.vocab(), [a = p.dense().data(), b = q.dense().data()](TokenId x) {
-           return std::abs(static_cast<double>(a[x]) - static_cast<double>(b[x]));
-         });
+  return 0.5 * pair_sum(p, q, [](auto target, auto drawn) { return std::abs(target - drawn); });
 }
 
 /// The largest probability of a row.

@@ -29,7 +29,10 @@ struct IndependentState final : DraftState {
 /// A separate, smaller language model with the target's vocabulary (Leviathan et al. 2023, arXiv:2211.17192).
 class Independent final : public Drafter {
  public:
-  explicit Independent(Params& params) : path_(params.required_text("path", "checkpoint folder of the draft model")) {}
+  explicit Independent(Params& params)
+      : path_(params.required_text("path", "checkpoint folder of the draft model")),
+        dtype_(
+            params.text("dtype", "target", "of its packed weights: float32, bfloat16, int8, or what the target has")) {}
 
   bool deterministic() const override { return false; }
   const LanguageModel* model() const override { return model_.get(); }
@@ -37,8 +40,9 @@ class Independent final : public Drafter {
   void attach(const DraftContext& context) override {
     SPECMOE_CHECK(context.load_model != nullptr, "independent: this engine was given no way to load the draft model '",
                   path_, "'");
-    model_ = context.load_model(path_);
-    const int wanted = context.target->info().vocab_size;
+    const ModelInfo& target = context.target->info();
+    model_ = context.load_model(path_, dtype_ == "target" ? target.dtype : dtype_);
+    const int wanted = target.vocab_size;
     SPECMOE_CHECK(model_->info().vocab_size == wanted, "independent: the drafter's vocabulary has ",
                   model_->info().vocab_size, " tokens, the target's ", wanted, "; they must be the same");
   }
@@ -58,7 +62,9 @@ class Independent final : public Drafter {
   void propose(std::span<const ProposeRequest> requests) override {
     blocks_.clear();
     asked_.clear();
+    result_.want_logits = false;
     for (const ProposeRequest& request : requests) {
+      result_.want_logits |= !request.argmax_suffices;
       auto& state = static_cast<IndependentState&>(*request.state);
       if (!stage(state, request)) continue;
       const bool root = request.frontier[0] == TokenTree::kRoot;
@@ -144,6 +150,7 @@ class Independent final : public Drafter {
   }
 
   std::string path_;
+  std::string dtype_;
   std::shared_ptr<LanguageModel> model_;
   ForwardResult result_;
   std::vector<RowBlock> blocks_;

@@ -43,7 +43,7 @@ int run_bench(const std::vector<std::string>& arguments) {
   const RunOptions options = run_options(Command::kBench, settings);
   OutputFile output(options.output);
   Progress progress(options.quiet);
-  const std::vector<BenchCell> cells = run_grid(settings, options, output, progress, poll_interrupt);
+  const std::vector<BenchCell> cells = run_grid(settings, options, {output, progress, poll_interrupt});
   for (const BenchCell& cell : cells) output.line(cell.line);
   output.commit();
   if (options.show_text) print_texts(std::cout, options, cells[0]);

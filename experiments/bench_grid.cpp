@@ -1,12 +1,15 @@
 #include "experiments/bench_grid.h"
 
 #include <algorithm>
-#include <cstdint>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
+#include "core/params.h"
 #include "experiments/cell_line.h"
 #include "experiments/cells_file.h"
+#include "experiments/fingerprint.h"
 #include "kernels/check.h"
 
 namespace specmoe::cli {
@@ -17,30 +20,33 @@ using Json = nlohmann::ordered_json;
 /// Methods that take turns beside one plain run: more share its cost, fewer are lost when a run is interrupted.
 constexpr std::size_t kMostTogether = 8;
 
-/// FNV-1a, 64 bits, in hexadecimal.
-std::string digest(const std::string& text) {
-  std::uint64_t hash = 0xcbf29ce484222325ULL;
-  for (const unsigned char byte : text) hash = (hash ^ byte) * 0x100000001b3ULL;
-  constexpr const char* kDigits = "0123456789abcdef";
-  std::string name;
-  for (int shift = 60; shift >= 0; shift -= 4) name += kDigits[(hash >> shift) & 15];
-  return name;
-}
-
 std::string digest_of(const std::vector<Prompt>& prompts) {
   Json all = Json::array();
   for (const Prompt& prompt : prompts) all.push_back({prompt.id, prompt.text});
   return digest(all.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
+/// The weights that run under each drafter's spec: the target's and those of the model that the spec names, if any.
+std::map<std::string, std::string> weights_of(const RunOptions& options) {
+  const std::string target = fingerprint(options.target);
+  std::map<std::string, std::string> weights;
+  for (const std::string& drafter : options.drafters) {
+    const std::string path = Params::parse(drafter).text("path", "", "checkpoint folder");
+    weights[drafter] = target + fingerprint(path);
+  }
+  return weights;
+}
+
 /// Names a cell by everything that its figures depend on but the machine and the code.
-std::string cell_id(const RunOptions& options, const Block& block, const EngineSpec& spec) {
+std::string cell_id(const RunOptions& options, const std::string& weights, const Block& block, const EngineSpec& spec) {
   const Json all = {options.target,
+                    weights,
                     spec.drafter,
                     spec.tree,
                     spec.acceptance,
                     spec.allow_lossy,
                     block.dtype,
+                    options.kv_dtype,
                     options.device,
                     options.threads,
                     block.category,
@@ -67,6 +73,7 @@ std::vector<Prompt> prompts_in(const RunOptions& options, const std::string& cat
 
 /// Every block of the grid with all its cells.
 std::vector<Block> blocks_of(const RunOptions& options) {
+  const std::map<std::string, std::string> weights = weights_of(options);
   std::vector<Block> blocks;
   for (const std::string& dtype : options.dtypes) {
     for (const std::string& category : options.categories) {
@@ -82,7 +89,7 @@ std::vector<Block> blocks_of(const RunOptions& options) {
       for (const std::string& tree : options.trees) {
         for (const std::string& acceptance : options.acceptances) {
           const EngineSpec spec{drafter, tree, acceptance, options.allow_lossy};
-          block.cells.push_back({cell_id(options, block, spec), spec});
+          block.cells.push_back({cell_id(options, weights.at(drafter), block, spec), spec});
         }
       }
     }
@@ -93,7 +100,7 @@ std::vector<Block> blocks_of(const RunOptions& options) {
 class Grid {
  public:
   Grid(const Settings& settings, const RunOptions& options, BenchHost host)
-      : options_(options), host_(host), file_(options.cells, host.progress), config_(settings.json()) {
+      : options_(options), host_(std::move(host)), file_(options.cells, host_.progress), config_(settings.json()) {
     std::size_t cells = 0;
     for (const Block& block : blocks_of(options)) {
       cells += block.cells.size();
@@ -116,11 +123,15 @@ class Grid {
   void run_dtype(const std::string& dtype) {
     std::optional<Models> models;
     std::optional<Engines> engines;
+    std::shared_ptr<void> held;
     std::string failure;
     for (const Block& block : pending_) {
       if (block.dtype != dtype) continue;
       try {
-        if (!models && failure.empty()) engines.emplace(models.emplace(open_models(options_, dtype, host_.progress)));
+        if (!models && failure.empty()) {
+          engines.emplace(models.emplace(open_models(options_, dtype, host_.progress)));
+          if (host_.opened) held = host_.opened(*models);
+        }
       } catch (const std::exception& error) {
         failure = error.what();
       }
@@ -197,9 +208,8 @@ class Grid {
 
 }  // namespace
 
-std::vector<BenchCell> run_grid(const Settings& settings, const RunOptions& options, OutputFile& output,
-                                Progress& progress, const std::function<void()>& poll) {
-  return Grid(settings, options, {output, progress, poll}).run();
+std::vector<BenchCell> run_grid(const Settings& settings, const RunOptions& options, BenchHost host) {
+  return Grid(settings, options, std::move(host)).run();
 }
 
 }  // namespace specmoe::cli

@@ -1,9 +1,7 @@
 #pragma once
 
-#include <functional>
 #include <vector>
 
-#include "core/provenance.h"
 #include "experiments/bench_run.h"
 #include "experiments/settings.h"
 
@@ -13,9 +11,8 @@ namespace specmoe::cli {
 /// in that order of nesting, and returns them in that order. Cells that are in options.cells already are read from it;
 /// the others are appended to it as soon as they are measured.
 ///
-/// poll    called between steps; what it throws ends the run, and what is in the file stays
-/// throws  Error when no cell can run at all; nothing is appended then
-std::vector<BenchCell> run_grid(const Settings& settings, const RunOptions& options, OutputFile& output,
-                                Progress& progress, const std::function<void()>& poll);
+/// What host.poll throws ends the run, and what is in the file stays. Throws Error when no cell can run at all; nothing
+/// is appended then.
+std::vector<BenchCell> run_grid(const Settings& settings, const RunOptions& options, BenchHost host);
 
 }  // namespace specmoe::cli

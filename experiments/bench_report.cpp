@@ -54,7 +54,7 @@ void print_setting(std::ostream& out, const RunOptions& options, const std::vect
   Table table(2);
   table.row({"target", info.name + ": " + info.architecture + ", " + with_unit(double(info.parameters)) +
                            " parameters, " + with_unit(double(info.active_parameters)) + " active, " +
-                           joined(options.dtypes)});
+                           joined(options.dtypes) + (info.kv_dtype == "float32" ? "" : ", cache " + info.kv_dtype)});
   table.row({"machine", info.device + ", " + info.instruction_set + ", " + std::to_string(cell.threads) + " threads"});
   table.row({"prompts", concat(options.prompts.size(), " x up to ", options.max_new_tokens, " tokens, batch ",
                                joined(options.batches), ", ", 2 * options.repeat, " interleaved runs of each method")});

@@ -156,7 +156,7 @@ class BlockRun {
     cell.summary = settings_of(options_, block_, method.plan);
     cell.summary.spec = method.spec;
     cell.target = models_.target->info();
-    cell.threads = models_.pool->size();
+    cell.threads = models_.options.pool->size();
     cell.failure = plain().runs() ? method.failure : "plain decoding failed: " + plain().failure;
     if (cell.failure.empty()) measured(method, cell.summary);
     if (options_.show_text) cell.texts = std::move(method.texts);

@@ -47,6 +47,8 @@ struct BenchHost {
   OutputFile& output;
   Progress& progress;
   std::function<void()> poll;  // called between steps; what it throws ends the run
+  /// Called when models are loaded and before engines are assembled; what it returns lives as long as the models do.
+  std::function<std::shared_ptr<void>(const Models&)> opened = {};
   int work_done = 0;
   int work_total = 0;
 };

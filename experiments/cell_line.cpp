@@ -76,6 +76,7 @@ void read_target(const Json& json, ModelInfo& target) {
   own.at("experts_per_token").get_to(target.experts_per_token);
   const Json& origin = json.at("provenance");
   origin.at("dtype").get_to(target.dtype);
+  target.kv_dtype = origin.value("kv_dtype", "float32");  // cells from before there was a choice
   origin.at("device").get_to(target.device);
   origin.at("instruction_set").get_to(target.instruction_set);
 }

@@ -11,6 +11,7 @@ int run_generate(const std::vector<std::string>& arguments);
 int run_bench(const std::vector<std::string>& arguments);
 int run_list(const std::vector<std::string>& arguments);
 int run_inspect(const std::vector<std::string>& arguments);
+int run_convert(const std::vector<std::string>& arguments);
 
 /// Whether --help or -h is among them.
 bool wants_help(const std::vector<std::string>& arguments);

@@ -20,16 +20,23 @@ constexpr FlagKind kSwitch = FlagKind::kSwitch;
 constexpr unsigned kGenerate = command_bit(Command::kGenerate);
 constexpr unsigned kBench = command_bit(Command::kBench);
 constexpr unsigned kDecoding = kGenerate | kBench;
-constexpr unsigned kAll = kDecoding | command_bit(Command::kInspect);
+constexpr unsigned kConvert = command_bit(Command::kConvert);
+constexpr unsigned kModel = kDecoding | command_bit(Command::kInspect);
+constexpr unsigned kAll = kModel | kConvert;
 
 constexpr std::array kFlags = {
     Flag{"target", kOne, kAll, "FOLDER", nullptr, kModels,
          "checkpoint whose text is wanted (a Hugging Face folder or a GGUF file)"},
-    Flag{"drafter", kItems, kAll, "SPEC", nullptr, kModels,
+    Flag{"drafter", kItems, kModel, "SPEC", nullptr, kModels,
          "cheap proposer of tokens, such as 'independent(path=FOLDER)' or ngram; without one: plain decoding"},
     Flag{"dtype", kItems, kAll, "TYPE", "bfloat16", kModels, "element type of the weights: float32, bfloat16 or int8"},
-    Flag{"device", kOne, kAll, "NAME", "cpu", kModels, "where to compute: cpu, cuda or cuda:1"},
+    Flag{"kv-dtype", kOne, kModel, "TYPE", "float32", kModels,
+         "element type of the cached keys and values: float32, bfloat16 or int8 (a scale per row and head)"},
+    Flag{"device", kOne, kModel, "NAME", "cpu", kModels, "where to compute: cpu, cuda or cuda:1"},
     Flag{"threads", kNumber, kAll, "N", "0", kModels, "computing threads; 0: one per usable core"},
+    Flag{"out", kOne, kConvert, "DIR", nullptr, kModels, "folder to be made for the new checkpoint"},
+    Flag{"memory-cap", kOne, kConvert, "SIZE", nullptr, kModels,
+         "refuse at once what would take more memory than this, such as 800MB or 12.5GB"},
     Flag{"tree", kItems, kDecoding, "SPEC", nullptr, kMethod,
          "shape of the draft, such as 'chain(gamma=4)' (the default) or 'expansion(2,2,1)'"},
     Flag{"accept", kItems, kDecoding, "SPEC", nullptr, kMethod,
@@ -40,15 +47,15 @@ constexpr std::array kFlags = {
     Flag{"seed", kNumber, kDecoding, "N", "0", kMethod, "the same seed gives the same text"},
     Flag{"allow-lossy", kSwitch, kDecoding, "", nullptr, kMethod,
          "allow policies that change the target's distribution"},
-    Flag{"prompt", kRepeated, kDecoding, "TEXT", nullptr, kText, "text to continue; may be repeated"},
-    Flag{"prompts", kOne, kDecoding, "FILE", nullptr, kText,
+    Flag{"prompt", kRepeated, kDecoding | kConvert, "TEXT", nullptr, kText, "text to continue; may be repeated"},
+    Flag{"prompts", kOne, kDecoding | kConvert, "FILE", nullptr, kText,
          "prompts: JSONL in the Spec-Bench question format, or one text a line"},
-    Flag{"max-new-tokens", kNumber, kDecoding, "N", "128", kText, "most tokens to emit per prompt"},
+    Flag{"max-new-tokens", kNumber, kDecoding | kConvert, "N", "128", kText, "most tokens to emit per prompt"},
     Flag{"stop", kRepeated, kDecoding, "TEXT", nullptr, kText, "end a text before this string; may be repeated"},
     Flag{"ignore-eos", kSwitch, kDecoding, "", nullptr, kText, "go on past the checkpoint's end-of-text token"},
     Flag{"category", kItems, kBench, "NAME", "all", kText,
          "prompt classes, each measured apart; each: every class of the file; all: the whole file"},
-    Flag{"batch", kItems, kAll, "B", "1", kRun, "most prompts decoded at a time"},
+    Flag{"batch", kItems, kModel, "B", "1", kRun, "most prompts decoded at a time"},
     Flag{"repeat", kNumber, kBench, "R", "1", kRun,
          "rounds per prompt; one round runs plain, speculative, speculative, plain"},
     Flag{"mark", kOne, kDecoding, "STYLE", "auto", kRun,
@@ -111,6 +118,8 @@ const char* command_name(Command command) {
       return "bench";
     case Command::kInspect:
       return "inspect";
+    case Command::kConvert:
+      return "convert";
   }
   return "";
 }

@@ -57,8 +57,8 @@ void print_architecture(const nn::ModelSpec& spec, const nn::ModelSize& size, co
 
 void print_memory(const nn::ModelSpec& spec, const nn::MemoryUse& use, std::int64_t batch) {
   const nn::MemoryTable memory = nn::memory_table(spec, use);
-  std::cout << "\nmemory, " << kernels::dtype_name(use.dtype) << ", batch " << batch << ", context "
-            << spec.max_positions << "\n";
+  std::cout << "\nmemory, " << kernels::dtype_name(use.dtype) << ", cache " << kernels::dtype_name(use.kv_dtype)
+            << ", batch " << batch << ", context " << spec.max_positions << "\n";
   Table table;
   for (const nn::MemoryLine& line : memory.lines) table.row({"  " + line.part, bytes_text(line.bytes)});
   table.row({"  total", bytes_text(memory.total())});
@@ -70,6 +70,7 @@ void inspect_model(const std::string& folder, const Settings& settings) {
   const std::int64_t batch = settings.integer("batch", 1, 4096);
   nn::MemoryUse use;
   use.dtype = kernels::packed_dtype_from_name(settings.text("dtype"));
+  use.kv_dtype = kernels::packed_dtype_from_name(settings.text("kv-dtype"));
   use.context = batch * spec.max_positions;
   use.rows = batch * kPassRows;
   use.threads = kernels::ThreadPool(static_cast<int>(settings.integer("threads", 0, 1024))).size();

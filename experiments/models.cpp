@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <utility>
 
-#include "core/nn/model_loader.h"
 #include "core/nn/text_stop.h"
 #include "experiments/interrupt.h"
 #include "experiments/table.h"
@@ -15,15 +15,16 @@ namespace {
 
 std::string method_name(const std::string& spec) { return spec.substr(0, spec.find('(')); }
 
-std::shared_ptr<LanguageModel> load_reporting(const std::string& folder, const nn::LoadOptions& options,
-                                              Progress& progress) {
+std::shared_ptr<LanguageModel> load_reporting(const ModelLoader& load, const std::string& folder,
+                                              const std::string& dtype, Progress& progress) {
   const auto begin = std::chrono::steady_clock::now();
-  auto model = nn::load_model(folder, options);
+  auto model = load(folder, dtype);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   const ModelInfo& info = model->info();
   progress.say("loaded " + folder + ": " + info.architecture + ", " + with_unit(double(info.parameters)) +
                " parameters (" + with_unit(double(info.active_parameters)) + " active), " + info.dtype + ", " +
-               info.instruction_set + ", " + fixed(seconds, 2) + " s");
+               (info.kv_dtype == "float32" ? "" : "cache " + info.kv_dtype + ", ") + info.instruction_set + ", " +
+               fixed(seconds, 2) + " s");
   poll_interrupt();
   return model;
 }
@@ -35,21 +36,21 @@ Models open_models(const RunOptions& options, const std::string& dtype, Progress
   if (std::any_of(options.prompts.begin(), options.prompts.end(), has_turns)) {
     progress.say("some questions have several turns: only the first turn of each is used");
   }
-  nn::LoadOptions load;
-  load.dtype = kernels::packed_dtype_from_name(dtype);
-  load.device = options.device;
-  load.pool = std::make_shared<kernels::ThreadPool>(options.threads);
   Models models;
-  models.pool = load.pool;
-  models.target = load_reporting(options.target, load, progress);
+  models.options.dtype = kernels::packed_dtype_from_name(dtype);
+  models.options.kv_dtype = kernels::packed_dtype_from_name(options.kv_dtype);
+  models.options.device = options.device;
+  models.options.pool = std::make_shared<kernels::ThreadPool>(options.threads);
+  const ModelLoader load = nn::draft_loader(models.options);
+  models.target = load_reporting(load, options.target, dtype, progress);
   models.tokenizer = nn::Tokenizer::from_file(options.target);
-  models.load_model =
-      [load, &progress,
-       loaded = std::make_shared<std::map<std::string, std::shared_ptr<LanguageModel>>>()](const std::string& folder) {
-        auto& model = (*loaded)[folder];
-        if (model == nullptr) model = load_reporting(folder, load, progress);
-        return model;
-      };
+  using Loaded = std::map<std::pair<std::string, std::string>, std::shared_ptr<LanguageModel>>;
+  models.load_model = [load, &progress, loaded = std::make_shared<Loaded>()](const std::string& folder,
+                                                                             const std::string& own_dtype) {
+    auto& model = (*loaded)[{folder, own_dtype}];
+    if (model == nullptr) model = load_reporting(load, folder, own_dtype, progress);
+    return model;
+  };
   return models;
 }
 

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -8,20 +7,19 @@
 
 #include "core/engine.h"
 #include "core/language_model.h"
+#include "core/nn/model_loader.h"
 #include "core/nn/tokenizer.h"
 #include "experiments/progress.h"
 #include "experiments/run_options.h"
-#include "kernels/packed_matrix.h"
-#include "kernels/thread_pool.h"
 
 namespace specmoe::cli {
 
-/// What a run works with. load_model opens drafters with the target's dtype, device and threads, each folder once.
+/// What a run works with. load_model opens each draft model once.
 struct Models {
-  std::shared_ptr<kernels::ThreadPool> pool;
+  nn::LoadOptions options;
   std::shared_ptr<LanguageModel> target;
   std::shared_ptr<const nn::Tokenizer> tokenizer;
-  std::function<std::shared_ptr<LanguageModel>(const std::string&)> load_model;
+  ModelLoader load_model;
 };
 
 Models open_models(const RunOptions& options, const std::string& dtype, Progress& progress);

@@ -12,9 +12,8 @@ namespace specmoe::cli {
 namespace {
 
 /// "[####................]  20 %"
-std::string bar(int done, int total) {
+std::string bar_text(double share) {
   constexpr int kWidth = 20;
-  const double share = total > 0 ? static_cast<double>(done) / total : 1.0;
   const int full = static_cast<int>(share * kWidth);
   std::string text = "[";
   text.append(full, '#').append(kWidth - full, '.').append("] ");
@@ -46,7 +45,7 @@ void Progress::step(int done, int total, const std::string& text) {
   if (!terminal_ && now - last_ < kBetweenLines) return;
   if (done == 0) begin_ = now;
   last_ = now;
-  std::string line = concat(bar(done, total), " ", text);
+  std::string line = concat(bar_text(total > 0 ? static_cast<double>(done) / total : 1.0), " ", text);
   if (done > 0) {
     const double left = std::chrono::duration<double>(now - begin_).count() / done * (total - done);
     line += ", " + duration_text(left) + " left";
@@ -57,6 +56,16 @@ void Progress::step(int done, int total, const std::string& text) {
   } else {
     std::cerr << line << std::endl;
   }
+}
+
+void Progress::bar(double share, const std::string& text) {
+  if (quiet_ || !terminal_) return;
+  const Clock::time_point now = Clock::now();
+  constexpr std::chrono::milliseconds kBetweenFrames{50};
+  if (line_open_ && now - last_ < kBetweenFrames) return;
+  last_ = now;
+  std::cerr << "\r\033[K" << bar_text(share) << " " << text << std::flush;
+  line_open_ = true;
 }
 
 void Progress::clear() {

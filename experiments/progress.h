@@ -16,6 +16,8 @@ class Progress {
   void say(const std::string& text);
   /// `done` of `total` pieces of work; text says what is running.
   void step(int done, int total, const std::string& text);
+  /// The same of one piece of work, `share` of which is done; on a terminal only.
+  void bar(double share, const std::string& text);
   /// Takes the rewritten line away, before other output.
   void clear();
 

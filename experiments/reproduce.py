@@ -16,7 +16,7 @@ PAPER = HERE / "paper"
 sys.path.insert(0, str(PAPER))
 
 import report  # noqa: E402
-from study import Study  # noqa: E402
+from study import Change, Study  # noqa: E402
 
 import specmoe  # noqa: E402
 
@@ -39,6 +39,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"all (default), or some of: {', '.join(names)}")
     parser.add_argument("--quick", action="store_true", help="small versions of all, under three minutes on 2 cores")
     parser.add_argument("--output", type=Path, help="folder for results [results/reproduce, with --quick .../quick]")
+    parser.add_argument("--set", action="append", default=[], metavar="SETTING=VALUE", dest="changes",
+                        help="changes a setting of study.json in every reproduction named that has it, such as "
+                        "upcycled.target=FOLDER or bench.max-new-tokens=32; VALUE is JSON or a text")  # fmt: skip
     parser.add_argument("--fresh", action="store_true", help="throw earlier measurements of these reproductions away")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name != "all" and name not in names]
@@ -48,8 +51,13 @@ def parse() -> argparse.Namespace:
         arguments.names = list(names)
     if arguments.output is None:
         arguments.output = HERE.parent / "results" / ("quick" if arguments.quick else "reproduce")
-    if arguments.output.exists() and not arguments.output.is_dir():
-        parser.exit(2, f"reproduce: --output: '{arguments.output}' is a file; give a folder\n")
+    try:
+        arguments.changes = [Change.parse(text, arguments.names) for text in arguments.changes]
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    except specmoe.Error as error:
+        parser.exit(2, f"reproduce: {error}\n")
+    except OSError as error:
+        parser.exit(2, f"reproduce: --output: cannot use '{arguments.output}': {error.strerror}; give a folder\n")
     return arguments
 
 
@@ -58,7 +66,7 @@ def run_one(name: str, arguments: argparse.Namespace) -> bool:
     if arguments.fresh:
         shutil.rmtree(arguments.output / name, ignore_errors=True)
     try:
-        study = Study.open(name, arguments.output, arguments.quick)
+        study = Study.open(name, arguments.output, arguments.quick, arguments.changes)
         spec = importlib.util.spec_from_file_location(f"paper_{name}", PAPER / name / "study.py")
         script = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(script)
@@ -82,16 +90,22 @@ def main() -> int:
     begin, broken = time.monotonic(), []
     for number, name in enumerate(arguments.names, 1):
         print(f"[{number}/{len(arguments.names)}] {ids[name]} {name}", flush=True)
-        started = time.monotonic()
+        started, worked = time.monotonic(), time.process_time()
         if not run_one(name, arguments):
             broken.append(name)
         spent = time.monotonic() - begin
         left = spent / number * (len(arguments.names) - number)
-        print(f"  {time.monotonic() - started:.0f} s; about {left:.0f} s left", file=sys.stderr, flush=True)
-    page = report.write(arguments.output, [name for name in ids if (arguments.output / name / "study.json").exists()])
-    print(f"report: {page}")
+        own = f"{time.monotonic() - started:.0f} s, {time.process_time() - worked:.0f} s of them at work"
+        print(f"  {own}; about {left:.0f} s left", file=sys.stderr, flush=True)
+    told = [name for name in ids if (arguments.output / name / "study.json").exists() and name not in broken]
+    try:
+        if told:
+            print(f"report: {report.write(arguments.output, told)}")
+    except specmoe.Error as error:
+        print(f"no report: {error}", file=sys.stderr)
+        return 1
     if broken:
-        print(f"broken: {', '.join(broken)}", file=sys.stderr)
+        print(f"broken, and not in the report: {', '.join(broken)}", file=sys.stderr)
     return 1 if broken else 0
 
 

@@ -72,21 +72,6 @@ std::vector<std::string> categories_of(const std::vector<std::string>& given, co
   return wanted;
 }
 
-std::vector<Prompt> prompts_of(const Settings& settings) {
-  const std::vector<std::string> texts = settings.texts("prompt");
-  SPECMOE_CHECK(texts.empty() != !settings.given("prompts"),
-                "give the text to continue as --prompt TEXT, or a file of them as --prompts FILE (one of the two)");
-  if (settings.given("prompts")) return read_prompts(settings.text("prompts"));
-  std::vector<Prompt> prompts;
-  for (const std::string& text : texts) {
-    SPECMOE_CHECK(!text.empty(), "--prompt: the text is empty");
-    const int number = static_cast<int>(prompts.size());
-    prompts.push_back({std::to_string(number + 1), "", text});
-    prompts.back().number = number;
-  }
-  return prompts;
-}
-
 void take_sampling(const Settings& settings, RunOptions& options) {
   for (const std::string& text : settings.items("temperature")) {
     options.temperatures.push_back(parse_real("temperature", text));
@@ -104,6 +89,21 @@ void take_sampling(const Settings& settings, RunOptions& options) {
 }
 
 }  // namespace
+
+std::vector<Prompt> prompts_of(const Settings& settings) {
+  const std::vector<std::string> texts = settings.texts("prompt");
+  SPECMOE_CHECK(texts.empty() != !settings.given("prompts"),
+                "give the text to continue as --prompt TEXT, or a file of them as --prompts FILE (one of the two)");
+  std::vector<Prompt> prompts;
+  if (settings.given("prompts")) prompts = read_prompts(settings.text("prompts"));
+  for (const std::string& text : texts) {
+    SPECMOE_CHECK(!text.empty(), "--prompt: the text is empty");
+    const int number = static_cast<int>(prompts.size());
+    prompts.push_back({std::to_string(number + 1), "", text});
+    prompts.back().number = number;
+  }
+  return prompts;
+}
 
 RunOptions run_options(Command command, const Settings& settings) {
   RunOptions options;
@@ -126,6 +126,8 @@ RunOptions run_options(Command command, const Settings& settings) {
   options.dtypes = settings.items("dtype");
   check_distinct("dtype", options.dtypes);
   for (const std::string& dtype : options.dtypes) kernels::packed_dtype_from_name(dtype);
+  options.kv_dtype = settings.text("kv-dtype");
+  kernels::packed_dtype_from_name(options.kv_dtype);
   options.device = settings.text("device");
   options.threads = static_cast<int>(settings.integer("threads", 0, 1024));
 

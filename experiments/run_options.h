@@ -22,6 +22,7 @@ struct RunOptions {
   bool allow_lossy = false;
 
   std::vector<std::string> dtypes;
+  std::string kv_dtype;
   std::string device;
   int threads = 0;
 
@@ -39,6 +40,9 @@ struct RunOptions {
   std::string output;  // empty: no file
   std::string cells;   // the same
 };
+
+/// Those of --prompt or --prompts, of which one must be given.
+std::vector<Prompt> prompts_of(const Settings& settings);
 
 /// Throws Error for what is missing or out of range. Reads the prompt file, no model.
 RunOptions run_options(Command command, const Settings& settings);

@@ -7,7 +7,7 @@
 
 namespace specmoe::cli {
 
-enum class Command { kGenerate, kBench, kInspect };
+enum class Command { kGenerate, kBench, kInspect, kConvert };
 
 /// The flags of one command in force: given on the command line, else in --config, else their defaults.
 ///
@@ -34,7 +34,8 @@ class Settings {
   std::int64_t integer(const std::string& flag, std::int64_t least, std::int64_t most) const;
   double real(const std::string& flag) const;
 
-  /// Every flag in force as a JSON object that --config reads back; --config, --output and --cells are left out.
+  /// Every flag in force as a JSON object that --config reads back; --config, --output, --cells and --cache, which
+  /// change no result, are left out.
   std::string json() const;
 
  private:

@@ -1,4 +1,4 @@
-// The command-line program: specmoe generate | bench | list | inspect | prove.
+// The command-line program: specmoe generate | bench | list | inspect | convert | prove.
 
 #include <algorithm>
 #include <exception>
@@ -24,6 +24,7 @@ Usage: specmoe COMMAND [option]...
   bench      measure speculative against plain decoding on the same prompts
   list       drafters, tree topologies and acceptance policies, with parameters
   inspect    a checkpoint's architecture, parameters and memory, before loading it
+  convert    a checkpoint in int8 or bfloat16, and what rounding did to it
   prove      whether a policy keeps the target's distribution, by exact enumeration
 
 `specmoe COMMAND --help` explains a command's options, with examples. First steps:
@@ -36,11 +37,9 @@ Results go to stdout, progress to stderr. Exit code 2: a mistake in the call, ex
 using Run = std::function<int(const std::vector<std::string>&)>;
 
 const std::map<std::string, Run>& commands() {
-  static const std::map<std::string, Run> all = {{"generate", run_generate},
-                                                 {"bench", run_bench},
-                                                 {"list", run_list},
-                                                 {"inspect", run_inspect},
-                                                 {"prove", run_prove}};
+  static const std::map<std::string, Run> all = {{"generate", run_generate}, {"bench", run_bench},
+                                                 {"list", run_list},         {"inspect", run_inspect},
+                                                 {"convert", run_convert},   {"prove", run_prove}};
   return all;
 }
 
@@ -55,7 +54,7 @@ int run(const std::vector<std::string>& arguments) {
   }
   const auto command = commands().find(arguments[0]);
   SPECMOE_CHECK(command != commands().end(), "unknown command '", arguments[0],
-                "'; known: bench, generate, inspect, list, prove; see specmoe --help");
+                "'; known: bench, convert, generate, inspect, list, prove; see specmoe --help");
   return command->second({arguments.begin() + 1, arguments.end()});
 }
 

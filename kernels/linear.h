@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cmath>
+
 #include "kernels/kernel.h"
 #include "kernels/packed_matrix.h"
 #include "kernels/view.h"
@@ -18,5 +20,33 @@ namespace specmoe::kernels {
 extern Kernel<void(Rows<const float> x, const PackedMatrix& weight, const float* bias, Rows<const float> residual,
                    Rows<float> out, Shard shard)>
     packed_linear;
+
+/// What becomes of the products of an output head before they are logits.
+struct LogitShape {
+  float scale = 1.0f;    // multiplies them
+  float softcap = 0.0f;  // c > 0: then c * tanh(logit / c)
+
+  bool plain() const { return scale == 1.0f && softcap <= 0.0f; }
+  void apply(float* logits, std::int64_t n) const;
+};
+
+/// The largest of the logits seen so far, the first among equals. NaN never wins.
+struct BestLogit {
+  float value = -INFINITY;
+  std::int32_t index = -1;  // -1: no number yet
+
+  /// Of logits behind those seen so far, the best.
+  void offer(const BestLogit& other) {
+    if (other.index >= 0 && (index < 0 || other.value > value)) *this = other;
+  }
+};
+
+/// The best logit of each row over this shard's outputs: those of packed_linear without residual, to the bit, then
+/// shaped; no row of them is ever written. Over all shards in order, offer() gives what row_argmax says of whole rows.
+///
+/// best  [T] overwritten; the thread's own
+extern Kernel<void(Rows<const float> x, const PackedMatrix& weight, const float* bias, const LogitShape& shape,
+                   BestLogit* best, Shard shard)>
+    linear_argmax;
 
 }  // namespace specmoe::kernels

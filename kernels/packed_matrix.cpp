@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <type_traits>
@@ -32,12 +31,6 @@ float load_element(const std::byte* from, DType dtype) {
       return static_cast<float>(load<std::int8_t>(from));
   }
   return 0;
-}
-
-/// To the nearest, ties to even, of |value| <= 127: adding this number pushes the fraction out of the mantissa.
-std::int8_t round_to_int8(float value) {
-  constexpr float kShift = 0x1.8p23F;
-  return static_cast<std::int8_t>(std::bit_cast<std::int32_t>(value + kShift) - std::bit_cast<std::int32_t>(kShift));
 }
 
 /// Inputs converted at a time: a cache line or two of a source row.
@@ -97,6 +90,14 @@ std::int64_t round_up(std::int64_t n, std::int64_t unit) { return (n + unit - 1)
 
 }  // namespace
 
+float round_to_int8(std::span<const float> values, std::int8_t* out) {
+  const auto* bytes = reinterpret_cast<const std::byte*>(values.data());
+  const auto count = static_cast<std::int64_t>(values.size());
+  const Int8Scale rule(largest_magnitude(bytes, DType::kFloat32, count));
+  convert(bytes, DType::kFloat32, count, rule.factor, out);
+  return rule.scale;
+}
+
 std::string_view dtype_name(DType dtype) {
   constexpr std::array<std::string_view, 4> names = {"float32", "bfloat16", "float16", "int8"};
   return names[static_cast<std::size_t>(dtype)];
@@ -155,8 +156,23 @@ std::byte* PackedMatrix::element(std::int64_t row, std::int64_t col) const {
   return panel_of(row) + static_cast<std::size_t>(index) * dtype_bytes(dtype_);
 }
 
-/// Packs `count` rows that share a panel.
+/// Packs `count` int8 rows that share a panel.
+void PackedMatrix::copy_int8_lanes(const WeightView& source, std::int64_t source_row, std::int64_t row,
+                                   std::int64_t count) {
+  std::vector<std::int8_t> values(static_cast<std::size_t>(count * cols_));
+  const std::int64_t lane = row % kPanel;
+  float factors[kPanel];
+  for (std::int64_t r = 0; r < count; ++r) {
+    scales(row)[lane + r] = source.read_int8(source_row + r, values.data() + r * cols_);
+    factors[r] = 1;
+  }
+  pack_panel<std::int8_t>(reinterpret_cast<const std::byte*>(values.data()), static_cast<std::size_t>(cols_),
+                          DType::kInt8, cols_, count, factors, lane, panel_of(row));
+}
+
+/// The same of any source.
 void PackedMatrix::pack_lanes(const WeightView& source, std::int64_t source_row, std::int64_t row, std::int64_t count) {
+  if (dtype_ == DType::kInt8 && source.read_int8) return copy_int8_lanes(source, source_row, row, count);
   const std::size_t pitch =
       static_cast<std::size_t>(cols_) * (source.read_row ? sizeof(float) : dtype_bytes(source.dtype));
   const auto* from = static_cast<const std::byte*>(source.data) + static_cast<std::size_t>(source_row) * pitch;
@@ -172,10 +188,9 @@ void PackedMatrix::pack_lanes(const WeightView& source, std::int64_t source_row,
   float factors[kPanel] = {};
   if (dtype_ == DType::kInt8) {
     for (std::int64_t r = 0; r < count; ++r) {
-      const float largest = largest_magnitude(from + static_cast<std::size_t>(r) * pitch, dtype, cols_);
-      // What is not finite makes its whole output NaN, which the caller sees; so small that it has no inverse is 0.
-      scales(row)[lane + r] = std::isfinite(largest) ? largest / 127 : NAN;
-      factors[r] = std::isfinite(largest) && std::isfinite(127 / largest) ? 127 / largest : 0;
+      const Int8Scale rule(largest_magnitude(from + static_cast<std::size_t>(r) * pitch, dtype, cols_));
+      scales(row)[lane + r] = rule.scale;
+      factors[r] = rule.factor;
     }
     pack_panel<std::int8_t>(from, pitch, dtype, cols_, count, factors, lane, panel_of(row));
   } else if (dtype_ == DType::kBFloat16) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -34,6 +35,9 @@ struct WeightView {
 
   /// Set when data is not elements of dtype in order (quantised, say): out[0, cols) = a row.
   std::function<void(std::int64_t row, float* out)> read_row = {};
+  /// Set beside read_row when rows are int8 with a scale each: out[0, cols) = a row, returned is its scale. Packed as
+  /// int8 they are copied, not rounded again.
+  std::function<float(std::int64_t row, std::int8_t* out)> read_int8 = {};
 
   /// An element of a view without read_row.
   float element(std::int64_t row, std::int64_t col) const;
@@ -41,9 +45,16 @@ struct WeightView {
   std::vector<float> row(std::int64_t row) const;
 };
 
+/// The rounding of int8 weights: out[i] * scale is next to values[i]. Returns the scale, NaN when a value is not
+/// finite.
+float round_to_int8(std::span<const float> values, std::int8_t* out);
+
 /// 64-byte aligned storage with zeroed padding.
 using AlignedBytes = std::unique_ptr<std::byte[], void (*)(std::byte*)>;
 AlignedBytes allocate_aligned(std::size_t bytes);
+
+/// Rises whenever packed bytes change for the same weights, so that kept ones are not taken for new ones.
+constexpr int kPackedLayout = 1;
 
 /// A weight [N, K] repacked once at load for y = x W^T: panels of 16 outputs, contiguous over K, N padded with zero
 /// outputs to whole panels. Element type float32, bfloat16 (rounded to nearest even when the source is wider) or int8:
@@ -75,6 +86,8 @@ class PackedMatrix {
   std::size_t panel_bytes() const { return panel_bytes_; }
   /// What bytes() of a matrix of this shape is.
   static std::size_t bytes_of(std::int64_t rows, std::int64_t cols, DType dtype);
+  /// All panels one after another, to be filled from where they were kept before.
+  std::span<std::byte> storage() { return {storage_.get(), bytes()}; }
   const std::byte* panel(std::int64_t p) const { return storage_.get() + static_cast<std::size_t>(p) * panel_bytes_; }
 
   /// The element as packed, after rounding (tests and the embedding of tied weights; not for the hot path).
@@ -88,6 +101,7 @@ class PackedMatrix {
   std::byte* panel_of(std::int64_t row) const { return storage_.get() + std::size_t(row / kPanel) * panel_bytes_; }
   float* scales(std::int64_t row) const;
   void pack_lanes(const WeightView& source, std::int64_t source_row, std::int64_t row, std::int64_t count);
+  void copy_int8_lanes(const WeightView& source, std::int64_t source_row, std::int64_t row, std::int64_t count);
 
   std::int64_t rows_ = 0;
   std::int64_t cols_ = 0;

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
+
+#include "kernels/element.h"
 
 namespace specmoe::kernels {
 
@@ -13,6 +16,23 @@ constinit Kernel<void(Rows<const float>, const AttentionHead&, const std::uint64
 std::int64_t attention_scratch_floats(std::int64_t positions, std::int64_t head_dim) {
   constexpr std::int64_t kQueryBlock = 16;
   return positions + kQueryBlock * (head_dim + 128);
+}
+
+void store_cached_row(const float* row, std::int64_t n, DType dtype, void* to, float* scale) {
+  if (dtype == DType::kFloat32) {
+    std::memcpy(to, row, static_cast<std::size_t>(n) * sizeof(float));
+  } else if (dtype == DType::kBFloat16) {
+    for (std::int64_t d = 0; d < n; ++d) static_cast<BFloat16*>(to)[d].bits = float_to_bfloat16(row[d]);
+  } else {
+    float largest = 0;
+    for (std::int64_t d = 0; d < n; ++d) {
+      const float value = std::abs(row[d]);
+      if (!(value <= largest) && !std::isnan(largest)) largest = value;
+    }
+    const Int8Scale rule(largest);
+    *scale = rule.scale;
+    for (std::int64_t d = 0; d < n; ++d) static_cast<std::int8_t*>(to)[d] = round_to_int8(row[d] * rule.factor);
+  }
 }
 
 namespace {
@@ -33,12 +53,34 @@ void for_each_key(std::int64_t committed, const std::uint64_t* ancestors, std::i
   }
 }
 
+/// The keys or the values of a head, element by element.
+class CachedRows {
+ public:
+  CachedRows(DType dtype, const void* data, std::int64_t stride, const float* scales)
+      : dtype_(dtype), data_(data), stride_(stride), scales_(scales) {}
+
+  float at(std::int64_t row, std::int64_t d) const {
+    const std::int64_t i = row * stride_ + d;
+    if (dtype_ == DType::kFloat32) return static_cast<const float*>(data_)[i];
+    if (dtype_ == DType::kBFloat16) return bfloat16_to_float(static_cast<const BFloat16*>(data_)[i].bits);
+    return static_cast<float>(static_cast<const std::int8_t*>(data_)[i]) * scales_[row];
+  }
+
+ private:
+  DType dtype_;
+  const void* data_;
+  std::int64_t stride_;
+  const float* scales_;
+};
+
 void attend(const float* query, const AttentionHead& head, const std::uint64_t* ancestors, std::int64_t words,
             const AttentionRule& rule, float sink, float* out, float* scores) {
+  const CachedRows keys(head.dtype, head.keys, head.key_stride, head.key_scales);
+  const CachedRows values(head.dtype, head.values, head.value_stride, head.value_scales);
   float largest = sink;
   for_each_key(head.committed, ancestors, words, rule, [&](std::int64_t logical, std::int64_t row) {
     float sum = 0;
-    for (std::int64_t d = 0; d < rule.head_dim; ++d) sum += query[d] * head.keys[row * head.key_stride + d];
+    for (std::int64_t d = 0; d < rule.head_dim; ++d) sum += query[d] * keys.at(row, d);
     scores[logical] = sum * rule.scale;
     largest = std::max(largest, scores[logical]);
   });
@@ -47,7 +89,7 @@ void attend(const float* query, const AttentionHead& head, const std::uint64_t* 
   for_each_key(head.committed, ancestors, words, rule, [&](std::int64_t logical, std::int64_t row) {
     const float share = std::exp(scores[logical] - largest);
     total += share;
-    for (std::int64_t d = 0; d < rule.value_dim; ++d) out[d] += share * head.values[row * head.value_stride + d];
+    for (std::int64_t d = 0; d < rule.value_dim; ++d) out[d] += share * values.at(row, d);
   });
   for (std::int64_t d = 0; d < rule.value_dim; ++d) out[d] /= total;
 }

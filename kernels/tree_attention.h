@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/kernel.h"
+#include "kernels/packed_matrix.h"
 #include "kernels/view.h"
 
 namespace specmoe::kernels {
@@ -11,12 +12,22 @@ namespace specmoe::kernels {
 /// One kv head of one sequence: keys and values of the committed prefix followed by the staged rows of this pass.
 /// Position i of the arrays is position i of the text for i < committed; staged row j lies at committed + j.
 struct AttentionHead {
-  const float* keys = nullptr;    // [committed + staged, head_dim], row stride key_stride
-  const float* values = nullptr;  // [committed + staged, value_dim], row stride value_stride
-  std::int64_t key_stride = 0;
+  const void* keys = nullptr;    // [committed + staged, head_dim], row stride key_stride
+  const void* values = nullptr;  // [committed + staged, value_dim], row stride value_stride
+  std::int64_t key_stride = 0;   // elements
   std::int64_t value_stride = 0;
   std::int64_t committed = 0;
+  DType dtype = DType::kFloat32;        // of keys and values: float32, bfloat16 or int8
+  const float* key_scales = nullptr;    // int8: [committed + staged], by which rows are multiplied
+  const float* value_scales = nullptr;  // the same
 };
+
+/// A row [n] of keys or values as a cache of this type holds it: rounded to nearest even; int8 as Int8Scale says, with
+/// a scale of its own.
+///
+/// to     [n] elements of dtype
+/// scale  written when dtype is int8
+void store_cached_row(const float* row, std::int64_t n, DType dtype, void* to, float* scale);
 
 /// What a layer's attention does, the same for every row. A row at position p sees itself and the keys before it that
 /// window and chunk leave.

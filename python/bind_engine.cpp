@@ -17,8 +17,6 @@
 namespace specmoe::python {
 namespace {
 
-using ModelLoader = std::function<std::shared_ptr<LanguageModel>(const std::string& path)>;
-
 /// An engine and what it needs beside it.
 struct EngineHandle {
   std::shared_ptr<Model> target;
@@ -53,9 +51,7 @@ std::unique_ptr<EngineHandle> assemble(const py::object& target, const py::objec
   Part<Drafter> draft(drafter, "drafter");
   Part<TreePolicy> topology(tree, "tree");
   Part<AcceptancePolicy> policy(acceptance, "acceptance");
-  const ModelLoader load_model = [options = handle->target->options](const std::string& path) {
-    return nn::load_model(path, options);
-  };
+  const ModelLoader load_model = nn::draft_loader(handle->target->options);
 
   py::gil_scoped_release unlocked;
   const std::lock_guard alone(handle->target->running);

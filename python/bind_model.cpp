@@ -51,6 +51,7 @@ void bind_info(py::module_& m) {
   field("name", &ModelInfo::name, "Folder name.");
   field("architecture", &ModelInfo::architecture, "model_type of config.json.");
   field("dtype", &ModelInfo::dtype, "Type of the packed weights.");
+  field("kv_dtype", &ModelInfo::kv_dtype, "Type of the cached keys and values.");
   field("device", &ModelInfo::device, "Where it runs.");
   field("instruction_set", &ModelInfo::instruction_set, "Back end in use, such as avx2.");
   field("vocab_size", &ModelInfo::vocab_size, "Tokens V.");
@@ -135,11 +136,13 @@ std::vector<TokenId> to_token_ids(py::handle given, const std::string& what) {
   return ids;
 }
 
-std::shared_ptr<Model> load(const std::string& path, const std::string& dtype, const std::string& device, int threads) {
+std::shared_ptr<Model> load(const std::string& path, const std::string& dtype, const std::string& device, int threads,
+                            const std::string& kv_dtype) {
   SPECMOE_CHECK(threads >= 0, "threads must be at least 0 (0: one per core), got ", threads);
   auto model = std::make_shared<Model>();
   model->path = path;
   model->options.dtype = kernels::packed_dtype_from_name(dtype);
+  model->options.kv_dtype = kernels::packed_dtype_from_name(kv_dtype);
   model->options.device = device;
   model->options.threads = threads;
   model->options.pool = std::make_shared<kernels::ThreadPool>(threads);
@@ -176,13 +179,15 @@ void bind_model(py::module_& m) {
   const nn::LoadOptions defaults;
   m.def(
       "load",
-      [](py::object path, const std::string& dtype, const std::string& device, int threads) {
+      [](py::object path, const std::string& dtype, const std::string& device, int threads,
+         const std::string& kv_dtype) {
         const std::string model = fspath(path);
         py::gil_scoped_release unlocked;
-        return load(model, dtype, device, threads);
+        return load(model, dtype, device, threads, kv_dtype);
       },
       py::arg("path"), py::arg("dtype") = std::string(kernels::dtype_name(defaults.dtype)),
       py::arg("device") = defaults.device, py::arg("threads") = defaults.threads,
+      py::arg("kv_dtype") = std::string(kernels::dtype_name(defaults.kv_dtype)),
       "Opens a Hugging Face folder or a GGUF file.\n\n"
       "path     folder with config.json and safetensors, and tokenizer.json where there is one; or a .gguf file, "
       "whose\n"
@@ -190,6 +195,9 @@ void bind_model(py::module_& m) {
       "dtype    'float32', 'bfloat16' or 'int8' (a scale per output), of the packed weights; sums are always float32\n"
       "device   'cpu', 'cuda' or 'cuda:1'; on a device float32 or bfloat16\n"
       "threads  0: one per usable core\n"
+      "kv_dtype 'float32', 'bfloat16' or 'int8' (a scale per row and head), of the cached keys and values; drafters of "
+      "an\n"
+      "         engine take it over\n"
       "raises   Error when anything in the folder is missing, extra, mis-shaped or not supported");
 }
 

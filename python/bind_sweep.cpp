@@ -2,11 +2,14 @@
 #include <pybind11/stl.h>
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include "core/provenance.h"
+#include "core/results.h"
 #include "experiments/bench_grid.h"
+#include "experiments/fingerprint.h"
 #include "experiments/interrupt.h"
 #include "experiments/run_options.h"
 #include "experiments/settings.h"
@@ -14,6 +17,28 @@
 
 namespace specmoe::python {
 namespace {
+
+/// The target of the running grid as Python sees it: what drafters written in Python are attached to. Other threads
+/// that come by it wait for the grid to end.
+class GridTarget {
+ public:
+  GridTarget(const std::string& path, const cli::Models& models) : model_(std::make_shared<Model>()) {
+    model_->path = path;
+    model_->options = models.options;
+    model_->network = models.target;
+    model_->tokenizer = models.tokenizer;
+    running_ = std::unique_lock(model_->running);
+    assembling() = model_;
+  }
+  GridTarget(const GridTarget&) = delete;
+  GridTarget& operator=(const GridTarget&) = delete;
+  ~GridTarget() { assembling() = before_; }
+
+ private:
+  const std::shared_ptr<Model> before_ = assembling();
+  std::shared_ptr<Model> model_;
+  std::unique_lock<std::recursive_mutex> running_;
+};
 
 /// Runs the grid of `specmoe bench` in this process and returns its cells as lines of JSON, in the grid's order.
 std::vector<std::string> sweep(const std::string& config_json, const std::string& where) {
@@ -34,7 +59,8 @@ std::vector<std::string> sweep(const std::string& config_json, const std::string
     const cli::RunOptions options = cli::run_options(cli::Command::kBench, settings);
     cli::OutputFile output(options.output);
     cli::Progress progress(options.quiet);
-    for (cli::BenchCell& cell : cli::run_grid(settings, options, output, progress, poll)) {
+    const auto opened = [&](const cli::Models& models) { return std::make_shared<GridTarget>(options.target, models); };
+    for (cli::BenchCell& cell : cli::run_grid(settings, options, {output, progress, poll, opened})) {
       output.line(cell.line);
       lines.push_back(std::move(cell.line));
     }
@@ -49,16 +75,8 @@ std::vector<std::string> sweep(const std::string& config_json, const std::string
 
 void bind_sweep(py::module_& m) {
   m.def("_sweep", &sweep, py::arg("config_json"), py::arg("where"));
-  m.def("_provenance", [] {
-    const Provenance here = collect_provenance();
-    py::dict fields;
-    fields["commit"] = here.commit;
-    fields["compiler"] = here.compiler;
-    fields["cpu"] = here.cpu;
-    fields["cores"] = here.cores;
-    fields["started"] = here.started;
-    return fields;
-  });
+  m.def("_provenance_json", [] { return provenance_json(collect_provenance()); });
+  m.def("_fingerprint", [](const std::string& path) { return cli::fingerprint(path); }, py::arg("path"));
 }
 
 }  // namespace specmoe::python

@@ -46,7 +46,8 @@ struct Model {
 /// The target of the engine that this thread is assembling: what drafters written in Python are attached to.
 std::shared_ptr<Model>& assembling();
 
-std::shared_ptr<Model> load(const std::string& path, const std::string& dtype, const std::string& device, int threads);
+std::shared_ptr<Model> load(const std::string& path, const std::string& dtype, const std::string& device, int threads,
+                            const std::string& kv_dtype);
 
 /// A read-only NumPy view [values.size()] of memory that `owner` keeps alive.
 template <class T>

@@ -42,7 +42,10 @@ class Cascade : public PolicyOf<Cascade> {
   bool defers(Draft<Real>& draft, NodeId child, const ProbRow<Real>& row) const {
     if (draft.row_of[child] < 0) return true;
     const ProbRow<Real> q = draft.row(child);
-    return peak(q) < peak(row) - alpha_ * total_variation(row, q);
+    const double gap = peak(row) - peak(q);
+    // TV lies in 0..1, so that the gap alone often decides.
+    if (alpha_ >= 0.0 && (gap <= 0.0 || gap > alpha_)) return gap > 0.0;
+    return alpha_ * total_variation(row, q) < gap;
   }
 
   double alpha_;

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <utility>
+#include <span>
 
 #include "core/acceptance.h"
 #include "core/row_stats.h"
@@ -34,18 +34,18 @@ class Mentored : public PolicyOf<Mentored> {
     check_draft(draft, target);
     check_chain(draft.tree, "mentored");
     using W = Wide<Real>;
-    double a = 1.0;
+    Band band;
     const auto accept = [&](NodeId node, NodeId child, const ProbRow<Real>& row) {
       const auto [p, q] = Residual(draft, node, row, false).ratio(child);
       const Uniform<W> u = uniforms.at({child, Purpose::kAccept, 0});
       if (u.less(p, q)) return true;
-      a = divergence_ > 0.0 && !row.is_point() ? solve_a(row, draft.row(child)) : 1.0;
-      return a < 1.0 && u.less(p, W(W(a) * q));
+      band = divergence_ > 0.0 && !row.is_point() ? solve_band(row, draft.row(child)) : Band{};
+      return band.a < 1.0 && u.less(p, W(W(band.a) * q));
     };
     const auto emit = [&](NodeId node, NodeId child, const ProbRow<Real>& row) {
       const Uniform<W> u = uniforms.at({node, Purpose::kNext, 0});
       if (child == TokenTree::kNone) return draw_from_row(row, Taken{}, u);
-      if (a < 1.0) return draw_shortfall(row, draft.row(child), a, u);
+      if (band.a < 1.0) return draw_shortfall(row, draft.row(child), band, u);
       Residual residual(draft, node, row, false);
       residual.reject(child);
       return residual.draw(u);
@@ -54,14 +54,35 @@ class Mentored : public PolicyOf<Mentored> {
   }
 
  private:
+  /// Where the clipped law is cut: out = min(max(q, t p), p / a).
+  struct Band {
+    double a = 1.0;
+    double t = 1.0;  // 1 / b
+  };
+
+  static constexpr double kTolerance = 1e-12;
+  static constexpr double kFloatTolerance = 1e-6;  // what float sums over a vocabulary carry
+
+  /// sum (t p - q)+, and its derivative by t.
+  struct Raised {
+    double sum = 0.0;
+    double slope = 0.0;
+  };
+
   /// Tokens sorted into bins by ln(p / q): solving for a then takes one pass over the vocabulary. With fewer tokens
   /// than bins the sums are exact.
   struct Bins {
     static constexpr int kCount = 192;
     static constexpr double kPerNat = 6.0;
-    std::array<double, kCount> p{};
-    std::array<double, kCount> q{};
-    std::array<double, kCount> divergence{};  // sum p ln(p / q)
+    struct Bin {
+      double p = 0.0;
+      double q = 0.0;
+      double divergence = 0.0;  // sum p ln(p / q)
+    };
+    std::array<Bin, kCount> bins;
+    int used = 0;
+
+    std::span<const Bin> filled() const { return {bins.data(), static_cast<std::size_t>(used)}; }
   };
 
   /// Tokens that neither row gives this much share a bin whatever their ratio; only a is approximated by it, never the
@@ -71,95 +92,105 @@ class Mentored : public PolicyOf<Mentored> {
   template <class Real>
   static Bins sort_into_bins(const ProbRow<Real>& p, const ProbRow<Real>& q) {
     Bins bins;
+    double tail_p = 0.0;
+    double tail_q = 0.0;
     for (TokenId x = 0; x < p.vocab(); ++x) {
       const auto target = static_cast<double>(p[x]);
       const auto drawn = static_cast<double>(q[x]);
       if (target < kTail && drawn < kTail) {
-        bins.p[Bins::kCount / 2] += target;
-        bins.q[Bins::kCount / 2] += drawn;
+        tail_p += target;
+        tail_q += drawn;
         continue;
       }
       double log_ratio = target > 0.0 ? 1e3 : -1e3;
       if (target > 0.0 && drawn > 0.0) log_ratio = static_cast<double>(fast_log(static_cast<float>(target / drawn)));
       const double place = log_ratio * Bins::kPerNat + 0.5 * Bins::kCount;
-      const int bin = static_cast<int>(std::clamp(place, 0.0, Bins::kCount - 1.0));
-      bins.p[bin] += target;
-      bins.q[bin] += drawn;
-      if (target > 0.0 && drawn > 0.0) bins.divergence[bin] += target * log_ratio;
+      auto& bin = bins.bins[static_cast<int>(std::clamp(place, 0.0, Bins::kCount - 1.0))];
+      bin.p += target;
+      bin.q += drawn;
+      if (target > 0.0 && drawn > 0.0) bin.divergence += target * log_ratio;
+    }
+    bins.bins[Bins::kCount / 2].p += tail_p;
+    bins.bins[Bins::kCount / 2].q += tail_q;
+    for (const auto& bin : bins.bins) {
+      if (bin.p > 0.0 || bin.q > 0.0) bins.bins[bins.used++] = bin;
     }
     return bins;
   }
 
-  /// 1 / b for which the clipped law sums to 1, that is raised(1 / b) = cut. Raised is convex and grows, so Newton
-  /// steps from 1 come down to it. raised_and_slope(t) gives sum (t p - q)+ and its derivative.
-  template <class RaisedAndSlope>
-  static double solve_inverse_b(double cut, const RaisedAndSlope& raised_and_slope) {
-    double t = 1.0;
+  /// The t for which the clipped law sums to 1 within `tolerance`, that is raised(t) = cut. Raised is convex and grows,
+  /// so Newton steps come down to it, after at most one from below.
+  template <class RaisedAt>
+  static double solve_t(double cut, double t, double tolerance, const RaisedAt& raised_at) {
     for (int i = 0; i < 50; ++i) {
-      const auto [raised, slope] = raised_and_slope(t);
-      if (!(raised - cut > 1e-12) || !(slope > 0.0)) break;
-      t = std::max(t - (raised - cut) / slope, 0.0);
+      const Raised raised = raised_at(t);
+      const double excess = raised.sum - cut;
+      if (std::abs(excess) <= tolerance || !(raised.slope > 0.0)) break;
+      t = std::clamp(t - excess / raised.slope, 0.0, 1.0);
     }
     return t;
   }
 
-  static double divergence_at(const Bins& bins, double a) {
+  /// Sets band.t for band.a and returns KL(p || out).
+  static double divergence_at(const Bins& bins, Band& band) {
     double cut = 0.0;
-    for (int i = 0; i < Bins::kCount; ++i) cut += std::max(bins.q[i] - bins.p[i] / a, 0.0);
-    const double t = solve_inverse_b(cut, [&bins](double at) {
-      std::pair<double, double> sums;
-      for (int i = 0; i < Bins::kCount; ++i) {
-        const double raised = bins.p[i] * at - bins.q[i];
-        sums.first += std::max(raised, 0.0);
-        sums.second += raised > 0.0 ? bins.p[i] : 0.0;
+    for (const auto& bin : bins.filled()) cut += std::max(bin.q - bin.p / band.a, 0.0);
+    band.t = solve_t(cut, 1.0, kTolerance, [&bins](double t) {
+      Raised raised;
+      for (const auto& bin : bins.filled()) {
+        raised.sum += std::max(bin.p * t - bin.q, 0.0);
+        raised.slope += bin.p * t > bin.q ? bin.p : 0.0;
       }
-      return sums;
+      return raised;
     });
+    const double log_t = std::log(band.t);
+    const double log_a = std::log(band.a);
     double sum = 0.0;
-    for (int i = 0; i < Bins::kCount; ++i) {
-      if (bins.q[i] < bins.p[i] * t) {
-        sum -= bins.p[i] * std::log(t);
-      } else if (bins.q[i] > bins.p[i] / a) {
-        sum += bins.p[i] * std::log(a);
+    for (const auto& bin : bins.filled()) {
+      if (bin.q < bin.p * band.t) {
+        sum -= bin.p * log_t;
+      } else if (bin.q > bin.p / band.a) {
+        sum += bin.p * log_a;
       } else {
-        sum += bins.divergence[i];
+        sum += bin.divergence;
       }
     }
     return sum;
   }
 
-  /// The least a whose divergence stays within the budget.
+  /// The least a whose divergence stays within the budget, with its t.
   template <class Real>
-  double solve_a(const ProbRow<Real>& p, const ProbRow<Real>& q) const {
+  Band solve_band(const ProbRow<Real>& p, const ProbRow<Real>& q) const {
     const Bins bins = sort_into_bins(p, q);
     double lo = 0.0;
-    double hi = 1.0;
+    Band best;
     for (int i = 0; i < 24; ++i) {
-      const double a = 0.5 * (lo + hi);
-      (divergence_at(bins, a) <= divergence_ ? hi : lo) = a;
+      Band band{.a = 0.5 * (lo + best.a)};
+      if (divergence_at(bins, band) <= divergence_) {
+        best = band;
+      } else {
+        lo = band.a;
+      }
     }
-    return hi;
+    return best;
   }
 
-  /// One of norm((p / b - q)+).
+  /// One of norm((t p - q)+), t solved again for the rows themselves.
   template <class Real>
-  static TokenId draw_shortfall(const ProbRow<Real>& p, const ProbRow<Real>& q, double a,
+  static TokenId draw_shortfall(const ProbRow<Real>& p, const ProbRow<Real>& q, const Band& band,
                                 const Uniform<Wide<Real>>& uniform) {
     using W = Wide<Real>;
-    const auto sum = [&p, &q](const auto& f) {
-      if (q.is_point()) {
-        return sum_terms<double>(p.vocab(),
-                                 [&](TokenId x) { return f(static_cast<double>(p[x]), static_cast<double>(q[x])); });
-      }
-      return sum_terms<double>(p.vocab(), [&f, b = p.dense().data(), d = q.dense().data()](TokenId x) {
-        return f(static_cast<double>(b[x]), static_cast<double>(d[x]));
-      });
-    };
-    const double cut = sum([a](double target, double drawn) { return std::max(drawn - target / a, 0.0); });
-    const W t(solve_inverse_b(cut, [&sum](double at) {
-      return std::pair<double, double>(
-          sum([at](double target, double drawn) { return std::max(target * at - drawn, 0.0); }),
-          sum([at](double target, double drawn) { return target * at > drawn ? target : 0.0; }));
+    const double cut = pair_sum(p, q, [&band](auto target, auto drawn) {
+      return std::max(drawn - target / static_cast<decltype(target)>(band.a), decltype(target)(0));
+    });
+    const W t(solve_t(cut, band.t, std::is_same_v<Real, float> ? kFloatTolerance : kTolerance, [&p, &q](double at) {
+      return Raised{pair_sum(p, q,
+                             [at](auto target, auto drawn) {
+                               return std::max(target * static_cast<decltype(target)>(at) - drawn, decltype(target)(0));
+                             }),
+                    pair_sum(p, q, [at](auto target, auto drawn) {
+                      return target * static_cast<decltype(target)>(at) > drawn ? target : decltype(target)(0);
+                    })};
     }));
     const auto shortfall = [&p, &q, &t](TokenId x) { return std::max(W(p[x] * t - q[x]), W(0)); };
     const W total = sum_terms<W>(p.vocab(), shortfall);

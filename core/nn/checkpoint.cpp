@@ -24,6 +24,7 @@ std::string without_prefix(const std::string& name) {
 Checkpoint::Checkpoint(const std::string& path) : path_(path) {
   if (const auto gguf = find_gguf(path)) {
     gguf_ = std::make_unique<GgufFile>(*gguf);
+    file_paths_.push_back(*gguf);
     for (Tensor& tensor : gguf_tensors(*gguf_)) tensors_.emplace(tensor.name, std::move(tensor));
     return;
   }
@@ -44,8 +45,14 @@ const Tensor* Checkpoint::find(const std::string& name) const {
   return found == tensors_.end() ? nullptr : &found->second;
 }
 
+void Checkpoint::release() const {
+  if (gguf_ != nullptr) gguf_->release();
+  for (const auto& file : files_) file->release();
+}
+
 void Checkpoint::add_file(const std::string& name) {
-  files_.push_back(std::make_unique<SafetensorsFile>((fs::path(path_) / name).string()));
+  file_paths_.push_back((fs::path(path_) / name).string());
+  files_.push_back(std::make_unique<SafetensorsFile>(file_paths_.back()));
   for (const Tensor& tensor : files_.back()->tensors()) {
     const bool is_new = tensors_.emplace(without_prefix(tensor.name), tensor).second;
     SPECMOE_CHECK(is_new, path_, ": tensor ", tensor.name, " is there twice (second time in ", name, ")");
@@ -72,6 +79,14 @@ void Checkpoint::add_shards(const std::string& index_path) {
       SPECMOE_CHECK(present.contains(name), index_path, ": tensor ", name, " is not in ", shard);
     }
   }
+}
+
+void ReleasingProgress::operator()(std::int64_t done, std::int64_t total) {
+  if (done - released_ >= kBytesBetween) {
+    checkpoint_.release();
+    released_ = done;
+  }
+  if (progress_) progress_(done, total);
 }
 
 }  // namespace specmoe::nn

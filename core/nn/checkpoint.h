@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/nn/gguf.h"
+#include "core/nn/job_list.h"
 #include "core/nn/safetensors.h"
 
 namespace specmoe::nn {
@@ -23,15 +24,35 @@ class Checkpoint {
   /// behind it where a model sees images too.
   const std::map<std::string, Tensor>& tensors() const { return tensors_; }
   const Tensor* find(const std::string& name) const;
+  /// Where the tensors lie.
+  const std::vector<std::string>& files() const { return file_paths_; }
+  /// Forgets what was read of the files, so that they do not stay in memory beside what is made of them.
+  void release() const;
 
  private:
   void add_file(const std::string& name);
   void add_shards(const std::string& index_path);
 
   std::string path_;
+  std::vector<std::string> file_paths_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::unique_ptr<GgufFile> gguf_;
   std::map<std::string, Tensor> tensors_;
+};
+
+/// Releases a checkpoint's pages now and then while work on it goes on, and passes the progress on.
+class ReleasingProgress {
+ public:
+  static constexpr std::int64_t kBytesBetween = 16 << 20;  // of work; that much of the files may be in memory
+
+  ReleasingProgress(const Checkpoint& checkpoint, const WorkProgress& progress)
+      : checkpoint_(checkpoint), progress_(progress) {}
+  void operator()(std::int64_t done, std::int64_t total);
+
+ private:
+  const Checkpoint& checkpoint_;
+  const WorkProgress& progress_;
+  std::int64_t released_ = 0;
 };
 
 }  // namespace specmoe::nn

@@ -44,6 +44,7 @@ class GgufFile {
   explicit GgufFile(const std::string& path);
 
   const std::string& path() const { return path_; }
+  void release() const { file_.release(); }
   const std::vector<GgufTensor>& tensors() const { return contents_.tensors; }
   const GgufTensor* tensor(std::string_view name) const;
 

@@ -15,6 +15,8 @@ class MappedFile {
 
   const std::byte* data() const { return data_; }
   std::size_t size() const { return size_; }
+  /// Takes the pages read so far out of this process's memory; they come back when they are read again.
+  void release() const;
 
  private:
   const std::byte* data_ = nullptr;

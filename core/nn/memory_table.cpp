@@ -174,7 +174,7 @@ MemoryTable weight_table(const ModelSpec& spec, DType dtype, bool tied) {
 
 MemoryTable memory_table(const ModelSpec& spec, const MemoryUse& use) {
   MemoryTable table = weight_table(spec, use.dtype, spec.tied_embeddings);
-  table.add("KV cache", KvStorage::bytes(spec, use.context));
+  table.add("KV cache", KvStorage::bytes(spec, use.kv_dtype, use.context));
   table.add("workspaces", workspace_bytes(spec, use));
   return table;
 }

@@ -25,6 +25,7 @@ struct MemoryTable {
 /// threads.
 struct MemoryUse {
   kernels::DType dtype = kernels::DType::kBFloat16;
+  kernels::DType kv_dtype = kernels::DType::kFloat32;
   std::int64_t context = 0;
   std::int64_t rows = 64;
   int threads = 1;

@@ -74,6 +74,12 @@ void parse_quantization(const ConfigReader& config, const CommonDefaults& defaul
     spec.quantization = Quantization::kMxfp4;
     return;
   }
+  if (method == kOwnQuantization) {
+    const std::string weights = quantization->text("weights", "none");
+    SPECMOE_CHECK(weights == "int8", quantization->where("weights"), " '", weights, "' is not supported; known: int8");
+    spec.quantization = Quantization::kInt8;
+    return;
+  }
   SPECMOE_CHECK(method == "fp8", quantization->where("quant_method"), " '", method,
                 "' is not supported for this model_type; known: fp8", defaults.mxfp4 ? ", mxfp4" : "",
                 "; convert the checkpoint to float32, float16 or bfloat16");

@@ -23,6 +23,9 @@ struct FamilyRegistration {
 
 std::vector<std::string> model_families();
 
+/// quant_method of the int8 checkpoints that convert_checkpoint() writes.
+constexpr const char* kOwnQuantization = "specmoe";
+
 /// Throws Error for an unknown model_type (the text lists the known ones) and for values that are not supported.
 ModelSpec parse_config(const ConfigReader& config);
 

@@ -1,5 +1,7 @@
 #include "core/nn/model_loader.h"
 
+#include <utility>
+
 #include "core/nn/checkpoint.h"
 #include "core/nn/device_loader.h"
 #include "core/nn/kv_storage.h"
@@ -20,12 +22,13 @@ constexpr std::int64_t kSerialBytes = 2 << 20;
 
 }  // namespace
 
-ModelInfo describe_model(const ModelSpec& spec, kernels::DType dtype, bool tied) {
+ModelInfo describe_model(const ModelSpec& spec, kernels::DType dtype, kernels::DType kv_dtype, bool tied) {
   const ModelSize size = model_size(spec, dtype, tied);
   ModelInfo info;
   info.name = spec.name;
   info.architecture = spec.model_type;
   info.dtype = kernels::dtype_name(dtype);
+  info.kv_dtype = kernels::dtype_name(kv_dtype);
   info.device = "cpu";
   info.vocab_size = spec.vocab_size;
   info.max_positions = spec.max_positions;
@@ -41,7 +44,7 @@ ModelInfo describe_model(const ModelSpec& spec, kernels::DType dtype, bool tied)
   info.weight_bytes = size.weight_bytes;
   info.active_weight_bytes = size.active_weight_bytes;
   info.expert_bytes = size.expert_bytes;
-  info.kv_bytes_per_token = KvStorage::bytes(spec, 1);
+  info.kv_bytes_per_token = KvStorage::bytes(spec, kv_dtype, 1);
   info.stop_tokens = spec.stop_tokens;
   return info;
 }
@@ -51,19 +54,32 @@ std::shared_ptr<LanguageModel> load_model(const std::string& path, const LoadOpt
   const DeviceLoader load_on_device = cuda ? device_loader() : nullptr;
   SPECMOE_CHECK(options.dtype != kernels::DType::kFloat16,
                 "dtype float16 is not supported; known: float32, bfloat16, int8");
+  SPECMOE_CHECK(options.kv_dtype != kernels::DType::kFloat16,
+                "kv_dtype float16 is not supported; known: float32, bfloat16, int8");
   ModelSpec spec = read_spec(path);
   const Checkpoint checkpoint(path);
   const ModelTensors tensors = map_tensors(spec, checkpoint);
-  ModelInfo info = describe_model(spec, options.dtype, tensors.tied);
+  ModelInfo info = describe_model(spec, options.dtype, options.kv_dtype, tensors.tied);
   check_memory(info.weight_bytes, "model " + spec.name);
   auto pool = options.pool ? options.pool : std::make_shared<kernels::ThreadPool>(options.threads);
+  SPECMOE_CHECK(!cuda || options.kv_dtype == kernels::DType::kFloat32, "kv_dtype ",
+                kernels::dtype_name(options.kv_dtype), " is not supported on cuda; known: float32");
   if (cuda) return load_on_device(std::move(spec), tensors, options.dtype, *cuda, *pool);
   const kernels::Backend backend = options.backend ? *options.backend : kernels::default_cpu_backend();
   SPECMOE_CHECK(kernels::backend_available(backend), "this machine cannot run ", kernels::backend_name(backend));
   info.instruction_set = kernels::backend_name(backend);
   Weights weights = pack_weights(spec, tensors, options.dtype, backend, *pool);
   if (info.weight_bytes < kSerialBytes && pool->size() > 1) pool = std::make_shared<kernels::ThreadPool>(1);
-  return std::make_shared<Transformer>(std::move(spec), std::move(weights), std::move(info), backend, std::move(pool));
+  return std::make_shared<Transformer>(std::move(spec), std::move(weights), std::move(info), options.kv_dtype, backend,
+                                       std::move(pool));
+}
+
+ModelLoader draft_loader(LoadOptions options) {
+  return [options = std::move(options)](const std::string& path, const std::string& dtype) {
+    LoadOptions own = options;
+    own.dtype = kernels::packed_dtype_from_name(dtype);
+    return load_model(path, own);
+  };
 }
 
 }  // namespace specmoe::nn

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "core/drafter.h"
 #include "core/language_model.h"
 #include "core/nn/model_spec.h"
 #include "kernels/backend.h"
@@ -13,7 +14,8 @@
 namespace specmoe::nn {
 
 struct LoadOptions {
-  kernels::DType dtype = kernels::DType::kBFloat16;  // of the packed weights
+  kernels::DType dtype = kernels::DType::kBFloat16;    // of the packed weights
+  kernels::DType kv_dtype = kernels::DType::kFloat32;  // of keys and values in the caches: float32, bfloat16 or int8
   std::string device = "cpu";                 // or "cuda", "cuda:1"; on a device threads only pack, backend is unused
   int threads = 0;                            // 0: one per usable core; ignored when pool is set
   std::shared_ptr<kernels::ThreadPool> pool;  // shared by target and drafter
@@ -24,9 +26,12 @@ struct LoadOptions {
 /// supported.
 std::shared_ptr<LanguageModel> load_model(const std::string& path, const LoadOptions& options);
 
+/// What drafters open their checkpoints with: these options, but the dtype that the drafter asks for.
+ModelLoader draft_loader(LoadOptions options);
+
 /// What load_model() would say about a model, from its spec alone; instruction_set is left empty.
 ///
 /// tied  whether the head is the embedding; before loading, the spec's own flag
-ModelInfo describe_model(const ModelSpec& spec, kernels::DType dtype, bool tied);
+ModelInfo describe_model(const ModelSpec& spec, kernels::DType dtype, kernels::DType kv_dtype, bool tied);
 
 }  // namespace specmoe::nn

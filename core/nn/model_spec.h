@@ -160,6 +160,7 @@ enum class Quantization {
   kNone,
   kMxfp4,     // fused experts: 4-bit floats, blocks of 32 share a power of two
   kFp8Block,  // F8_E4M3 NAME with float32 NAME_scale_inv per block of fp8_block_rows x fp8_block_cols
+  kInt8,      // I8 NAME with float32 NAME_scale per output; fused experts are never transposed (convert_checkpoint)
 };
 
 /// A decoder-only transformer as pure data. Built by one parser per model_type; the transformer knows nothing else

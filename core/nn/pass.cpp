@@ -67,7 +67,7 @@ void Pass::stage(std::span<const RowBlock> requests) {
 void Pass::size_result(const ModelSpec& spec, ForwardResult& result) const {
   result.vocab = spec.vocab_size;
   result.row_begin = row_begin;
-  result.logits.resize(wanted.size() * static_cast<std::size_t>(spec.vocab_size));
+  result.logits.resize(result.want_logits ? wanted.size() * static_cast<std::size_t>(spec.vocab_size) : 0);
   result.argmax.resize(wanted.size());
   if (result.want_hidden) result.hidden.resize(wanted.size() * static_cast<std::size_t>(spec.hidden_size));
   result.moe_layers = 0;

@@ -37,6 +37,7 @@ class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::string& path);
   const std::vector<Tensor>& tensors() const { return tensors_; }
+  void release() const { file_.release(); }
 
  private:
   MappedFile file_;

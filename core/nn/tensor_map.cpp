@@ -66,15 +66,16 @@ void Mapper::take_fused_experts(const FfnSpec& ffn, LayerTensors& layer) {
   const std::int64_t width = ffn.width;
   const std::int64_t hidden = spec_.hidden_size;
   const FusedLayout layout = spec_.names.fused_layout;
-  const bool packed = spec_.quantization == Quantization::kMxfp4 && from_.has(spec_.names.fused_gate_up, "_blocks");
-  const bool transposed = layout != FusedLayout::kRows && !packed;
+  const bool by_inputs = layout != FusedLayout::kRows;
+  const bool mxfp4 = spec_.quantization == Quantization::kMxfp4 && from_.has(spec_.names.fused_gate_up, "_blocks");
+  const bool transposed = by_inputs && !mxfp4 && spec_.quantization != Quantization::kInt8;
   const auto place = [&](bool up) -> Order {
     if (layout == FusedLayout::kTransposedInterleaved) return [up](std::int64_t row) { return 2 * row + (up ? 1 : 0); };
     return [first = up ? width : 0](std::int64_t row) { return first + row; };
   };
   const auto fused = [&](const Alternatives& names, std::int64_t rows, std::int64_t cols) {
-    if (packed) return from_.take_mxfp4(names, experts, rows, cols);
-    return from_.take(names, transposed ? Shape{experts, cols, rows} : Shape{experts, rows, cols});
+    return mxfp4 ? from_.take_mxfp4(names, experts, rows, cols, by_inputs)
+                 : from_.take_experts(names, experts, rows, cols, by_inputs);
   };
   const WeightView gate_up = fused(spec_.names.fused_gate_up, 2 * width, hidden);
   const WeightView down = fused(spec_.names.fused_down, hidden, width);
@@ -137,9 +138,9 @@ void Mapper::take_ffn(int index, const FfnSpec& ffn, LayerTensors& layer) {
   for (int e = 0; e < experts; ++e) {
     from_.set_place(index, e);
     ExpertTensors& expert = layer.experts.emplace_back();
-    expert.gate.weight = from_.take(names.expert_gate, {ffn.width, hidden});
-    expert.up.weight = from_.take(names.expert_up, {ffn.width, hidden});
-    expert.down.weight = from_.take(names.expert_down, {hidden, ffn.width});
+    expert.gate.weight = from_.take(names.expert_gate, {ffn.width, hidden}, TensorUse::kMatrix);
+    expert.up.weight = from_.take(names.expert_up, {ffn.width, hidden}, TensorUse::kMatrix);
+    expert.down.weight = from_.take(names.expert_down, {hidden, ffn.width}, TensorUse::kMatrix);
   }
   from_.set_place(index);
 }
@@ -231,10 +232,10 @@ void Mapper::take_head(ModelTensors& model) {
   const bool has_head = from_.has(spec_.names.head);
   model.tied = spec_.tied_embeddings && !(has_embedding && has_head);
   if (!model.tied) {
-    model.embedding = from_.take(spec_.names.embedding, shape);
-    model.head = from_.take(spec_.names.head, shape);
+    model.embedding = from_.take(spec_.names.embedding, shape, TensorUse::kTable);
+    model.head = from_.take(spec_.names.head, shape, TensorUse::kMatrix);
   } else {
-    model.embedding = from_.take(has_head ? spec_.names.head : spec_.names.embedding, shape);
+    model.embedding = from_.take(has_head ? spec_.names.head : spec_.names.embedding, shape, TensorUse::kMatrix);
     model.head = model.embedding;
   }
   if (spec_.head_bias) model.head_bias = from_.take(spec_.names.head_bias, {spec_.vocab_size});
@@ -246,6 +247,7 @@ ModelTensors Mapper::map() {
   model.final_norm = take_norm(spec_.names.final_norm, spec_.names.final_norm_bias);
   for (int i = 0; i < static_cast<int>(spec_.layers.size()); ++i) model.layers.push_back(take_layer(i));
   from_.report();
+  model.stored = from_.stored();
   return model;
 }
 

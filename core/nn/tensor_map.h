@@ -40,12 +40,34 @@ struct LayerTensors {
   kernels::WeightView shared_scale;
 };
 
+/// How a tensor is packed.
+enum class TensorUse {
+  kMatrix,  // multiplied: in the model's type
+  kTable,   // looked up: in table_dtype() of it
+  kExact,   // vectors and routers: as it is
+};
+
+/// A tensor that the model uses, as its checkpoint keeps it.
+struct StoredTensor {
+  std::string name;                // whole, that of an unquantised checkpoint
+  const Tensor* source = nullptr;  // the one in the file that holds the values
+  int layer = -1;                  // -1: of no layer
+  TensorUse use = TensorUse::kExact;
+  std::int64_t experts = 1;       // matrices in one tensor
+  std::int64_t rows = 0;          // of each: outputs
+  std::int64_t cols = 0;          // inputs
+  bool by_inputs = false;         // an unquantised checkpoint keeps matrices [cols, rows]
+  bool source_by_inputs = false;  // and so does this one
+  kernels::WeightView view;       // all matrices one under another
+};
+
 /// Every tensor of a model by its role.
 struct ModelTensors {
   kernels::WeightView embedding, head, head_bias;
   NormTensors final_norm;
   bool tied = false;  // head is the embedding
   std::vector<LayerTensors> layers;
+  std::vector<StoredTensor> stored;  // the same tensors one by one
 };
 
 /// Finds every tensor the spec calls for. Throws one Error that lists all that are missing, extra or mis-shaped.

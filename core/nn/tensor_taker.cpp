@@ -62,30 +62,62 @@ const Tensor* TensorTaker::take_tensor(const Alternatives& names, const Shape& s
   return nullptr;
 }
 
-WeightView TensorTaker::take(const Alternatives& names, const Shape& shape, const std::string& suffix) {
+WeightView TensorTaker::take(const Alternatives& names, const Shape& shape, TensorUse use, const std::string& suffix) {
   const Tensor* tensor = take_tensor(names, shape, suffix);
   if (tensor == nullptr) return {};
-  if (tensor->dtype == "F8_E4M3" && spec_.quantization == Quantization::kFp8Block && shape.size() == 2) {
-    return take_fp8(*tensor, names, suffix);
+  const WeightView view = view_of(*tensor, names, suffix);
+  stored_.push_back({tensor->name, tensor, layer_, use, 1, view.rows, view.cols, false, false, view});
+  return view;
+}
+
+WeightView TensorTaker::take_experts(const Alternatives& names, std::int64_t experts, std::int64_t rows,
+                                     std::int64_t cols, bool by_inputs) {
+  const bool source_by_inputs = by_inputs && spec_.quantization != Quantization::kInt8;
+  const Tensor* tensor =
+      take_tensor(names, source_by_inputs ? Shape{experts, cols, rows} : Shape{experts, rows, cols}, "");
+  if (tensor == nullptr) return {};
+  const WeightView view = view_of(*tensor, names, "");
+  stored_.push_back(
+      {tensor->name, tensor, layer_, TensorUse::kMatrix, experts, rows, cols, by_inputs, source_by_inputs, view});
+  return view;
+}
+
+/// All of a tensor as rows of its last dimension.
+WeightView TensorTaker::view_of(const Tensor& tensor, const Alternatives& names, const std::string& suffix) {
+  if (tensor.dtype == "F8_E4M3" && spec_.quantization == Quantization::kFp8Block && tensor.shape.size() == 2) {
+    return take_fp8(tensor, names, suffix);
+  }
+  if (tensor.dtype == "I8" && spec_.quantization == Quantization::kInt8 && tensor.shape.size() >= 2) {
+    return take_int8(tensor, names, suffix);
   }
   WeightView view;
-  if (tensor->read_row) {
-    view.read_row = tensor->read_row;
-  } else if (tensor->dtype == "F32") {
+  if (tensor.read_row) {
+    view.read_row = tensor.read_row;
+  } else if (tensor.dtype == "F32") {
     view.dtype = DType::kFloat32;
-  } else if (tensor->dtype == "BF16") {
+  } else if (tensor.dtype == "BF16") {
     view.dtype = DType::kBFloat16;
-  } else if (tensor->dtype == "F16") {
+  } else if (tensor.dtype == "F16") {
     view.dtype = DType::kFloat16;
   } else {
-    note(tensor->name + " is " + describe(*tensor) + ", expected F32, F16 or BF16");
+    note(tensor.name + " is " + describe(tensor) + ", expected F32, F16 or BF16");
     return {};
   }
-  view.data = tensor->data;
-  view.cols = shape.back();
+  view.data = tensor.data;
+  view.cols = tensor.shape.back();
   view.rows = 1;
-  for (std::size_t i = 0; i + 1 < shape.size(); ++i) view.rows *= shape[i];
+  for (std::size_t i = 0; i + 1 < tensor.shape.size(); ++i) view.rows *= tensor.shape[i];
   return view;
+}
+
+/// The data of float32 NAME + suffix; null when they do not fit.
+const std::byte* TensorTaker::take_scales(const Tensor& tensor, const Alternatives& names, const Shape& shape,
+                                          const std::string& suffix) {
+  const Tensor* scales = take_tensor(names, shape, suffix);
+  if (scales == nullptr) return nullptr;
+  if (scales->dtype == "F32") return scales->data;
+  note(tensor.name + " has scales " + describe(*scales) + ", expected F32");
+  return nullptr;
 }
 
 WeightView TensorTaker::take_fp8(const Tensor& tensor, const Alternatives& names, const std::string& suffix) {
@@ -94,35 +126,45 @@ WeightView TensorTaker::take_fp8(const Tensor& tensor, const Alternatives& names
   const std::int64_t block_rows = spec_.fp8_block_rows;
   const std::int64_t block_cols = spec_.fp8_block_cols;
   const Shape blocks = {(rows + block_rows - 1) / block_rows, (cols + block_cols - 1) / block_cols};
-  const WeightView scales = take(names, blocks, suffix + "_scale_inv");
-  if (scales.data == nullptr) return {};
-  if (scales.dtype != DType::kFloat32) {
-    note(tensor.name + " has scales of " + std::string(kernels::dtype_name(scales.dtype)) + ", expected float32");
-    return {};
-  }
-  return fp8_blocks(tensor.data, static_cast<const std::byte*>(scales.data), rows, cols, block_rows, block_cols);
+  const std::byte* scales = take_scales(tensor, names, blocks, suffix + "_scale_inv");
+  if (scales == nullptr) return {};
+  return fp8_blocks(tensor.data, scales, rows, cols, block_rows, block_cols);
+}
+
+WeightView TensorTaker::take_int8(const Tensor& tensor, const Alternatives& names, const std::string& suffix) {
+  Shape outputs = tensor.shape;
+  outputs.pop_back();
+  const std::byte* scales = take_scales(tensor, names, outputs, suffix + "_scale");
+  if (scales == nullptr) return {};
+  std::int64_t rows = 1;
+  for (const std::int64_t size : outputs) rows *= size;
+  return int8_rows(tensor.data, scales, rows, tensor.shape.back());
 }
 
 WeightView TensorTaker::take_mxfp4(const Alternatives& names, std::int64_t experts, std::int64_t rows,
-                                   std::int64_t cols) {
+                                   std::int64_t cols, bool by_inputs) {
   constexpr std::int64_t kBlock = 32;
   if (cols % kBlock != 0) {
     note(fill(names.front(), layer_) + " has rows of " + std::to_string(cols) + ", which mxfp4 cannot cut into 32s");
     return {};
   }
-  const Tensor* blocks = take_tensor(names, {experts, rows, cols / kBlock, kBlock / 2}, "_blocks");
+  const std::string suffix = "_blocks";
+  const Tensor* blocks = take_tensor(names, {experts, rows, cols / kBlock, kBlock / 2}, suffix);
   const Tensor* scales = take_tensor(names, {experts, rows, cols / kBlock}, "_scales");
   if (blocks == nullptr || scales == nullptr) return {};
   for (const Tensor* tensor : {blocks, scales}) {
     if (tensor->dtype != "U8") note(tensor->name + " is " + describe(*tensor) + ", expected U8");
   }
-  return mxfp4(blocks->data, scales->data, experts * rows, cols);
+  const WeightView view = mxfp4(blocks->data, scales->data, experts * rows, cols);
+  const std::string name = blocks->name.substr(0, blocks->name.size() - suffix.size());
+  stored_.push_back({name, blocks, layer_, TensorUse::kMatrix, experts, rows, cols, by_inputs, false, view});
+  return view;
 }
 
 LinearTensors TensorTaker::take_linear(const Alternatives& stem, std::int64_t rows, std::int64_t cols, bool bias) {
   LinearTensors linear;
-  linear.weight = take(stem, {rows, cols}, ".weight");
-  if (bias) linear.bias = take(stem, {rows}, ".bias");
+  linear.weight = take(stem, {rows, cols}, TensorUse::kMatrix, ".weight");
+  if (bias) linear.bias = take(stem, {rows}, TensorUse::kExact, ".bias");
   return linear;
 }
 

@@ -54,9 +54,14 @@ WeightView row_slice(const WeightView& view, std::int64_t first, std::int64_t ro
 }
 
 WeightView reorder_rows(const WeightView& view, std::int64_t rows, Order order) {
-  return computed(view.data, rows, view.cols, [view, order = std::move(order)](std::int64_t row, float* out) {
+  WeightView reordered = computed(view.data, rows, view.cols, [view, order](std::int64_t row, float* out) {
     std::ranges::copy(view.row(order(row)), out);
   });
+  if (!view.read_int8) return reordered;
+  reordered.read_int8 = [view, order = std::move(order)](std::int64_t row, std::int8_t* out) {
+    return view.read_int8(order(row), out);
+  };
+  return reordered;
 }
 
 WeightView reorder_elements(const WeightView& view, std::int64_t count, Order order) {
@@ -103,6 +108,25 @@ WeightView fp8_blocks(const std::byte* values, const std::byte* scales, std::int
       out[col] = table[std::to_integer<std::size_t>(values[row * cols + col])] * scale;
     }
   });
+}
+
+WeightView int8_rows(const std::byte* values, const std::byte* scales, std::int64_t rows, std::int64_t cols) {
+  const auto scale_of = [scales](std::int64_t row) {
+    float scale = 0;
+    std::memcpy(&scale, scales + row * static_cast<std::int64_t>(sizeof(float)), sizeof(float));
+    return scale;
+  };
+  WeightView view = computed(values, rows, cols, [=](std::int64_t row, float* out) {
+    const float scale = scale_of(row);
+    for (std::int64_t col = 0; col < cols; ++col) {
+      out[col] = static_cast<float>(static_cast<std::int8_t>(values[row * cols + col])) * scale;
+    }
+  });
+  view.read_int8 = [=](std::int64_t row, std::int8_t* out) {
+    std::memcpy(out, values + row * cols, static_cast<std::size_t>(cols));
+    return scale_of(row);
+  };
+  return view;
 }
 
 }  // namespace specmoe::nn

@@ -35,4 +35,7 @@ kernels::WeightView mxfp4(const std::byte* blocks, const std::byte* scales, std:
 kernels::WeightView fp8_blocks(const std::byte* values, const std::byte* scales, std::int64_t rows, std::int64_t cols,
                                std::int64_t block_rows, std::int64_t block_cols);
 
+/// [rows, cols] int8, times one float32 scale per row; scales [rows] need not be aligned. Has read_int8.
+kernels::WeightView int8_rows(const std::byte* values, const std::byte* scales, std::int64_t rows, std::int64_t cols);
+
 }  // namespace specmoe::nn

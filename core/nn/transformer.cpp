@@ -13,6 +13,12 @@ using kernels::Rows;
 using kernels::Shard;
 using kernels::split;
 
+namespace {
+
+const float* data_or_null(const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); }
+
+}  // namespace
+
 CpuKernels::CpuKernels(kernels::Backend backend)
     : rms_norm(kernels::rms_norm.up_to(backend)),
       layer_norm(kernels::layer_norm.up_to(backend)),
@@ -22,13 +28,15 @@ CpuKernels::CpuKernels(kernels::Backend backend)
       moe_router(kernels::moe_router.up_to(backend)),
       moe_up(kernels::moe_up.up_to(backend)),
       moe_down(kernels::moe_down.up_to(backend)),
-      row_argmax(kernels::row_argmax.up_to(backend)) {}
+      row_argmax(kernels::row_argmax.up_to(backend)),
+      linear_argmax(kernels::linear_argmax.up_to(backend)) {}
 
-Transformer::Transformer(ModelSpec spec, Weights weights, ModelInfo info, kernels::Backend backend,
+Transformer::Transformer(ModelSpec spec, Weights weights, ModelInfo info, kernels::DType kv, kernels::Backend backend,
                          std::shared_ptr<kernels::ThreadPool> pool)
     : spec_(std::move(spec)),
       weights_(std::move(weights)),
       info_(std::move(info)),
+      kv_(kv),
       kernels_(backend),
       pool_(std::move(pool)),
       run_([this](Member& member) { run(member); }) {
@@ -53,7 +61,7 @@ const RopeTable& Transformer::rope_table(const RopeSpec& spec) {
 }
 
 std::unique_ptr<KVCache> Transformer::new_cache(int capacity, std::optional<int> text) const {
-  auto cache = std::make_unique<KvStorage>(spec_, capacity, this, text.value_or(capacity));
+  auto cache = std::make_unique<KvStorage>(spec_, kv_, capacity, this, text.value_or(capacity));
   for (RopeTable& rope : ropes_) rope.reserve(std::min(capacity, spec_.max_positions), cache->text());
   return cache;
 }
@@ -82,7 +90,7 @@ void Transformer::run(Member& member) {
     feed_forward(layer, member);
     member.barrier();
   }
-  logits(member);
+  head(member);
 }
 
 void Transformer::embed(Shard shard) {
@@ -122,16 +130,7 @@ void Transformer::add_normed_branch(const NormWeights& weights, Member& member) 
   }
 }
 
-void Transformer::shape_logits(std::span<float> row) const {
-  if (spec_.logit_scale != 1.0F) {
-    for (float& logit : row) logit *= spec_.logit_scale;
-  }
-  if (spec_.logit_softcap > 0.0F) {
-    for (float& logit : row) logit = spec_.logit_softcap * std::tanh(logit / spec_.logit_softcap);
-  }
-}
-
-void Transformer::logits(Member& member) {
+void Transformer::head(Member& member) {
   if (pass_.wanted.empty()) return;
   Private& mine = own(member.shard());
   const auto count = static_cast<std::int64_t>(pass_.wanted.size());
@@ -144,16 +143,35 @@ void Transformer::logits(Member& member) {
   if (member.shard().index == 0 && result_->want_hidden) {
     std::copy_n(normed.data, count * normed.cols, result_->hidden.data());
   }
-  const Rows<float> out = contiguous(result_->logits.data(), count, std::int64_t{spec_.vocab_size});
-  const float* bias = weights_.head_bias.empty() ? nullptr : weights_.head_bias.data();
-  kernels_.packed_linear(normed, weights_.head, bias, {}, out, member.shard());
+  if (result_->want_logits) {
+    logits(normed, member);
+  } else {
+    argmaxes(normed, member);
+  }
+}
+
+void Transformer::logits(Rows<const float> normed, Member& member) {
+  const Rows<float> out = contiguous(result_->logits.data(), normed.rows, std::int64_t{spec_.vocab_size});
+  kernels_.packed_linear(normed, weights_.head, data_or_null(weights_.head_bias), {}, out, member.shard());
   member.barrier();
-  const auto own_rows = split(count, member.shard());
+  const auto own_rows = split(normed.rows, member.shard());
   if (own_rows.begin == own_rows.end) return;
-  for (std::int64_t i = own_rows.begin; i < own_rows.end; ++i)
-    shape_logits({out.row(i), static_cast<std::size_t>(out.cols)});
+  for (std::int64_t i = own_rows.begin; i < own_rows.end; ++i) logit_shape().apply(out.row(i), out.cols);
   kernels_.row_argmax({out.row(own_rows.begin), own_rows.end - own_rows.begin, out.cols, out.stride},
                       result_->argmax.data() + own_rows.begin);
+}
+
+/// Every thread finds the best of its own outputs; then the first one compares.
+void Transformer::argmaxes(Rows<const float> normed, Member& member) {
+  kernels_.linear_argmax(normed, weights_.head, data_or_null(weights_.head_bias), logit_shape(),
+                         own(member.shard()).best.data(), member.shard());
+  member.barrier();
+  if (member.shard().index != 0) return;
+  for (std::size_t i = 0; i < result_->argmax.size(); ++i) {
+    kernels::BestLogit best;
+    for (const Private& thread : workspace_.own) best.offer(thread.best[i]);
+    result_->argmax[i] = best.index;
+  }
 }
 
 }  // namespace specmoe::nn

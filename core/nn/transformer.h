@@ -36,6 +36,7 @@ struct CpuKernels {
   decltype(kernels::moe_up)::Function moe_up;
   decltype(kernels::moe_down)::Function moe_down;
   decltype(kernels::row_argmax)::Function row_argmax;
+  decltype(kernels::linear_argmax)::Function linear_argmax;
 };
 
 /// A ModelSpec run on packed weights by a team of threads. One ThreadPool::run per pass and five barriers per layer of
@@ -44,7 +45,8 @@ struct CpuKernels {
 /// part in transformer_ffn.cpp.
 class Transformer final : public LanguageModel {
  public:
-  Transformer(ModelSpec spec, Weights weights, ModelInfo info, kernels::Backend backend,
+  /// kv  type of the keys and values in its caches
+  Transformer(ModelSpec spec, Weights weights, ModelInfo info, kernels::DType kv, kernels::Backend backend,
               std::shared_ptr<kernels::ThreadPool> pool);
 
   const ModelInfo& info() const override { return info_; }
@@ -62,15 +64,16 @@ class Transformer final : public LanguageModel {
   kernels::Rows<const float> norm(const NormWeights& weights, Private& mine) const;
   void normalise(kernels::Rows<const float> x, const NormWeights& weights, kernels::Rows<float> out) const;
   void add_normed_branch(const NormWeights& weights, Member& member);
-  void shape_logits(std::span<float> row) const;
-  void logits(Member& member);
+  void head(Member& member);
+  void logits(kernels::Rows<const float> normed, Member& member);
+  void argmaxes(kernels::Rows<const float> normed, Member& member);
 
   void attention(std::size_t layer, Member& member);
   void expand_latent(std::size_t layer, Member& member);
   void normalise_flat(std::size_t layer, kernels::Shard shard);
   void attend(std::size_t layer, const Pass::Block& block, int kv_head, Private& mine);
-  void stage_head(std::size_t layer, const Pass::Block& block, int kv_head, kernels::Rows<float> key,
-                  kernels::Rows<float> value) const;
+  void take_head(std::size_t layer, const Pass::Block& block, int kv_head, kernels::Rows<float> key,
+                 kernels::Rows<float> value) const;
   void turn(std::size_t layer, const Pass::Block& block, const std::vector<float>& norm_weight,
             kernels::Rows<float> head) const;
   void sharpen(const TemperatureSpec& temperature, const Pass::Block& block, kernels::Rows<float> query) const;
@@ -80,6 +83,7 @@ class Transformer final : public LanguageModel {
   void route(std::size_t layer, kernels::Rows<const float> normed, Private& mine, bool record);
   void weigh_shared(std::size_t layer, kernels::Rows<const float> normed, Private& mine);
 
+  kernels::LogitShape logit_shape() const { return {spec_.logit_scale, spec_.logit_softcap}; }
   kernels::Rows<float> rows(const FloatBuffer& buffer, std::int64_t cols) const {
     return kernels::contiguous(buffer.data(), pass_.rows(), cols);
   }
@@ -88,6 +92,7 @@ class Transformer final : public LanguageModel {
   ModelSpec spec_;
   Weights weights_;
   ModelInfo info_;
+  kernels::DType kv_;
   CpuKernels kernels_;
   std::shared_ptr<kernels::ThreadPool> pool_;
   mutable std::vector<RopeTable> ropes_;

@@ -120,9 +120,9 @@ Rows<float> Transformer::query_heads(std::size_t layer, const Pass::Block& block
   return part(all, block.first_row, block.rows, 0, width);
 }
 
-/// Writes a block's keys and values of one kv head, not yet turned, where the cache keeps them.
-void Transformer::stage_head(std::size_t layer, const Pass::Block& block, int kv_head, Rows<float> key,
-                             Rows<float> value) const {
+/// Copies a block's keys and values of one kv head, not yet turned.
+void Transformer::take_head(std::size_t layer, const Pass::Block& block, int kv_head, Rows<float> key,
+                            Rows<float> value) const {
   const AttentionSpec& spec = spec_.layers[layer].attention;
   const LayerWeights& weights = weights_.layers[layer];
   const auto columns = [&](Rows<float> from, std::int64_t first, std::int64_t cols) {
@@ -174,14 +174,12 @@ void Transformer::attend(std::size_t layer, const Pass::Block& block, int kv_hea
   const std::int64_t value_dim = spec.value_dim();
   const std::int64_t group = spec.heads / spec.kv_heads;
   const auto& cache = static_cast<const KvStorage&>(*block.cache);
-  float* keys = cache.keys(static_cast<int>(layer), kv_head);
-  float* values = cache.values(static_cast<int>(layer), kv_head);
-  const std::int64_t at = cache.committed() + block.first_staged;
-  const Rows<float> key = contiguous(keys + at * head_dim, std::int64_t{block.rows}, head_dim);
-  const Rows<float> value = contiguous(values + at * value_dim, std::int64_t{block.rows}, value_dim);
-  stage_head(layer, block, kv_head, key, value);
+  const Rows<float> key = contiguous(mine.key.data(), std::int64_t{block.rows}, head_dim);
+  const Rows<float> value = contiguous(mine.value.data(), std::int64_t{block.rows}, value_dim);
+  take_head(layer, block, kv_head, key, value);
   turn(layer, block, weights.key_norm, key);
   clip(value, spec.clip);
+  cache.put(static_cast<int>(layer), kv_head, block.first_staged, key, value);
 
   const Rows<float> query =
       part(query_heads(layer, block), 0, block.rows, kv_head * group * head_dim, group * head_dim);
@@ -192,9 +190,9 @@ void Transformer::attend(std::size_t layer, const Pass::Block& block, int kv_hea
   const float* sinks = weights.sinks.empty() ? nullptr : weights.sinks.data() + kv_head * group;
   const Rows<float> attended = part(rows(workspace_.attended, spec.heads * value_dim), block.first_row, block.rows,
                                     kv_head * group * value_dim, group * value_dim);
-  kernels_.tree_attention(
-      query, {keys, values, head_dim, value_dim, cache.committed()}, cache.ancestors(block.first_staged), cache.words(),
-      {head_dim, value_dim, spec.scale, spec.window, spec.chunk, sinks}, attended, mine.attention.data());
+  kernels_.tree_attention(query, cache.head(static_cast<int>(layer), kv_head), cache.ancestors(block.first_staged),
+                          cache.words(), {head_dim, value_dim, spec.scale, spec.window, spec.chunk, sinks}, attended,
+                          mine.attention.data());
   scale(attended, spec_.product_scale());
 }
 

@@ -26,6 +26,8 @@ WorkspaceSizes::WorkspaceSizes(const ModelSpec& spec, std::int64_t row_count, st
     } else {
       at_least(qkv, rows * (queries + 2 * std::int64_t{attention.kv_heads} * attention.head_dim));
     }
+    at_least(key, rows * attention.head_dim);
+    at_least(value, rows * attention.value_dim());
     at_least(attended, rows * attention.heads * attention.value_dim());
     at_least(this->attention, kernels::attention_scratch_floats(positions, attention.head_dim));
     const std::int64_t chosen = rows * (ffn.router ? ffn.router->experts_per_token : 1);
@@ -43,7 +45,7 @@ std::int64_t WorkspaceSizes::own() const {
   constexpr std::int64_t kSharedExpert = 1;
   const std::int64_t plan = experts + (experts + 1) + pairs;
   const std::int64_t shared_plan = kSharedExpert + (kSharedExpert + 1) + rows;
-  return normed + latent + router_logits + attention + 2 * rows + 2 * pairs + plan + shared_plan;
+  return normed + latent + key + value + router_logits + attention + 4 * rows + 2 * pairs + plan + shared_plan;
 }
 
 void Workspace::reserve(const ModelSpec& spec, std::int64_t rows, std::int64_t positions) {
@@ -67,10 +69,13 @@ void Workspace::reserve(const ModelSpec& spec, std::int64_t rows, std::int64_t p
   for (Private& thread : own) {
     at_least(thread.normed, sizes.normed);
     at_least(thread.latent, sizes.latent);
+    at_least(thread.key, sizes.key);
+    at_least(thread.value, sizes.value);
     at_least(thread.router_logits, sizes.router_logits);
     at_least(thread.expert_weight, sizes.pairs);
     at_least(thread.shared_weight, sizes.rows);
     at_least(thread.attention, sizes.attention);
+    thread.best.resize(std::max(thread.best.size(), static_cast<std::size_t>(sizes.rows)));
     thread.expert.resize(std::max(thread.expert.size(), static_cast<std::size_t>(sizes.pairs)));
     thread.only_expert.resize(std::max(thread.only_expert.size(), static_cast<std::size_t>(sizes.rows)));
     plan_at_least(thread.plan, sizes.experts, sizes.pairs);
@@ -87,11 +92,11 @@ std::int64_t Workspace::bytes() const {
     elements += buffer->capacity();
   }
   for (const Private& thread : own) {
-    for (const FloatBuffer* buffer : {&thread.normed, &thread.latent, &thread.router_logits, &thread.expert_weight,
-                                      &thread.shared_weight, &thread.attention}) {
+    for (const FloatBuffer* buffer : {&thread.normed, &thread.latent, &thread.key, &thread.value, &thread.router_logits,
+                                      &thread.expert_weight, &thread.shared_weight, &thread.attention}) {
       elements += buffer->capacity();
     }
-    elements += thread.expert.size() + thread.only_expert.size();
+    elements += 2 * thread.best.size() + thread.expert.size() + thread.only_expert.size();
     count_plan(thread.plan);
     count_plan(thread.shared_plan);
   }

@@ -5,6 +5,7 @@
 
 #include "core/nn/float_buffer.h"
 #include "core/nn/model_spec.h"
+#include "kernels/linear.h"
 #include "kernels/moe_router.h"
 
 namespace specmoe::nn {
@@ -18,7 +19,7 @@ struct WorkspaceSizes {
   std::int64_t own() const;  // of one thread
 
   std::int64_t x = 0, qkv = 0, query = 0, kv = 0, attended = 0, hidden = 0, down = 0, branch = 0;
-  std::int64_t normed = 0, latent = 0, attention = 0;
+  std::int64_t normed = 0, latent = 0, key = 0, value = 0, attention = 0;
   std::int64_t rows = 0, pairs = 0, experts = 0, router_logits = 0;
 };
 
@@ -28,10 +29,13 @@ struct Workspace {
   struct Private {
     FloatBuffer normed;                     // [T, D]
     FloatBuffer latent;                     // [T, query_rank + kv_rank] normed
+    FloatBuffer key;                        // [T, head_dim] of one kv head, on its way to the cache
+    FloatBuffer value;                      // [T, value_dim] the same
     FloatBuffer router_logits;              // [T, E]
     FloatBuffer expert_weight;              // [T, k]
     FloatBuffer shared_weight;              // [T] of the shared expert
     FloatBuffer attention;                  // scratch of tree_attention
+    std::vector<kernels::BestLogit> best;   // [T]
     std::vector<std::int32_t> expert;       // [T, k]
     std::vector<std::int32_t> only_expert;  // [T] zeros
     kernels::MoePlan plan;

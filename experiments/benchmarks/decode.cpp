@@ -70,8 +70,7 @@ void run(int argc, char** argv) {
   methods.push_back({"plain", std::make_unique<Engine>(model, EngineSpec{}), {}, 0, 0});
   for (int i = 6; i < argc; ++i) {
     const EngineSpec spec = {.drafter = concat("independent(path=", argv[5], ")"), .tree = argv[i]};
-    const auto load = [&options](const std::string& folder) { return nn::load_model(folder, options); };
-    methods.push_back({argv[i], std::make_unique<Engine>(model, spec, load), {}, 0, 0});
+    methods.push_back({argv[i], std::make_unique<Engine>(model, spec, nn::draft_loader(options)), {}, 0, 0});
   }
   const std::vector<Request> requests = make_requests(argv[1], info, small ? 64 : 8);
   for (const Request& request : requests) {

@@ -87,11 +87,11 @@ class Interleaved {
   Interval seconds(std::size_t part) const { return summary(parts_[part].seconds); }
   /// Time of `part` over time of `base`, of rounds in which both were quiet.
   Interval ratio(std::size_t part, std::size_t base) const {
-    std::vector<double> values;
-    for (std::size_t i = 0; i < parts_[part].seconds.size(); ++i) {
-      values.push_back(parts_[part].seconds[i] / parts_[base].seconds[i]);
-    }
-    return summary(values);
+    return by_round(part, base, [](double x, double y) { return x / y; });
+  }
+  /// Time of `part` less time of `base`, likewise.
+  Interval difference(std::size_t part, std::size_t base) const {
+    return by_round(part, base, [](double x, double y) { return x - y; });
   }
 
   int kept(std::size_t part) const {
@@ -107,6 +107,15 @@ class Interleaved {
     std::function<double()> work;
     std::vector<double> seconds;  // per unit, by round; NaN: disturbed
   };
+
+  template <class Combine>
+  Interval by_round(std::size_t part, std::size_t base, const Combine& combine) const {
+    std::vector<double> values;
+    for (std::size_t i = 0; i < parts_[part].seconds.size(); ++i) {
+      values.push_back(combine(parts_[part].seconds[i], parts_[base].seconds[i]));
+    }
+    return summary(values);
+  }
 
   /// Of what is not NaN.
   static Interval summary(std::vector<double> values) {

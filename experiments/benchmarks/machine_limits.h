@@ -62,55 +62,56 @@ namespace detail {
 
 inline constexpr int kChains = 12;  // more than two pipes of latency 4 or 6 need
 
-// The empty asm keeps the compiler from seeing that the chains are equal and computing one for all.
-
-__attribute__((target("avx2,fma"))) inline void multiply_avx2(std::int64_t steps) {
-  __m256 sums[kChains];
-  const __m256 factor = _mm256_set1_ps(0.999F);
+/// kChains chains of Op's multiply-add. Inlined into callers compiled for its instruction set. The empty asm keeps the
+/// compiler from seeing that the chains are equal and computing one for all.
+template <class Op>
+[[gnu::always_inline]] inline void multiply(std::int64_t steps) {
+  typename Op::Vector sums[kChains];
 #pragma GCC unroll 12
   for (int i = 0; i < kChains; ++i) {
-    sums[i] = factor;
-    asm volatile("" : "+x"(sums[i]));
-  }
-  for (std::int64_t step = 0; step < steps; ++step) {
-#pragma GCC unroll 12
-    for (int i = 0; i < kChains; ++i) sums[i] = _mm256_fmadd_ps(sums[i], factor, factor);
-  }
-#pragma GCC unroll 12
-  for (int i = 0; i < kChains; ++i) asm volatile("" ::"x"(sums[i]));
-}
-
-__attribute__((target("avx512f"))) inline void multiply_avx512(std::int64_t steps) {
-  __m512 sums[kChains];
-  const __m512 factor = _mm512_set1_ps(0.999F);
-#pragma GCC unroll 12
-  for (int i = 0; i < kChains; ++i) {
-    sums[i] = factor;
+    Op::start(sums[i]);
     asm volatile("" : "+v"(sums[i]));
   }
   for (std::int64_t step = 0; step < steps; ++step) {
 #pragma GCC unroll 12
-    for (int i = 0; i < kChains; ++i) sums[i] = _mm512_fmadd_ps(sums[i], factor, factor);
+    for (int i = 0; i < kChains; ++i) Op::next(sums[i]);
   }
 #pragma GCC unroll 12
   for (int i = 0; i < kChains; ++i) asm volatile("" ::"v"(sums[i]));
 }
 
-__attribute__((target("avx512f,avx512bf16"))) inline void multiply_bf16(std::int64_t steps) {
-  __m512 sums[kChains];
-  const auto factor = (__m512bh)_mm512_set1_epi32(0x3f7f3f7f);
-#pragma GCC unroll 12
-  for (int i = 0; i < kChains; ++i) {
-    sums[i] = _mm512_set1_ps(static_cast<float>(i));
-    asm volatile("" : "+v"(sums[i]));
+struct Avx2 {
+  using Vector = __m256;
+  static constexpr int kLanes = 8;
+  __attribute__((target("avx2,fma"))) static void start(Vector& sum) { sum = _mm256_set1_ps(0.999F); }
+  __attribute__((target("avx2,fma"))) static void next(Vector& sum) {
+    const Vector factor = _mm256_set1_ps(0.999F);
+    sum = _mm256_fmadd_ps(sum, factor, factor);
   }
-  for (std::int64_t step = 0; step < steps; ++step) {
-#pragma GCC unroll 12
-    for (int i = 0; i < kChains; ++i) sums[i] = _mm512_dpbf16_ps(sums[i], factor, factor);
+  __attribute__((target("avx2,fma"))) static void run(std::int64_t steps) { multiply<Avx2>(steps); }
+};
+
+struct Avx512 {
+  using Vector = __m512;
+  static constexpr int kLanes = 16;
+  __attribute__((target("avx512f"))) static void start(Vector& sum) { sum = _mm512_set1_ps(0.999F); }
+  __attribute__((target("avx512f"))) static void next(Vector& sum) {
+    const Vector factor = _mm512_set1_ps(0.999F);
+    sum = _mm512_fmadd_ps(sum, factor, factor);
   }
-#pragma GCC unroll 12
-  for (int i = 0; i < kChains; ++i) asm volatile("" ::"v"(sums[i]));
-}
+  __attribute__((target("avx512f"))) static void run(std::int64_t steps) { multiply<Avx512>(steps); }
+};
+
+struct Avx512Bf16 {
+  using Vector = __m512;
+  static constexpr int kLanes = 32;
+  __attribute__((target("avx512f,avx512bf16"))) static void start(Vector& sum) { sum = _mm512_set1_ps(0.999F); }
+  __attribute__((target("avx512f,avx512bf16"))) static void next(Vector& sum) {
+    const auto factor = (__m512bh)_mm512_set1_epi32(0x3f7f3f7f);
+    sum = _mm512_dpbf16_ps(sum, factor, factor);
+  }
+  __attribute__((target("avx512f,avx512bf16"))) static void run(std::int64_t steps) { multiply<Avx512Bf16>(steps); }
+};
 
 }  // namespace detail
 
@@ -119,9 +120,9 @@ __attribute__((target("avx512f,avx512bf16"))) inline void multiply_bf16(std::int
 class ArithmeticProbe {
  public:
   explicit ArithmeticProbe(kernels::Backend backend) {
-    if (backend == kernels::Backend::kAvx2) use(detail::multiply_avx2, 8);
-    if (backend == kernels::Backend::kAvx512) use(detail::multiply_avx512, 16);
-    if (backend == kernels::Backend::kAvx512Bf16) use(detail::multiply_bf16, 32);
+    if (backend == kernels::Backend::kAvx2) use<detail::Avx2>();
+    if (backend == kernels::Backend::kAvx512) use<detail::Avx512>();
+    if (backend == kernels::Backend::kAvx512Bf16) use<detail::Avx512Bf16>();
   }
 
   bool known() const { return multiply_ != nullptr; }
@@ -136,9 +137,10 @@ class ArithmeticProbe {
  private:
   static constexpr std::int64_t kSteps = 100000;
 
-  void use(void (*multiply)(std::int64_t), int lanes) {
-    multiply_ = multiply;
-    lanes_ = lanes;
+  template <class Op>
+  void use() {
+    multiply_ = Op::run;
+    lanes_ = Op::kLanes;
   }
   void (*multiply_)(std::int64_t) = nullptr;
   int lanes_ = 0;

@@ -1,10 +1,11 @@
-"""The same checkpoint, prompts and greedy tokens through specmoe, transformers and, where installed, llama-cpp-python.
+"""The same checkpoint and token ids through specmoe, transformers and, where installed, llama-cpp-python.
 
-    .venv/bin/python experiments/benchmarks/peers.py FOLDER [--gguf FILE] [--new-tokens 32] [--rounds 5]
+    .venv/bin/python experiments/benchmarks/peers.py FOLDER [--gguf FILE ...] [--new-tokens 32] [--rounds 5]
 
-Batch 1, plain decoding, equal token ids in, a fixed number of tokens out (end-of-text does not stop), prefill not counted:
-of every prompt the time of one token is taken from that of all. Systems take turns. Tokens are compared before any speed is
-printed; the first difference from specmoe in float32 is shown per system, because formats of other systems round otherwise.
+Batch 1, greedy. Three things are timed, systems taking turns: a token of plain decoding (of every prompt the time of one
+token is taken from that of all), a pass of T rows of the text at once, as a verify pass is, and the prefill of 512 tokens.
+Texts are compared before any speed is printed; the first difference from specmoe in float32 is shown per system, because
+other formats round otherwise. `gguf_export.py` writes the GGUF files.
 """
 
 import argparse
@@ -14,9 +15,9 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
 
@@ -27,51 +28,132 @@ PROMPTS = [
     "Problem: Petra has 45 shells. Petra gives away 23. How many shells are there in the end?\nSolution:",
     "Problem: Nora opens 2 bowls, each with 4 stamps. How many stamps does Nora see?\nSolution:",
 ]
-Decode = Callable[[list[int], int], list[int]]
+PREFILL_TOKENS = 512
 
 
-def with_specmoe(folder: Path, dtype: str, threads: int) -> Decode:
-    engine = specmoe.Engine(specmoe.load(folder, dtype=dtype, threads=threads))
+class Specmoe:
+    """Our engine; a pass of T rows is the verify pass of a chain of T - 1 tokens that are all right."""
 
-    def decode(prompt: list[int], count: int) -> list[int]:
-        return list(engine.generate([prompt], max_new_tokens=count, stop=[], ignore_eos=True)[0].token_ids)
+    def __init__(self, folder: Path, dtype: str, threads: int):
+        self.model = specmoe.load(folder, dtype=dtype, threads=threads)
+        self.engines = {1: specmoe.Engine(self.model)}
 
-    return decode
+    def decode(self, prompt: list[int], count: int) -> list[int]:
+        return list(self.run(1, prompt, count).token_ids)
+
+    def pass_seconds(self, prompt: list[int], text: list[int], rows: int) -> float:
+        if rows not in self.engines:
+            chain = f"chain(gamma={rows - 1})"
+            self.engines[rows] = specmoe.Engine(self.model, "synthetic(alpha=1)", chain, "greedy")
+        steps = self.run(rows, prompt, len(text)).steps
+        return statistics.median(steps["verify_ns"][steps["pass_rows"] == rows]) * 1e-9
+
+    def prefill_seconds(self, prompt: list[int]) -> float:
+        return self.run(1, prompt, 1).stage_times["prefill_ns"] * 1e-9
+
+    def run(self, rows: int, prompt: list[int], count: int) -> specmoe.Result:
+        return self.engines[rows].generate([prompt], max_new_tokens=count, stop=[], ignore_eos=True)[0]
 
 
-def with_transformers(folder: Path, dtype: torch.dtype) -> Decode:
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
-    model.generation_config.eos_token_id = None
+class Transformers:
+    """AutoModelForCausalLM.generate with its defaults."""
 
-    def decode(prompt: list[int], count: int) -> list[int]:
+    def __init__(self, folder: Path, dtype: torch.dtype):
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        self.model.generation_config.eos_token_id = None
+
+    @torch.inference_mode()
+    def decode(self, prompt: list[int], count: int) -> list[int]:
         ids = torch.tensor([prompt])
-        with torch.inference_mode():
-            out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count)
+        mask = torch.ones_like(ids)
+        out = self.model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=count)
         return out[0, len(prompt) :].tolist()
 
-    return decode
+    @torch.inference_mode()
+    def pass_seconds(self, prompt: list[int], text: list[int], rows: int) -> float:
+        cache, times = self.model(torch.tensor([prompt])).past_key_values, []
+        for at in range(0, len(text) - rows + 1, rows):
+            start = time.perf_counter()
+            cache = self.model(torch.tensor([text[at : at + rows]]), past_key_values=cache).past_key_values
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
+    @torch.inference_mode()
+    def prefill_seconds(self, prompt: list[int]) -> float:
+        start = time.perf_counter()
+        self.model(torch.tensor([prompt]), logits_to_keep=1)
+        return time.perf_counter() - start
 
 
-def with_llama_cpp(file: Path, threads: int) -> Decode:
-    from llama_cpp import Llama
+class LlamaCpp:
+    """llama.cpp's C interface: Python adds a few microseconds to a step."""
 
-    model = Llama(str(file), n_ctx=1024, n_threads=threads, verbose=False)
+    def __init__(self, file: Path, threads: int):
+        import llama_cpp
 
-    def decode(prompt: list[int], count: int) -> list[int]:
-        model.reset()
-        return [token for token, _ in zip(model.generate(prompt, temp=0.0), range(count), strict=False)]
+        self.api = llama_cpp
+        self.llama = llama_cpp.Llama(
+            str(file), n_ctx=1024, n_batch=512, n_threads=threads, n_threads_batch=threads, verbose=False
+        )
+        self.batch = llama_cpp.llama_batch_init(512, 0, 1)
 
-    return decode
+    def reset(self) -> None:
+        self.api.llama_memory_clear(self.api.llama_get_memory(self.llama.ctx), True)
+        self.past = 0
+
+    def forward(self, tokens: list[int], all_rows: bool = False) -> None:
+        batch = self.batch
+        batch.n_tokens = len(tokens)
+        for i, token in enumerate(tokens):
+            batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = token, self.past + i, 1, 0
+            batch.logits[i] = all_rows or i == len(tokens) - 1
+        if self.api.llama_decode(self.llama.ctx, batch) != 0:
+            raise RuntimeError(f"llama.cpp could not decode {len(tokens)} tokens at {self.past}")
+        self.past += len(tokens)
+
+    def best(self) -> int:
+        logits = self.api.llama_get_logits_ith(self.llama.ctx, -1)
+        return int(np.ctypeslib.as_array(logits, shape=(self.llama.n_vocab(),)).argmax())
+
+    def decode(self, prompt: list[int], count: int) -> list[int]:
+        self.reset()
+        self.forward(prompt)
+        text = [self.best()]
+        while len(text) < count:
+            self.forward(text[-1:])
+            text.append(self.best())
+        return text
+
+    def pass_seconds(self, prompt: list[int], text: list[int], rows: int) -> float:
+        self.reset()
+        self.forward(prompt)
+        times = []
+        for at in range(0, len(text) - rows + 1, rows):
+            start = time.perf_counter()
+            self.forward(text[at : at + rows], all_rows=True)
+            self.best()  # waits for the result
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
+    def prefill_seconds(self, prompt: list[int]) -> float:
+        self.reset()
+        start = time.perf_counter()
+        self.forward(prompt)
+        self.best()
+        return time.perf_counter() - start
 
 
 def first_difference(got: list[int], expected: list[int]) -> int | None:
     return next((i for i, (a, b) in enumerate(zip(got, expected, strict=True)) if a != b), None)
 
 
-def seconds(decode: Decode, prompt: list[int], count: int) -> float:
-    start = time.perf_counter()
-    decode(prompt, count)
-    return time.perf_counter() - start
+def token_seconds(system, prompt: list[int], count: int) -> float:
+    times = []
+    for tokens in (count, 1):
+        start = time.perf_counter()
+        system.decode(prompt, tokens)
+        times.append(time.perf_counter() - start)
+    return (times[0] - times[1]) / (count - 1)
 
 
 def version(package: str) -> str:
@@ -80,56 +162,79 @@ def version(package: str) -> str:
     return "absent"
 
 
+def measure(systems: dict, texts: dict, prompts: list, long_prompt: list, args: argparse.Namespace) -> dict:
+    """Seconds by system and figure, one value per round (and prompt)."""
+    times = {name: {} for name in systems}
+    for round_ in range(args.rounds):
+        for name in list(systems) if round_ % 2 == 0 else list(reversed(systems)):
+            system, own = systems[name], times[name]
+            own.setdefault("prefill", []).append(system.prefill_seconds(long_prompt))
+            for prompt, text in zip(prompts, texts["specmoe float32"], strict=True):
+                own.setdefault("token", []).append(token_seconds(system, prompt, args.new_tokens))
+                for rows in args.rows:
+                    own.setdefault(f"pass of {rows}", []).append(system.pass_seconds(prompt, text, rows))
+    return times
+
+
+def report(times: dict, different: dict, args: argparse.Namespace) -> None:
+    """One table per figure: median, spread, and how many times specmoe's bfloat16 it is."""
+    for figure in times["specmoe bfloat16"]:
+        base = statistics.median(times["specmoe bfloat16"][figure])
+        print(f"\n{figure:24} {'median':>12} {'least':>12} {'most':>12} {'over specmoe bf16':>18}")
+        for name, own in times.items():
+            values = [value * 1e6 for value in own[figure]]
+            middle = statistics.median(values)
+            ratio = middle * 1e-6 / base
+            print(f"{name:24} {middle:9.1f} us {min(values):9.1f} us {max(values):9.1f} us {ratio:18.2f}")
+    print("\nfirst token that differs from specmoe float32, by prompt")
+    for name, places in different.items():
+        print(f"{name:24} {places}")
+    if args.output:
+        versions = {name: version(name) for name in ("torch", "transformers", "llama-cpp-python")}
+        with args.output.open("a") as file:
+            for name, own in times.items():
+                line = {"benchmark": "peers", "model": args.folder.name, "system": name, "seconds": own}
+                line |= {"first_difference": different[name], "versions": versions, "threads": args.threads}
+                file.write(json.dumps(line) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--gguf", type=Path, help="the same weights for llama-cpp-python")
+    parser.add_argument("--gguf", type=Path, nargs="*", default=[], help="the same weights for llama-cpp-python")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--new-tokens", type=int, default=32)
+    parser.add_argument("--new-tokens", type=int, default=48)
+    parser.add_argument("--rows", type=int, nargs="*", default=[2, 4, 8, 16], help="rows of the passes that are timed")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-transformers", action="store_true", help="leave transformers out: it is slow")
     parser.add_argument("--output", type=Path, help="JSON lines, one per system")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     transformers.logging.set_verbosity_error()
 
-    systems = {
-        "specmoe float32": with_specmoe(args.folder, "float32", args.threads),
-        "specmoe bfloat16": with_specmoe(args.folder, "bfloat16", args.threads),
-        "transformers float32": with_transformers(args.folder, torch.float32),
-        "transformers bfloat16": with_transformers(args.folder, torch.bfloat16),
-    }
-    if args.gguf:
-        systems[f"llama.cpp {args.gguf.name}"] = with_llama_cpp(args.gguf, args.threads)
+    systems = {f"specmoe {dtype}": Specmoe(args.folder, dtype, args.threads) for dtype in ("float32", "bfloat16")}
+    if not args.no_transformers:
+        systems["transformers float32"] = Transformers(args.folder, torch.float32)
+        systems["transformers bfloat16"] = Transformers(args.folder, torch.bfloat16)
+    for file in args.gguf:
+        systems[f"llama.cpp {file.stem}"] = LlamaCpp(file, args.threads)
     versions = {name: version(name) for name in ("torch", "transformers", "llama-cpp-python")}
     print(f"{args.folder.name}, {args.threads} threads, {platform.processor() or platform.machine()}; {versions}")
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(args.folder)
-    prompts = [tokenizer(text)["input_ids"] for text in PROMPTS]
-    texts = {name: [decode(prompt, args.new_tokens) for prompt in prompts] for name, decode in systems.items()}
-    expected = texts["specmoe float32"]
+    vocab = transformers.AutoConfig.from_pretrained(args.folder).vocab_size
+    random = np.random.default_rng(1)
+    long_prompt = random.integers(3, vocab, PREFILL_TOKENS).tolist()
+    if (args.folder / "tokenizer.json").exists():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(args.folder)
+        ids = [tokenizer(text)["input_ids"] for text in PROMPTS]
+    else:
+        ids = random.integers(3, vocab, (len(PROMPTS), 32)).tolist()
+    texts = {name: [system.decode(prompt, args.new_tokens) for prompt in ids] for name, system in systems.items()}
     different = {
-        name: [first_difference(a, b) for a, b in zip(own, expected, strict=True)] for name, own in texts.items()
+        name: [first_difference(a, b) for a, b in zip(own, texts["specmoe float32"], strict=True)]
+        for name, own in texts.items()
     }
-
-    times: dict[str, list[float]] = {name: [] for name in systems}
-    for round_ in range(args.rounds):
-        order = list(systems) if round_ % 2 == 0 else list(reversed(systems))
-        for name in order:
-            for prompt in prompts:
-                whole = seconds(systems[name], prompt, args.new_tokens)
-                first = seconds(systems[name], prompt, 1)
-                times[name].append((whole - first) / (args.new_tokens - 1))
-
-    base = statistics.median(times["specmoe bfloat16"])
-    print(f"{'system':24} {'us a token':>12} {'tokens/s':>10} {'over specmoe bf16':>18}  first difference by prompt")
-    for name, values in times.items():
-        middle = statistics.median(values)
-        print(f"{name:24} {middle * 1e6:12.1f} {1 / middle:10.1f} {middle / base:18.2f}  {different[name]}")
-        if args.output:
-            line = {"benchmark": "peers", "model": args.folder.name, "system": name, "seconds": values}
-            line |= {"first_difference": different[name], "versions": versions, "threads": args.threads}
-            with args.output.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+    report(measure(systems, texts, ids, long_prompt, args), different, args)
 
 
 if __name__ == "__main__":

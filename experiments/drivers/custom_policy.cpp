@@ -82,9 +82,9 @@ SPECMOE_REGISTER(tree_policies(), "wedge", Wedge, "fewer children level by level
 void decode(const char* target_folder, const char* drafter_folder) {
   nn::LoadOptions options;
   options.pool = std::make_shared<kernels::ThreadPool>(1);
-  const auto load = [&](const std::string& folder) { return nn::load_model(folder, options); };
   const std::string drafter = "independent(path=" + std::string(drafter_folder) + ")";
-  Engine engine(load(target_folder), {drafter, "wedge(depth=3)", "cautious(most=3)"}, load);
+  Engine engine(nn::load_model(target_folder, options), {drafter, "wedge(depth=3)", "cautious(most=3)"},
+                nn::draft_loader(options));
   const auto tokenizer = nn::Tokenizer::from_file(target_folder);
   Request request;
   request.prompt = tokenizer->encode("Problem: Omar has 9 pens and buys 6 more. How many pens does Omar have now?");

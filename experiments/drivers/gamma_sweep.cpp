@@ -27,8 +27,7 @@ Counts run(Engine& engine, const std::vector<Request>& requests) {
 void sweep(const std::string& target_folder, const std::string& drafter_folder, int longest) {
   nn::LoadOptions options;
   options.pool = std::make_shared<kernels::ThreadPool>(1);  // the bundled pair is too small for two
-  const auto load = [&](const std::string& folder) { return nn::load_model(folder, options); };
-  const auto target = load(target_folder);
+  const auto target = nn::load_model(target_folder, options);
   const auto tokenizer = nn::Tokenizer::from_file(target_folder);
   std::vector<Request> requests;
   for (const char* text :
@@ -42,7 +41,7 @@ void sweep(const std::string& target_folder, const std::string& drafter_folder, 
   for (int gamma = 0; gamma <= longest; ++gamma) {
     EngineSpec spec;  // gamma 0: plain decoding
     if (gamma > 0) spec = {"independent(path=" + drafter_folder + ")", "chain(gamma=" + std::to_string(gamma) + ")"};
-    Engine engine(target, spec, load);
+    Engine engine(target, spec, nn::draft_loader(options));
     const Metrics metrics = derive(run(engine, requests), target->info().experts_per_token);
     std::printf("%5d  %8.0f  %15.2f  %10.2f  %16.2f\n", gamma, metrics.tokens_per_s, metrics.tau,
                 metrics.acceptance_rate, metrics.unique_experts);

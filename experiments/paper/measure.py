@@ -48,6 +48,21 @@ def with_tau(frame: pandas.DataFrame) -> pandas.DataFrame:
     return frame.assign(tau_low=[low for _, low, _ in intervals], tau_high=[high for *_, high in intervals])
 
 
+def rates_by_rank(star: pandas.DataFrame) -> list[float]:
+    """Chance that the accepted child is of rank 1, 2, ..: how acceptance grows with the width of a star, expansion(k)."""
+    star = star.assign(width=star["tree"].str.extract(r"expansion\((\d+)", expand=False).astype(int)).sort_values(
+        "width"
+    )
+    accepted = (star["counts.accepted_at"].str[0] / star["counts.steps"]).cummax()
+    rates: list[float] = []
+    before = 0.0
+    for reached, width in zip(accepted, star["width"], strict=True):
+        ranks = width - len(rates)
+        rates += [max((reached - before) / ranks, 0.001)] * ranks
+        before = reached
+    return [rate * min(1.0, 0.999 / sum(rates)) for rate in rates]
+
+
 def short(tree: str) -> str:
     """A topology's spec without the parameters that have their default values."""
     name, _, inside = tree.partition("(")
@@ -59,6 +74,12 @@ def short(tree: str) -> str:
 def interval_text(values: tuple[float, float, float], digits: int = 3) -> str:
     middle, low, high = (f"{value:.{digits}f}" for value in values)
     return f"{middle} [{low}, {high}]"
+
+
+def undecided(values: tuple[float, float, float], claimed: float) -> str:
+    """A sentence for a verdict whose interval holds both no effect (1) and the claimed one."""
+    _, low, high = values
+    return " The interval holds 1 and the claimed value: this run cannot tell." if low <= 1 and claimed <= high else ""
 
 
 def draw_interval(axes, x, frame: pandas.DataFrame, value: str, low: str, high: str, **style) -> None:

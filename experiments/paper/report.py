@@ -8,6 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from study import SCHEMA, replace
+
+import specmoe
+
 STYLE = """
 :root{color-scheme:light dark;--text:#1f2328;--soft:#59636e;--face:#fff;--panel:#f6f8fa;--line:#d0d7de;--good:#1a7f37;
 --bad:#b42318;--none:#8a6100;--link:#0a58ca}
@@ -24,7 +28,7 @@ th,td{border-bottom:1px solid var(--line);padding:.3rem .6rem;text-align:left;ve
 th{background:var(--panel)}th.number{text-align:right}td.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 td.source,.source{color:var(--soft);font-size:.75rem;white-space:nowrap}
 .summary{list-style:none;margin:0;padding:0;font-size:.9rem}
-.summary li{display:grid;grid-template-columns:2.2rem 9rem 1fr;gap:.2rem .6rem;border-bottom:1px solid var(--line);
+.summary li{display:grid;grid-template-columns:2.2rem 10.5rem 1fr;gap:.2rem .6rem;border-bottom:1px solid var(--line);
 padding:.35rem 0}
 @media(max-width:40rem){.summary li{grid-template-columns:2.2rem 1fr}.summary li>:last-child{grid-column:1/-1}}
 .verdict{background:var(--panel);border-left:4px solid var(--line);padding:.5rem .8rem;margin:.5rem 0}
@@ -133,7 +137,7 @@ def summary_html(studies: list[dict]) -> str:
             rows.append(
                 f'<li><a href="#{text(said["name"])}">{text(said["config"]["id"])}</a> '
                 f'<span class="outcome {css(verdict["outcome"])}">{text(verdict["outcome"])}</span> '
-                f'<span>{text(verdict["claim"])} <span class="soft">{text(verdict["figure"])}</span></span></li>'
+                f'<span>{text(verdict["claim"])}: <span class="soft">{text(verdict["figure"])}</span></span></li>'
             )
     return f'<ul class="summary">{"".join(rows)}</ul>'
 
@@ -159,29 +163,39 @@ def verdicts_text(studies: list[dict], tally: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def read_study(path: Path) -> dict:
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        version = said["schema"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise specmoe.Error(f"'{path}' is not what a reproduction says; run it again, or remove its folder") from None
+    if version != SCHEMA:
+        raise specmoe.Error(f"'{path}' is written in version {version} of the format, this reads {SCHEMA}")
+    return said
+
+
 def write(output: Path, names: list[str]) -> Path:
     """The page over these reproductions; returns its path."""
-    output.mkdir(parents=True, exist_ok=True)
-    studies = [json.loads((output / name / "study.json").read_text(encoding="utf-8")) for name in names]
+    studies = [read_study(output / name / "study.json") for name in names]
     counts: dict[str, int] = {}
     for said in studies:
         for verdict in said["verdicts"]:
             counts[verdict["outcome"]] = counts.get(verdict["outcome"], 0) + 1
     tally = ", ".join(f"{count} {outcome.lower()}" for outcome, count in sorted(counts.items()))
     quick = any(said["quick"] for said in studies)
-    (output / "verdicts.md").write_text(verdicts_text(studies, tally), encoding="utf-8")
+    replace(output / "verdicts.md", verdicts_text(studies, tally))
     page = output / "index.html"
-    page.write_text(
+    replace(
+        page,
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><title>specmoe: reproductions</title>'
         f"<style>{STYLE}</style></head><body><h1>Published claims, reproduced with specmoe</h1>"
-        f"<p>{len(studies)} reproductions, {sum(counts.values())} claims: {text(tally)}."
+        f"<p>Reproductions: {len(studies)}; claims: {sum(counts.values())}, {text(tally)}."
         + (" Quick run: small samples, so intervals are wide.</p>" if quick else "</p>")
         + '<p class="soft">Behind every figure stands the file and line that it comes from, in the folder of the '
         "reproduction beside this page. Intervals are 95 % bootstrap intervals over prompts.</p>"
         + summary_html(studies)
         + "".join(study_html(output / said["name"], said) for said in studies)
         + "</body></html>\n",
-        encoding="utf-8",
     )
     return page

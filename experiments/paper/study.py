@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -74,27 +75,32 @@ class Study:
     folder: Path
     quick: bool
     config: dict[str, Any]
-    digest: str  # of the configuration and the script: a change of either measures anew
+    digest: str  # of the configuration, the script, and the models and prompts: a change of any measures anew
     verdicts: list[Verdict] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     load: float = field(default_factory=lambda: os.getloadavg()[0])  # processes that wanted a core when it started
     _rows: dict[str, tuple[int, dict]] = field(default_factory=dict)
+    _asked: set[str] = field(default_factory=set)
 
     @classmethod
-    def open(cls, name: str, output: Path, quick: bool) -> Study:
+    def open(cls, name: str, output: Path, quick: bool, changes: list[Change]) -> Study:
         source = PAPER / name
-        text = (source / "study.json").read_text(encoding="utf-8")
-        config = json.loads(text)
-        changes = config.pop("quick", {})
+        config = json.loads((source / "study.json").read_text(encoding="utf-8"))
+        small = config.pop("quick", {})
         if quick:
-            config = merged(config, changes)
+            config = merged(config, small)
+        for change in changes:
+            change.apply(config)
         script = (source / "study.py").read_text(encoding="utf-8")
-        digest = hashlib.sha256(json.dumps([config, script]).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps([config, script, files_of(json.dumps(config))]).encode()).hexdigest()[:16]
         study = cls(name, output / name, quick, config, digest)
-        study.folder.mkdir(parents=True, exist_ok=True)
-        study._read_rows()
+        try:
+            study.folder.mkdir(parents=True, exist_ok=True)
+            study._read_rows()
+        except OSError as error:
+            raise specmoe.Error(f"cannot use '{error.filename}': {error.strerror}") from None
         return study
 
     # ---- measuring ----
@@ -108,21 +114,27 @@ class Study:
             frame = specmoe.sweep({"quiet": True, **self.config[part]}, cells=path.resolve(), **changes)
         finally:
             os.chdir(before)
+        lines = specmoe.load_results(path).drop_duplicates("cell").set_index("cell")["line"]
+        frame["source"] = [f"cells.jsonl:{lines[cell]}" for cell in frame["cell"]]
         failed = frame[frame["kind"] == "failed"]
         if len(failed):
             first = failed.iloc[0]
-            raise specmoe.Error(f"{first['drafter']} {first['tree']} {first['acceptance']}: {first['error']}")
-        lines = specmoe.load_results(path).drop_duplicates("cell").set_index("cell")["line"]
-        frame["source"] = [f"cells.jsonl:{lines[cell]}" for cell in frame["cell"]]
+            name = f"{first['drafter']} {first['tree']} {first['acceptance']}"
+            raise specmoe.Error(
+                f"{name}: {first['error']} ({path}, line {lines[first['cell']]}: remove it to try again)"
+            )
         self.provenance = self.provenance or only_provenance(frame.iloc[0])
         return frame
 
     def row(self, key: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """compute()'s values under a key, kept in rows.jsonl: what is there already is not computed again."""
         name = json.dumps([self.digest, key], sort_keys=True)
+        if name in self._asked:
+            raise specmoe.Error(f"two measurements of {self.name} have the key {json.dumps(key)}; give each its own")
+        self._asked.add(name)
         if name not in self._rows:
             line = {"kind": "measurement", "schema": SCHEMA, "study": self.name, "digest": self.digest}
-            line |= {"key": dict(key), "values": dict(compute()), "provenance": _specmoe._provenance()}
+            line |= {"key": dict(key), "values": dict(compute()), "provenance": json.loads(_specmoe._provenance_json())}
             self._append(name, line)
         number, line = self._rows[name]
         self.provenance = self.provenance or line["provenance"]
@@ -170,7 +182,9 @@ class Study:
         cells = [[text_of(value) for value in row] for row in frame[list(columns)].itertuples(index=False)]
         self.tables.append(Table(title, list(columns.values()), cells, sources))
 
-    def plot(self, name: str, caption: str, draw: Callable[[Any], None], size: tuple[float, float] = (7, 4)) -> None:
+    def plot(
+        self, name: str, caption: str, draw: Callable[[Any], None], size: tuple[float, float] = (5.4, 3.6)
+    ) -> None:
         """draw(axes) puts marks, labels and units on one panel; it is called once for each theme."""
         for theme, colours in THEMES.items():
             with plt.rc_context(rc_of(colours)):
@@ -179,7 +193,7 @@ class Study:
                 axes.grid(True, linewidth=0.6)
                 axes.spines[["top", "right"]].set_visible(False)
                 path = self.folder / f"{name}.{theme}.png"
-                figure.savefig(path, dpi=130)
+                figure.savefig(path, dpi=170)
                 Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)  # a third of the bytes
                 plt.close(figure)
         self.plots.append(Plot(name, caption))
@@ -191,12 +205,58 @@ class Study:
             frame["source"] = table.sources
             frame.to_csv(self.folder / f"table{number}.csv", index=False)
         said = {
-            "name": self.name, "quick": self.quick, "config": self.config, "provenance": self.provenance,
+            "schema": SCHEMA, "name": self.name, "quick": self.quick, "config": self.config, "provenance": self.provenance,
             "load": [self.load, os.getloadavg()[0]],
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "tables": [asdict(table) for table in self.tables], "plots": [asdict(plot) for plot in self.plots],
         }  # fmt: skip
-        (self.folder / "study.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        replace(self.folder / "study.json", json.dumps(said, indent=1) + "\n")
+
+
+@dataclass
+class Change:
+    """A setting that a call replaces: the names on the way to it, and the value."""
+
+    path: list[str]
+    value: Any
+
+    @classmethod
+    def parse(cls, text: str, names: list[str]) -> Change:
+        """Of `bench.batch=4`; some reproduction of these names must have the setting."""
+        setting, equals, value = text.partition("=")
+        try:
+            change = cls(setting.split("."), json.loads(value))
+        except ValueError:
+            change = cls(setting.split("."), value)
+        configs = [json.loads((PAPER / name / "study.json").read_text(encoding="utf-8")) for name in names]
+        if not equals or not any(map(change.apply, configs)):
+            raise specmoe.Error(f"--set: '{text}': none of {', '.join(names)} has a setting '{setting}'; NAME=VALUE")
+        return change
+
+    def apply(self, config: dict[str, Any]) -> bool:
+        """Whether the configuration has the setting."""
+        *way, last = self.path
+        for name in way:
+            config = config.get(name)
+            if not isinstance(config, dict):
+                return False
+        if last not in config:
+            return False
+        config[last] = self.value
+        return True
+
+
+def replace(path: Path, text: str) -> None:
+    """Writes a file so that a kill leaves the old one or the new one."""
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def files_of(config: str) -> dict[str, str]:
+    """What a configuration reads, by name, and a digest of its content."""
+    named = set(re.findall(r"experiments/[\w./-]+", config))
+    return {name: _specmoe._fingerprint(str(ROOT / name)) for name in sorted(named) if (ROOT / name).exists()}
 
 
 def merged(base: dict, changes: dict) -> dict:

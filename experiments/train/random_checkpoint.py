@@ -64,6 +64,19 @@ MODELS = {
         "sliding_window": None,
         "output_router_logits": False,
     },
+    "S1": {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "rope_scaling": None,
+    },
     "D1": {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -151,9 +164,10 @@ def main() -> None:
     parser.add_argument("model", choices=sorted(MODELS))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--vocab", type=int, default=COMMON["vocab_size"], help="tokens of the vocabulary")
     parser.add_argument("--tokenizer", type=Path, help="folder whose tokenizer files are copied")
     args = parser.parse_args()
-    size = write(COMMON | MODELS[args.model], args.folder, args.seed)
+    size = write(COMMON | MODELS[args.model] | {"vocab_size": args.vocab}, args.folder, args.seed)
     if args.tokenizer:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(args.tokenizer / name, args.folder / name)

@@ -238,8 +238,10 @@ def _rates(rng: Random) -> tuple[str, list[str], int] | None:
     if rng.random() < 0.5:
         return f"{story} How many {unit} is that in all?", steps, done
     size = rng.randint(done + 1, 99)
+    told = whole.format(n=size)
+    steps.insert(0, told)
     steps.append(f"That leaves {size} - {done} = {size - done} {unit}.")
-    return f"{whole.format(n=size)} {story} How many {unit} are left?", steps, size - done
+    return f"{told} {story} How many {unit} are left?", steps, size - done
 
 
 _MAKERS = {

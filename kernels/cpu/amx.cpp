@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/element.h"
 #include "kernels/linear.h"
 #include "kernels/moe_ffn.h"
 
@@ -31,6 +32,7 @@ constexpr bool takes(DType dtype) { return dtype == DType::kBFloat16; }
 #include "kernels/cpu/simd/amx_registers.h"
 #include "kernels/cpu/simd/tile_amx.h"
 #include "kernels/cpu/simd/multiply.h"
+#include "kernels/cpu/simd/argmax.h"
 #include "kernels/cpu/simd/linear.h"
 #include "kernels/cpu/simd/moe_ffn.h"
 // clang-format on

@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/probability_cut.h"
 #include "kernels/cpu/router_parts.h"
+#include "kernels/element.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linear.h"
 #include "kernels/moe_ffn.h"
@@ -34,6 +35,7 @@ constexpr bool takes(DType /*dtype*/) { return true; }
 #include "kernels/cpu/simd/tile.h"
 #include "kernels/cpu/simd/tile_group.h"
 #include "kernels/cpu/simd/multiply.h"
+#include "kernels/cpu/simd/argmax.h"
 #include "kernels/cpu/simd/linear.h"
 #include "kernels/cpu/simd/moe_ffn.h"
 #include "kernels/cpu/simd/moe_router.h"

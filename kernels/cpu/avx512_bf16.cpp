@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/element.h"
 #include "kernels/linear.h"
 #include "kernels/moe_ffn.h"
 
@@ -32,6 +33,7 @@ constexpr bool takes(DType dtype) { return dtype != DType::kFloat32; }
 #include "kernels/cpu/simd/tile_bf16.h"
 #include "kernels/cpu/simd/tile_group.h"
 #include "kernels/cpu/simd/multiply.h"
+#include "kernels/cpu/simd/argmax.h"
 #include "kernels/cpu/simd/linear.h"
 #include "kernels/cpu/simd/moe_ffn.h"
 // clang-format on

@@ -25,8 +25,7 @@ def sweep(config: Mapping[str, Any] | str | os.PathLike[str], **flags: Any) -> p
             batch, dtype and category take lists, and every combination is a cell
     flags   more of them, which win: max_new_tokens=64
     With `cells`, each cell is appended to that file as soon as it is measured, and the same call goes on there after an
-    interruption. Plug-ins that were registered in Python take part; a Drafter's attach() gets None here. Progress goes
-    to sys.stderr unless quiet. Raises Error for settings that cannot be run, or when no cell can.
+    interruption. Plug-ins that were registered in Python take part. Progress goes to sys.stderr unless quiet. Raises Error for settings that cannot be run, or when no cell can.
     """
     where = "sweep"
     if isinstance(config, str | os.PathLike):

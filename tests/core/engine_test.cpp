@@ -15,7 +15,7 @@ using test::ToyOptions;
 const ToyOptions kTarget{};
 const ToyOptions kDrafter{.own_seed = 99, .agreement = 0.75};
 
-std::shared_ptr<LanguageModel> load_toy(const std::string& path) {
+std::shared_ptr<LanguageModel> load_toy(const std::string& path, const std::string&) {
   ToyOptions options = kDrafter;
   if (path == "same") options = kTarget;
   if (path == "other-vocabulary") options.vocab = kTarget.vocab + 1;

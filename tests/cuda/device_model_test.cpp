@@ -63,8 +63,10 @@ TEST_P(DeviceModelTest, SpeculativeTextIsThePlainOneAndTheCpus) {
   requests[1].prompt.assign(fixture.ids.begin() + 3, fixture.ids.begin() + 5);
   for (Request& request : requests) request.max_new_tokens = 5;
   const auto texts = [&](const std::string& device, const EngineSpec& spec) {
-    const auto open = [&](const std::string& folder) { return load_on(device, folder); };
-    Engine engine(open(fixture.folder), spec, open);
+    LoadOptions options;
+    options.device = device;
+    options.threads = 1;
+    Engine engine(load_on(device, fixture.folder), spec, draft_loader(options));
     std::vector<std::vector<TokenId>> all;
     for (const RequestRecord& record : engine.generate(requests, 2)) all.push_back(record.tokens);
     return all;
@@ -102,6 +104,10 @@ TEST_P(DeviceModelTest, RefusesWhatTheDeviceCannotDoBeforeItAllocates) {
             std::string::npos);
   EXPECT_NE(error_of([&] { load_on("cuda:7", folder("llama_default")); }).find("7"), std::string::npos);
   EXPECT_NE(error_of([&] { load_on("cuda:x", folder("llama_default")); }).find("known: cpu, cuda"), std::string::npos);
+  LoadOptions options;
+  options.device = "cuda";
+  options.kv_dtype = kernels::DType::kInt8;
+  EXPECT_NE(error_of([&] { load_model(folder("llama_default"), options); }).find("kv_dtype int8"), std::string::npos);
 }
 
 TEST(DeviceMemoryTest, ErrorHoldsTheWholeTable) {

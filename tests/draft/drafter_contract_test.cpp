@@ -26,7 +26,8 @@ std::string example_spec(const std::string& name) {
 
 std::shared_ptr<Drafter> attached(const std::string& name) {
   std::shared_ptr<Drafter> drafter = drafters().create(example_spec(name));
-  drafter->attach({make_toy_model(kTarget), [](const std::string&) { return make_toy_model(kDrafter); }});
+  drafter->attach(
+      {make_toy_model(kTarget), [](const std::string&, const std::string&) { return make_toy_model(kDrafter); }});
   return drafter;
 }
 
@@ -123,7 +124,7 @@ TEST_P(DrafterContract, GreedyTextIsThePlainText) {
   request.max_new_tokens = 60;
   for (const std::string& tree : tree_policies().names()) {
     Engine engine(make_toy_model(kTarget), {.drafter = example_spec(GetParam()), .tree = tree, .allow_lossy = true},
-                  [](const std::string&) { return make_toy_model(kDrafter); });
+                  [](const std::string&, const std::string&) { return make_toy_model(kDrafter); });
     EXPECT_EQ(engine.generate({&request, 1})[0].tokens, test::toy_greedy(kTarget, request.prompt, 60)) << tree;
   }
 }

@@ -47,8 +47,7 @@ class Allocation : public testing::TestWithParam<int> {};
 TEST_P(Allocation, StepsAllocateNothing) {
   nn::LoadOptions options;
   options.pool = std::make_shared<kernels::ThreadPool>(2);
-  Engine engine(nn::load_model(kModels + "/target", options), kCases[GetParam()].spec,
-                [&](const std::string& path) { return nn::load_model(path, options); });
+  Engine engine(nn::load_model(kModels + "/target", options), kCases[GetParam()].spec, nn::draft_loader(options));
   Request request;
   request.prompt = {5, 6, 7};
   request.max_new_tokens = 1000;

@@ -14,7 +14,7 @@ namespace specmoe {
 namespace {
 
 const std::string kModels = std::string(SPECMOE_SOURCE_ROOT) + "/experiments/models";
-constexpr const char* kPrompt = "The ";  // where the pair disagrees, so that wrong rules show
+constexpr const char* kPrompt = "from ";  // where the pair disagrees, so that wrong rules show
 constexpr int kTexts = 20'000;
 constexpr int kLength = 3;  // tokens whose joint law is compared
 /// Three tokens a position, so that the joint law has 27 bins.
@@ -67,8 +67,8 @@ std::vector<Text> sample(Engine& engine, int count) {
 
 Engine remembering_engine(const EngineSpec& spec, EngineParts parts = {}) {
   const Pair& pair = Pair::get();
-  return {pair.remembering_target, spec, [&pair](const std::string&) { return pair.remembering_drafter; },
-          std::move(parts)};
+  return {pair.remembering_target, spec,
+          [&pair](const std::string&, const std::string&) { return pair.remembering_drafter; }, std::move(parts)};
 }
 
 /// Adds the probability of every continuation of `text` up to kLength tokens, straight from the target's logits.
@@ -178,7 +178,7 @@ TEST(Distribution, TheLawIsWide) {
 TEST(Distribution, RememberedRowsAreTheModelsOwn) {
   const Pair& pair = Pair::get();
   const EngineSpec spec = speculative("expansion(2,2)", "multi_step");
-  Engine engine(pair.target, spec, [&pair](const std::string&) { return pair.drafter; });
+  Engine engine(pair.target, spec, [&pair](const std::string&, const std::string&) { return pair.drafter; });
   Engine remembering = remembering_engine(spec);
   EXPECT_EQ(sample(engine, 48), sample(remembering, 48));
 }

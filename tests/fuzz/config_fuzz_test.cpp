@@ -48,9 +48,13 @@ TEST_P(ConfigFuzz, SpecOrError) {
       const ModelSpec spec = parse_config(ConfigReader::parse(text, "fuzz"));
       ++parsed;
       // What parsed must be safe to reason about, without overflow.
-      const ModelInfo info = describe_model(spec, kernels::DType::kBFloat16, spec.tied_embeddings);
+      const ModelInfo info =
+          describe_model(spec, kernels::DType::kBFloat16, kernels::DType::kFloat32, spec.tied_embeddings);
       ASSERT_GE(info.parameters, info.active_parameters) << text;
-      ASSERT_GT(memory_table(spec, {kernels::DType::kFloat32, spec.max_positions, 64, 2}).total(), 0) << text;
+      ASSERT_GT(
+          memory_table(spec, {.dtype = kernels::DType::kFloat32, .context = spec.max_positions, .threads = 2}).total(),
+          0)
+          << text;
       const std::optional<RopeSpec>& rope = spec.layers.front().attention.rope;
       if (rope && rope->rotary_dim < 4096) rope_frequencies(*rope);
     } catch (const Error& error) {

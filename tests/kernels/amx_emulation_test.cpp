@@ -107,6 +107,7 @@ struct Tiles {
 #include "kernels/cpu/simd/rounded_inputs.h"
 #include "kernels/cpu/simd/tile_amx.h"
 #include "kernels/cpu/simd/multiply.h"
+#include "kernels/cpu/simd/argmax.h"
 #include "kernels/cpu/simd/linear.h"
 #include "kernels/cpu/simd/moe_ffn.h"
 // clang-format on

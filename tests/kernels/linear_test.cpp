@@ -1,5 +1,6 @@
 #include "kernels/linear.h"
 
+#include "kernels/sampling.h"
 #include "tests/support/kernel_data.h"
 
 namespace specmoe::kernels {
@@ -22,6 +23,20 @@ class LinearTest : public BackendTest {
       packed_linear.on(GetParam())(in, weight, bias, added, view(out, rows, weight.rows()), {index, shards});
     }
     return out;
+  }
+
+  /// The argmaxes without the product's rows.
+  std::vector<std::int32_t> argmaxes(const std::vector<float>& x, const PackedMatrix& weight, std::int64_t rows,
+                                     int shards, const float* bias, const LogitShape& shape) {
+    std::vector<BestLogit> best(static_cast<std::size_t>(rows)), part(best);
+    for (int index = 0; index < shards; ++index) {
+      linear_argmax.on(GetParam())(contiguous(x.data(), rows, weight.cols()), weight, bias, shape, part.data(),
+                                   {index, shards});
+      for (std::size_t t = 0; t < best.size(); ++t) best[t].offer(part[t]);
+    }
+    std::vector<std::int32_t> indices;
+    for (const BestLogit& one : best) indices.push_back(one.index);
+    return indices;
   }
 };
 
@@ -82,6 +97,38 @@ TEST_P(LinearTest, WritesOnlyItsOwnColumnsAndMayAddInPlace) {
   packed_linear.on(GetParam())(contiguous(x.data(), 3, 24), weight, nullptr, out, out, {});
   for (int t = 0; t < 3; ++t) {
     for (int n = 0; n < 48; ++n) EXPECT_EQ(padded[t * 48 + n], n < 40 ? expected[t * 40 + n] : 77.0f) << t << " " << n;
+  }
+}
+
+// Whole rows of logits, then their argmax, against the product that keeps no row; equals and NaN included.
+TEST_P(LinearTest, ArgmaxOfTheProductIsThatOfItsRows) {
+  const LogitShape shapes[] = {{}, {0.25F, 0.0F}, {1.0F, 0.5F}};
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kInt8}) {
+    for (const Shape& shape : {Shape{1, 33, 1}, Shape{33, 129, 100}, Shape{9, 64, 1000}, Shape{3, 40, 16}}) {
+      PackedMatrix weight = random_matrix(shape.outputs, shape.inputs, dtype, GetParam(), 1);
+      // Outputs 5 and 90 are equal, and large in half of the rows.
+      const std::vector<float> twin(static_cast<std::size_t>(shape.inputs), 0.5F);
+      for (const std::int64_t n : {5, 90}) {
+        if (n < shape.outputs) weight.pack_rows(weight_view(twin, 1, shape.inputs), n);
+      }
+      std::vector<float> x = random_floats(shape.rows * shape.inputs, 2);
+      if (shape.rows > 2) x[static_cast<std::size_t>(2 * shape.inputs)] = NAN;
+      std::vector<float> bias = random_floats(shape.outputs, 3);
+      bias[0] = NAN;
+      for (const float* added : {static_cast<const float*>(nullptr), static_cast<const float*>(bias.data())}) {
+        std::vector<float> rows = run(x, weight, shape.rows, 1, added);
+        for (const LogitShape& how : shapes) {
+          std::vector<float> shaped = rows;
+          how.apply(shaped.data(), static_cast<std::int64_t>(shaped.size()));
+          std::vector<std::int32_t> expected(static_cast<std::size_t>(shape.rows));
+          row_argmax.on(Backend::kScalar)(view(shaped, shape.rows, shape.outputs), expected.data());
+          for (const int shards : {1, 2, 5}) {
+            EXPECT_EQ(argmaxes(x, weight, shape.rows, shards, added, how), expected)
+                << dtype_name(dtype) << " " << shape.outputs << " outputs, " << shards << " shards";
+          }
+        }
+      }
+    }
   }
 }
 

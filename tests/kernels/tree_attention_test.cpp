@@ -1,5 +1,6 @@
 #include "kernels/tree_attention.h"
 
+#include "kernels/element.h"
 #include "tests/support/kernel_data.h"
 
 namespace specmoe::kernels {
@@ -56,16 +57,55 @@ Tree bushy(int rows) {
   return Tree(parent);
 }
 
+/// Rows of floats [rows, width + padding] as a cache of some type holds them.
+struct CachedFloats {
+  CachedFloats(const float* from, std::int64_t rows, std::int64_t width, std::int64_t padding, DType type)
+      : dtype(type),
+        bytes(static_cast<std::size_t>(rows * (width + padding)) * dtype_bytes(type)),
+        scales(static_cast<std::size_t>(rows), NAN) {
+    for (std::int64_t i = 0; i < rows; ++i) {
+      const std::int64_t at = i * (width + padding);
+      store_cached_row(from + at, width, type, bytes.data() + static_cast<std::size_t>(at) * dtype_bytes(type),
+                       &scales[static_cast<std::size_t>(i)]);
+    }
+  }
+  /// What the rows say now.
+  std::vector<float> floats(std::int64_t stride) const {
+    std::vector<float> all(bytes.size() / dtype_bytes(dtype));
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const std::byte* at = bytes.data() + i * dtype_bytes(dtype);
+      const float scale = scales[i / static_cast<std::size_t>(stride)];
+      if (dtype == DType::kFloat32) all[i] = *reinterpret_cast<const float*>(at);
+      if (dtype == DType::kBFloat16) all[i] = bfloat16_to_float(*reinterpret_cast<const std::uint16_t*>(at));
+      if (dtype == DType::kInt8) all[i] = static_cast<float>(*reinterpret_cast<const std::int8_t*>(at)) * scale;
+    }
+    return all;
+  }
+
+  DType dtype;
+  std::vector<std::byte> bytes;
+  std::vector<float> scales;
+};
+
+constexpr DType kCacheTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kInt8};
+
 class TreeAttentionTest : public BackendTest {
  protected:
+  void expect_reference(const Case& c, const Tree& tree, DType dtype);
+  void expect_same_bits_however_committed(DType dtype);
   std::vector<float> run(const Case& c, const Tree& tree, const std::vector<float>& query, const float* keys,
-                         const float* values, std::int64_t padding, std::int64_t first, std::int64_t rows) {
+                         const float* values, std::int64_t padding, std::int64_t first, std::int64_t rows,
+                         DType dtype = DType::kFloat32) {
     const std::int64_t width = c.group * c.head_dim;
     const std::int64_t out_width = c.group * c.values();
     std::vector<float> out(static_cast<std::size_t>(rows * out_width), NAN);
     std::vector<float> scratch(
         static_cast<std::size_t>(attention_scratch_floats(c.committed + tree.staged(), c.head_dim)), NAN);
-    const AttentionHead head = {keys, values, c.head_dim + padding, c.values() + padding, c.committed};
+    const CachedFloats key_rows(keys, c.committed + tree.staged(), c.head_dim, padding, dtype);
+    const CachedFloats value_rows(values, c.committed + tree.staged(), c.values(), padding, dtype);
+    const AttentionHead head = {
+        key_rows.bytes.data(),  value_rows.bytes.data(), c.head_dim + padding, c.values() + padding, c.committed, dtype,
+        key_rows.scales.data(), value_rows.scales.data()};
     const AttentionRule rule = {c.head_dim, c.values(), 0.3f, c.window, c.chunk, c.sinks ? kSinks.data() : nullptr};
     tree_attention.on(GetParam())(contiguous(query.data() + first * width, rows, width), head,
                                   tree.ancestors.data() + first * tree.words, tree.words, rule,
@@ -95,6 +135,33 @@ std::vector<double> reference(const Case& c, const Tree& tree, const float* quer
   return out;
 }
 
+/// The reference sees what the cache holds, so rounding to its type is no excuse.
+void TreeAttentionTest::expect_reference(const Case& c, const Tree& tree, DType dtype) {
+  constexpr std::int64_t kPadding = 3;
+  const std::int64_t positions = c.committed + tree.staged();
+  const std::vector<float> keys = random_floats(positions * (c.head_dim + kPadding), 1, 2.0f);
+  const std::vector<float> values = random_floats(positions * (c.values() + kPadding), 2);
+  const std::vector<float> query = random_floats(tree.staged() * c.group * c.head_dim, 3, 2.0f);
+  const std::vector<float> out = run(c, tree, query, keys.data(), values.data(), kPadding, 0, tree.staged(), dtype);
+  const auto held = [&](const std::vector<float>& rows, std::int64_t width) {
+    return CachedFloats(rows.data(), positions, width, kPadding, dtype).floats(width + kPadding);
+  };
+  const std::vector<float> held_keys = held(keys, c.head_dim);
+  const std::vector<float> held_values = held(values, c.values());
+  for (std::int64_t t = 0; t < tree.staged(); ++t) {
+    for (std::int64_t g = 0; g < c.group; ++g) {
+      const std::int64_t at = (t * c.group + g) * c.head_dim;
+      const std::vector<double> expected =
+          reference(c, tree, query.data() + at, t, g, held_keys.data(), held_values.data(), kPadding);
+      for (std::int64_t d = 0; d < c.values(); ++d) {
+        expect_close(out[(t * c.group + g) * c.values() + d], expected[d], kSums,
+                     concat(dtype_name(dtype), " committed ", c.committed, " window ", c.window, " chunk ", c.chunk,
+                            " row ", t, " head ", g, " at ", d));
+      }
+    }
+  }
+}
+
 TEST_P(TreeAttentionTest, MatchesDoubleReference) {
   const Case cases[] = {{32, 1, 0},
                         {32, 1, 5},
@@ -119,24 +186,7 @@ TEST_P(TreeAttentionTest, MatchesDoubleReference) {
                         {32, 2, 150, 5, 0, 0, true}};
   for (const Case& c : cases) {
     for (const Tree& tree : {chain(1), chain(9), bushy(33), chain(70)}) {
-      constexpr std::int64_t kPadding = 3;
-      const std::int64_t positions = c.committed + tree.staged();
-      const std::vector<float> keys = random_floats(positions * (c.head_dim + kPadding), 1, 2.0f);
-      const std::vector<float> values = random_floats(positions * (c.values() + kPadding), 2);
-      const std::vector<float> query = random_floats(tree.staged() * c.group * c.head_dim, 3, 2.0f);
-      const std::vector<float> out = run(c, tree, query, keys.data(), values.data(), kPadding, 0, tree.staged());
-      for (std::int64_t t = 0; t < tree.staged(); ++t) {
-        for (std::int64_t g = 0; g < c.group; ++g) {
-          const std::int64_t at = (t * c.group + g) * c.head_dim;
-          const std::vector<double> expected =
-              reference(c, tree, query.data() + at, t, g, keys.data(), values.data(), kPadding);
-          for (std::int64_t d = 0; d < c.values(); ++d) {
-            expect_close(out[(t * c.group + g) * c.values() + d], expected[d], kSums,
-                         concat("committed ", c.committed, " window ", c.window, " chunk ", c.chunk, " row ", t,
-                                " head ", g, " at ", d));
-          }
-        }
-      }
+      for (const DType dtype : kCacheTypes) expect_reference(c, tree, dtype);
     }
   }
 }
@@ -150,21 +200,24 @@ TEST_P(TreeAttentionTest, RowsDoNotDependOnTheirNumber) {
     const std::vector<float> keys = random_floats(positions * c.head_dim, 1, 2.0f);
     const std::vector<float> values = random_floats(positions * c.values(), 2);
     const std::vector<float> query = random_floats(tree.staged() * c.group * c.head_dim, 3, 2.0f);
-    std::vector<float> alone;
-    for (std::int64_t t = 0; t < tree.staged(); ++t) {
-      const std::vector<float> out = run(c, tree, query, keys.data(), values.data(), 0, t, 1);
-      alone.insert(alone.end(), out.begin(), out.end());
-    }
-    for (const std::int64_t rows : kRowCounts) {
-      const std::vector<float> out = run(c, tree, query, keys.data(), values.data(), 0, 0, rows);
-      EXPECT_EQ(out, std::vector<float>(alone.begin(), alone.begin() + rows * out_width)) << rows;
+    for (const DType dtype : kCacheTypes) {
+      std::vector<float> alone;
+      for (std::int64_t t = 0; t < tree.staged(); ++t) {
+        const std::vector<float> out = run(c, tree, query, keys.data(), values.data(), 0, t, 1, dtype);
+        alone.insert(alone.end(), out.begin(), out.end());
+      }
+      for (const std::int64_t rows : kRowCounts) {
+        const std::vector<float> out = run(c, tree, query, keys.data(), values.data(), 0, 0, rows, dtype);
+        EXPECT_EQ(out, std::vector<float>(alone.begin(), alone.begin() + rows * out_width))
+            << dtype_name(dtype) << " " << rows;
+      }
     }
   }
 }
 
 // The row of a path's last node, computed with 0, 1, ... of the path's nodes committed and the rest staged among
 // siblings that are not its ancestors: always the same bits.
-TEST_P(TreeAttentionTest, CommittedAndStagedAncestorsGiveTheSameBits) {
+void TreeAttentionTest::expect_same_bits_however_committed(DType dtype) {
   constexpr std::int64_t kPath = 9;
   constexpr std::int64_t kDim = 48;
   for (const std::int64_t committed : {0, 1, 55, 60, 64, 125}) {
@@ -194,12 +247,30 @@ TEST_P(TreeAttentionTest, CommittedAndStagedAncestorsGiveTheSameBits) {
         std::vector<float> queries(static_cast<std::size_t>(tree.staged() * kDim), 0.5f);
         std::copy(query.begin(), query.end(), queries.begin() + last * kDim);
         const std::vector<float> out = run({kDim, 1, committed + kept, window, chunk}, tree, queries,
-                                           staged_keys.data(), staged_values.data(), 0, last, 1);
+                                           staged_keys.data(), staged_values.data(), 0, last, 1, dtype);
         if (expected.empty()) expected = out;
-        EXPECT_EQ(out, expected) << "committed " << committed << " + " << kept << " window " << window << " chunk "
-                                 << chunk;
+        EXPECT_EQ(out, expected) << dtype_name(dtype) << " committed " << committed << " + " << kept << " window "
+                                 << window << " chunk " << chunk;
       }
     }
+  }
+}
+
+TEST_P(TreeAttentionTest, CommittedAndStagedAncestorsGiveTheSameBits) {
+  for (const DType dtype : kCacheTypes) expect_same_bits_however_committed(dtype);
+}
+
+TEST(CachedRow, RoundsToNearestAndKeepsWhatIsNotANumber) {
+  const std::vector<float> row = {-254.0F, 127.0F, 1.0F, 3.0F, 0.0F};
+  const CachedFloats narrow(row.data(), 1, 5, 0, DType::kInt8);
+  EXPECT_EQ(narrow.scales[0], 2.0F);
+  EXPECT_EQ(narrow.floats(5), (std::vector<float>{-254, 128, 0, 4, 0})) << "halves go to the even integer";
+  const std::vector<float> zeros(4);
+  EXPECT_EQ(CachedFloats(zeros.data(), 1, 4, 0, DType::kInt8).floats(4), zeros);
+  for (const float odd : {NAN, INFINITY}) {
+    const std::vector<float> broken = {1.0F, odd, 2.0F};
+    EXPECT_TRUE(std::isnan(CachedFloats(broken.data(), 1, 3, 0, DType::kInt8).floats(3)[0]));
+    EXPECT_FALSE(std::isfinite(CachedFloats(broken.data(), 1, 3, 0, DType::kBFloat16).floats(3)[1]));
   }
 }
 

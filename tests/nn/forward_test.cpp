@@ -129,6 +129,28 @@ TEST_F(Forward, LogitsAreOfTheRowsWanted) {
   }
 }
 
+// Of every family, some of which scale, bound or shift their logits.
+TEST(Argmax, IsTheSameWithoutLogits) {
+  for (const std::string& name : fixture_names()) {
+    const Fixture fixture = load_fixture(name);
+    for (const int threads : {1, 2}) {
+      const auto model = load(fixture.folder, kernels::DType::kBFloat16, threads);
+      const auto cache = model->new_cache(32);
+      std::vector<std::int32_t> parents(16);
+      std::iota(parents.begin(), parents.end(), -1);
+      const RowBlock block{cache.get(), std::span(fixture.ids).first(16), parents, LogitsWanted::kAll};
+      ForwardResult with, without;
+      without.want_logits = false;
+      model->forward({&block, 1}, with);
+      cache->truncate(0);
+      model->forward({&block, 1}, without);
+      EXPECT_EQ(without.argmax, with.argmax) << name << ", " << threads << " threads";
+      EXPECT_EQ(with.argmax.size(), 16U);
+      EXPECT_TRUE(without.logits.empty());
+    }
+  }
+}
+
 TEST_F(Forward, AllocatesNothingOnceWarm) {
   const auto model = load(fixture_.folder, kernels::DType::kBFloat16, 2);
   const auto cache = model->new_cache(64);

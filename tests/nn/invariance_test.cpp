@@ -1,4 +1,5 @@
-// Row t of a pass has the same bits whatever else is in the pass: on every back end, in float32 and bfloat16.
+// Row t of a pass has the same bits whatever else is in the pass: on every back end, with weights and caches of every
+// type.
 #include <algorithm>
 
 #include "core/nn/kv_storage.h"
@@ -11,14 +12,17 @@ struct Case {
   std::string fixture;
   kernels::Backend backend;
   kernels::DType dtype;
+  kernels::DType kv_dtype = kernels::DType::kFloat32;
 
   std::string name() const {
-    return fixture + "_" + std::string(kernels::backend_name(backend)) + "_" + std::string(kernels::dtype_name(dtype));
+    const std::string cache = kv_dtype == kernels::DType::kFloat32 ? "" : concat("_kv_", kernels::dtype_name(kv_dtype));
+    return concat(fixture, "_", kernels::backend_name(backend), "_", kernels::dtype_name(dtype), cache);
   }
   friend void PrintTo(const Case& c, std::ostream* out) { *out << c.name(); }
 };
 
-/// One checkpoint of each kind of block; all of them on the back end in use, a few on the others in both dtypes.
+/// One checkpoint of each kind of block; all of them on the back end in use, a few on the others in both dtypes. Narrow
+/// caches with every kind of attention.
 std::vector<Case> cases() {
   using kernels::Backend;
   const std::vector<std::string> everywhere = {"mixtral_a", "mixtral_b", "llama_bias"};
@@ -26,6 +30,9 @@ std::vector<Case> cases() {
       "mistral_a",     "qwen2_a",       "qwen3_b",           "gemma3_text_a",       "qwen2_moe_a",
       "qwen3_moe_b",   "olmoe_a",       "phimoe_a",          "gpt_oss_a",           "granitemoe_a",
       "deepseek_v2_b", "deepseek_v3_b", "llama4_text_scout", "llama4_text_maverick"};
+  const std::vector<std::string> few_attentions = {"mixtral_b", "deepseek_v2_b"};
+  const std::vector<std::string> every_attention = {"mixtral_a", "mistral_a",     "gemma3_text_a", "qwen3_b",
+                                                    "gpt_oss_a", "deepseek_v2_b", "deepseek_v3_b", "llama4_text_scout"};
   std::vector<Case> all;
   for (const Backend backend :
        {Backend::kScalar, Backend::kAvx2, Backend::kAvx512, Backend::kAvx512Bf16, Backend::kAmx}) {
@@ -38,6 +45,11 @@ std::vector<Case> cases() {
     for (const std::string& fixture : others) {
       all.push_back({fixture, backend, kernels::DType::kFloat32});
       if (backend == kernels::default_cpu_backend()) all.push_back({fixture, backend, kernels::DType::kBFloat16});
+    }
+    for (const kernels::DType kv : {kernels::DType::kBFloat16, kernels::DType::kInt8}) {
+      for (const std::string& fixture : backend == kernels::default_cpu_backend() ? every_attention : few_attentions) {
+        all.push_back({fixture, backend, kernels::DType::kBFloat16, kv});
+      }
     }
   }
   return all;
@@ -55,6 +67,7 @@ class Invariance : public ::testing::TestWithParam<Case> {
     LoadOptions options;
     options.backend = GetParam().backend;
     options.dtype = GetParam().dtype;
+    options.kv_dtype = GetParam().kv_dtype;
     options.threads = threads;
     return load_model(fixture_.folder, options);
   }

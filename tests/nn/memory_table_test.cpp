@@ -80,7 +80,7 @@ TEST_P(Memory, ParametersAreThoseOfTheFile) {
 }
 
 TEST_P(Memory, TableAddsUp) {
-  const MemoryUse use{kernels::DType::kBFloat16, 128, 16, 2};
+  const MemoryUse use{kernels::DType::kBFloat16, kernels::DType::kFloat32, 128, 16, 2};
   const MemoryTable table = memory_table(spec_, use);
   const ModelSize size = model_size(spec_, use.dtype, spec_.tied_embeddings);
   std::int64_t cache = 0;
@@ -115,6 +115,29 @@ TEST(ModelInfo, OfAMixture) {
   EXPECT_EQ(info.parameters - info.active_parameters, 2 * 6 * 3 * 24 * 64 + 198 * 64);
   EXPECT_EQ(info.expert_bytes, (2 * 32 * 64 + 64 * 24) * 2);  // width 24 fills two panels of 16
   EXPECT_EQ(info.kv_bytes_per_token, 2 * 2 * 2 * 24 * 4);
+}
+
+// Two layers of two kv heads of 24; int8 has a scale a row and head, for keys and for values.
+TEST(ModelInfo, NarrowCachesTakeLess) {
+  const std::string folder = load_fixture("mixtral_a").folder;
+  const ModelSpec spec = read_spec(folder);
+  const std::pair<kernels::DType, std::int64_t> cases[] = {{kernels::DType::kBFloat16, 2 * 2 * 2 * 24 * 2},
+                                                           {kernels::DType::kInt8, 2 * 2 * 2 * (24 + 4)}};
+  for (const auto& [kv_dtype, per_token] : cases) {
+    LoadOptions options;
+    options.kv_dtype = kv_dtype;
+    options.threads = 1;
+    const auto model = load_model(folder, options);
+    EXPECT_EQ(model->info().kv_dtype, kernels::dtype_name(kv_dtype));
+    EXPECT_EQ(model->info().kv_bytes_per_token, per_token);
+    MemoryUse use;
+    use.kv_dtype = kv_dtype;
+    use.context = 100;
+    for (const MemoryLine& line : memory_table(spec, use).lines) {
+      if (line.part != "KV cache") continue;
+      EXPECT_EQ(line.bytes, 100 * per_token);
+    }
+  }
 }
 
 }  // namespace

@@ -44,8 +44,8 @@ TEST(KvStorageTest, RefusesMoreThanTheMachineHas) {
   ModelSpec spec = read_spec(load_fixture("llama_default").folder);
   for (LayerSpec& layer : spec.layers) layer.attention.head_dim = layer.attention.kv_heads = 1 << 12;
   try {
-    const KvStorage cache(spec, 10'485'760, nullptr, 10'485'760);
-    FAIL() << "a cache of " << KvStorage::bytes(spec, 10'485'760) << " bytes";
+    const KvStorage cache(spec, kernels::DType::kFloat32, 10'485'760, nullptr, 10'485'760);
+    FAIL() << "a cache of " << KvStorage::bytes(spec, kernels::DType::kFloat32, 10'485'760) << " bytes";
   } catch (const Error& error) {
     const std::string text = error.what();
     EXPECT_NE(text.find("a KV cache of 10485760 tokens for llama_default needs "), std::string::npos) << text;

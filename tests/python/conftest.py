@@ -2,8 +2,11 @@
 
 import json
 import shutil
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,3 +82,45 @@ def text_target(target_path, tmp_path_factory):
         shutil.copy(target_path / name, folder)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     return specmoe.load(folder, dtype="float32", threads=1)
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint() -> Callable[..., Path]:
+    return write_random_checkpoint
+
+
+def write_random_checkpoint(folder: Path, layers: int, context: int = 64) -> Path:
+    """A mixture of experts of some size, bfloat16; each layer has 12.9 MB."""
+    target = ROOT / "experiments" / "models" / "target"
+    config = json.loads((target / "config.json").read_text())
+    sizes = {"hidden_size": 512, "intermediate_size": 1024, "num_attention_heads": 8, "num_key_value_heads": 2}
+    config |= sizes | {"head_dim": 64, "num_local_experts": 4, "num_hidden_layers": layers, "vocab_size": 512}
+    config |= {"max_position_embeddings": context, "eos_token_id": None}
+    shapes = {"model.embed_tokens.weight": (512, 512), "lm_head.weight": (512, 512), "model.norm.weight": (512,)}
+    for i in range(layers):
+        layer = f"model.layers.{i}."
+        for name, rows in {"q": 512, "k": 128, "v": 128, "o": 512}.items():
+            shapes[f"{layer}self_attn.{name}_proj.weight"] = (rows, 512)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            shapes[f"{layer}{name}.weight"] = (512,)
+        shapes[f"{layer}block_sparse_moe.gate.weight"] = (4, 512)
+        for expert in range(4):
+            for name, shape in {"w1": (1024, 512), "w3": (1024, 512), "w2": (512, 1024)}.items():
+                shapes[f"{layer}block_sparse_moe.experts.{expert}.{name}.weight"] = shape
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 2 * int(np.prod(shape))
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    shutil.copy(target / "tokenizer.json", folder)
+    text = json.dumps(header).encode()
+    values = np.random.default_rng(1).standard_normal(1 << 20, dtype=np.float32) * 0.03
+    bits = (values.view(np.uint32) >> 16).astype(np.uint16)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name, shape in shapes.items():
+            count = int(np.prod(shape))
+            ones = np.full(count, 0x3F80, np.uint16)
+            file.write((ones if "norm" in name else np.resize(bits, count)).tobytes())
+    return folder

@@ -111,6 +111,17 @@ def test_greedy_speculation_gives_the_plain_tokens(target_path, draft_path, draf
         assert not a.from_draft.any()
 
 
+@pytest.mark.parametrize("kv_dtype", ["bfloat16", "int8"])
+def test_narrow_caches_keep_speculation_exact(target_path, draft_path, kv_dtype):
+    wide = specmoe.load(target_path, threads=1)
+    target = specmoe.load(target_path, threads=1, kv_dtype=kv_dtype)
+    assert (wide.info.kv_dtype, target.info.kv_dtype) == ("float32", kv_dtype)
+    assert target.info.kv_bytes_per_token <= wide.info.kv_bytes_per_token / 2
+    plain = specmoe.Engine(target).generate(PROMPT, max_new_tokens=40)
+    engine = engine_with(target, draft_path, DRAFTERS[0], tree="expansion(2,2,1)")
+    assert (engine.generate(PROMPT, max_new_tokens=40).token_ids == plain.token_ids).all()
+
+
 def test_one_prompt_gives_a_result_and_a_list_gives_a_list(target):
     engine = specmoe.Engine(target)
     one = engine.generate(PROMPT, max_new_tokens=4)

@@ -53,7 +53,7 @@ def questions(tmp_path: Path) -> Path:
 # ---- help, list, inspect ----
 
 
-@pytest.mark.parametrize("command", [[], ["generate"], ["bench"], ["list"], ["inspect"]])
+@pytest.mark.parametrize("command", [[], ["generate"], ["bench"], ["list"], ["inspect"], ["convert"]])
 def test_help_goes_to_stdout(command):
     done = ok(*command, "--help")
     assert "specmoe" in done.stdout and done.stderr == ""
@@ -94,6 +94,9 @@ def test_inspect_prints_sizes_without_loading(tmp_path):
     bf16, f32 = (ok("inspect", "--target", folder, "--dtype", dtype).stdout for dtype in ("bfloat16", "float32"))
     experts = [float(re.search(r"^  experts +([\d.]+) MB", text, re.MULTILINE)[1]) for text in (bf16, f32)]
     assert experts[1] == pytest.approx(2 * experts[0], rel=0.01)
+    narrow = ok("inspect", "--target", folder, "--kv-dtype", "bfloat16").stdout
+    wide_cache, narrow_cache = (float(re.search(r"^  KV cache +([\d.]+)", t, re.MULTILINE)[1]) for t in (bf16, narrow))
+    assert wide_cache == pytest.approx(2 * narrow_cache, rel=0.02)
 
 
 # ---- generate ----
@@ -103,6 +106,13 @@ def generate(*arguments: str, **options) -> str:
     return ok(
         "generate", "--target", TARGET, "--prompt", PROMPT, "--max-new-tokens", "40", *arguments, **options
     ).stdout
+
+
+@pytest.mark.parametrize("kv_dtype", ["bfloat16", "int8"])
+def test_with_narrow_caches_too(kv_dtype):
+    plain = generate("--kv-dtype", kv_dtype)
+    assert len(plain) > 20
+    assert generate("--kv-dtype", kv_dtype, "--drafter", DRAFTER, "--tree", "expansion(2,2,1)") == plain
 
 
 @pytest.mark.parametrize("drafter", [DRAFTER, "ngram", "synthetic(alpha=0.7)"])
@@ -419,6 +429,7 @@ BAD_CALLS = {
     "output is a folder": ([*GENERATE, "--output", "/tmp"], "is a folder"),
     "list with arguments": (["list", "chain"], "takes no arguments"),
     "inspect without target": (["inspect"], "--target"),
+    "kv-dtype": (["inspect", "--target", TARGET, "--kv-dtype", "float16"], "float32, bfloat16 or int8"),
     "inspect no such folder": (["inspect", "--target", "/no/such"], "/no/such"),
     "no config": (["generate", "--config", "/no/such.json"], "cannot read"),
     "prompt too long": (["generate", "--target", SMALL, "--prompt", "word 7 " * 2000], "context"),

@@ -8,10 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+
+import specmoe
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = ROOT / "experiments"
@@ -63,6 +66,16 @@ def test_every_figure_can_be_traced_to_its_line(quick):
             text = (path.parent / file).read_text().splitlines()[int(line) - 1]
             assert json.loads(text)["schema"] == 1
         assert len(list(path.parent.glob("table*.csv"))) == len(said["tables"])
+
+
+def test_weights_that_are_compared_by_time_took_turns(quick):
+    """They share a plain run, so none of them came from another grid with the same cell."""
+    folder = quick[0] / "specinfer_article"
+    verdicts = json.loads((folder / "study.json").read_text())["verdicts"]
+    rows = next(verdict["rows"] for verdict in verdicts if verdict["claim"] == "an INT8 drafter drafts faster")
+    lines = (folder / "cells.jsonl").read_text().splitlines()
+    cells = [json.loads(lines[int(row.split(":")[1]) - 1]) for row in rows]
+    assert len(cells) == 2 and cells[0]["plain_counts"] == cells[1]["plain_counts"]
 
 
 class Outside(HTMLParser):
@@ -135,12 +148,123 @@ def test_a_half_written_row_is_dropped_and_measured_again(quick, tmp_path):
         assert done.returncode == 1 and "line 1" in done.stdout and rows.read_text() == damage
 
 
+def measured(folder: Path) -> list[str]:
+    """Names of what lies in the result files of a reproduction, in order, repeats included."""
+    rows = [json.loads(line) for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]
+    return sorted(row["cell"] if "cell" in row else json.dumps(row["key"]) for row in rows)
+
+
+def test_killed_in_three_places_a_reproduction_ends_with_the_same_measurements(quick, tmp_path):
+    name = "block_verification"
+    whole = measured(quick[0] / name)
+    assert len(whole) == 14
+    command = [sys.executable, EXPERIMENTS / "reproduce.py", "--quick", "--output", tmp_path, name]
+    stops = []
+    for wanted in (1, 6, 10):  # among the proofs, and in the grid
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+            deadline = time.monotonic() + 300
+            while run.poll() is None and time.monotonic() < deadline:
+                lines = [path.read_bytes().count(b"\n") for path in (tmp_path / name).glob("*.jsonl")]
+                if sum(lines) >= wanted:
+                    break
+                time.sleep(0.002)
+            run.kill()
+        stops.append(len(measured(tmp_path / name)))
+    assert 1 <= stops[0] <= stops[1] <= stops[2] < len(whole), stops
+    done = reproduce(*command[2:])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert measured(tmp_path / name) == whole
+    verdicts = [json.loads((folder / name / "study.json").read_text())["verdicts"] for folder in (tmp_path, quick[0])]
+    assert [v["figure"] for v in verdicts[0]] == [v["figure"] for v in verdicts[1]]  # tokens are counted, not timed
+
+
 @pytest.mark.parametrize(
-    ("arguments", "wanted"), [(["R99"], "no reproduction 'R99'"), (["--output", __file__], "is a file")]
+    ("arguments", "wanted"),
+    [
+        (["R99"], "no reproduction 'R99'"),
+        (["--output", __file__], "give a folder"),
+        (["--output", f"{__file__}/folder"], "give a folder"),
+        (["expected_tokens", "--set", "bench.speed=2"], "none of expected_tokens has a setting 'bench.speed'"),
+        (["expected_tokens", "--set", "bench"], "NAME=VALUE"),
+    ],
 )
 def test_bad_call(arguments, wanted):
     done = reproduce(*arguments)
     assert done.returncode == 2 and wanted in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ("bench.tree=[]", "the list is empty"),
+        ('bench.drafter=["crystal_ball"]', "ngram"),
+        ('bench.batch=[4,4]', "twice"),
+        ("bench.target=no/such/folder", "no/such/folder"),
+    ],
+)  # fmt: skip
+def test_a_grid_that_cannot_run_breaks_its_reproduction_in_one_line(change, wanted, tmp_path):
+    done = reproduce("--quick", "--output", tmp_path, "expected_tokens", "--set", change)
+    broken = [line for line in done.stdout.splitlines() if "BROKEN" in line]
+    assert done.returncode == 1 and len(broken) == 1 and wanted in broken[0], done.stdout
+    assert "Traceback" not in done.stderr and "expected_tokens" in done.stderr
+    assert not (tmp_path / "expected_tokens" / "cells.jsonl").exists()
+
+
+def test_a_changed_setting_is_measured_and_recorded(quick, tmp_path):
+    done = reproduce("--quick", "--output", tmp_path, "expected_tokens", "--set", "bench.max-new-tokens=16")
+    said = json.loads((tmp_path / "expected_tokens" / "study.json").read_text())
+    assert done.returncode == 0 and said["config"]["bench"]["max-new-tokens"] == 16
+    assert not set(measured(tmp_path / "expected_tokens")) >= set(measured(quick[0] / "expected_tokens"))
+
+
+def test_results_that_cannot_be_read_are_named_and_left_alone(quick, tmp_path):
+    for name in ("expected_tokens", "moe_experts"):
+        shutil.copytree(quick[0] / name, tmp_path / name)
+    (tmp_path / "index.html").write_text("the page of before")
+    other = tmp_path / "moe_experts" / "study.json"
+    whole = other.read_text()
+    for damage, wanted in ((whole[:400], "is not what a reproduction says"), ("[]", "is not what a reproduction says"),
+                           (whole.replace('"schema": 1', '"schema": 9', 1), "version 9")):  # fmt: skip
+        other.write_text(damage)
+        done = reproduce("--quick", "--output", tmp_path, "expected_tokens")
+        assert done.returncode == 1 and wanted in done.stderr and "moe_experts" in done.stderr
+        assert other.read_text() == damage and (tmp_path / "index.html").read_text() == "the page of before"
+    rows = tmp_path / "expected_tokens" / "rows.jsonl"
+    rows.unlink()
+    rows.mkdir()
+    done = reproduce("--quick", "--output", tmp_path, "expected_tokens")
+    assert done.returncode == 1 and "rows.jsonl" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_two_measurements_of_one_key_are_refused(tmp_path):
+    from study import Study
+
+    study = Study.open("expected_tokens", tmp_path, quick=True, changes=[])
+    assert study.row({"policy": "token"}, lambda: {"value": 1})["value"] == 1
+    with pytest.raises(specmoe.Error, match="two measurements of expected_tokens have the key"):
+        study.row({"policy": "token"}, lambda: {"value": 2})
+    again = Study.open("expected_tokens", tmp_path, quick=True, changes=[])
+    assert again.row({"policy": "token"}, lambda: {"value": 2})["value"] == 1  # what was measured is kept
+
+
+def test_energy_is_counted_through_the_wrap_of_its_counter(tmp_path, monkeypatch):
+    import energy
+
+    package = tmp_path / "intel-rapl:0"
+    package.mkdir()
+    counter = package / "energy_uj"
+    (package / "max_energy_range_uj").write_text("1000000000")
+    counter.write_text("999000000")
+    monkeypatch.setattr(energy, "RAPL", tmp_path)
+    meter = energy.Meter()
+    meter.start()
+    counter.write_text("4000000")
+    assert meter.stop() == pytest.approx(5.0)
+    monkeypatch.setattr(energy, "RAPL", tmp_path / "absent")
+    monkeypatch.setattr(energy.Meter, "_nvml", staticmethod(lambda: None))
+    meter = energy.Meter()
+    meter.start()
+    assert meter.stop() is None and "RAPL" in meter.why
 
 
 def test_the_first_study_goes_from_a_question_to_a_plot(tmp_path):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import specmoe
@@ -150,6 +152,66 @@ def test_a_policy_written_in_python_takes_part_and_may_fail(grid):
     assert frame["tau"][1] == 1 and frame["tau"][2] > 1
 
 
+def test_a_drafter_written_in_python_is_attached_to_the_target_of_its_dtype(grid):
+    attached = []
+
+    @specmoe.register("sweep_test_drafter")
+    class Drafter(specmoe.Drafter):
+        """Asks the target itself, so that every token is accepted."""
+
+        def attach(self, target):
+            attached.append((target.info.dtype, target.path, target.tokenizer.vocab_size))
+            self.target = target
+
+        def propose(self, request):
+            texts = [[*request.text, *request.tree.path_tokens(node)] for node in request.frontier]
+            best = [int(self.target.logits(text)[-1].argmax()) for text in texts]
+            return np.eye(request.vocab_size, dtype=np.float32)[best]
+
+    change = {
+        "drafter": "sweep_test_drafter",
+        "tree": "chain(gamma=3)",
+        "temperature": 0,
+        "batch": 1,
+        "category": "all",
+    }
+    frame = specmoe.sweep({**grid, **change, "ignore-eos": True})
+    assert attached == [(dtype, SMALL, 2048) for dtype in ("float32", "bfloat16")]
+    assert frame["identical"].all() and (frame["acceptance_rate"] == 1).all()
+    engine = specmoe.Engine(specmoe.load(SMALL, threads=1), drafter="sweep_test_drafter")  # none is left over
+    assert len(attached) == 3 and engine.generate("Problem:", max_new_tokens=4).metrics["acceptance_rate"] == 1
+
+
+def test_a_drafter_may_have_a_dtype_of_its_own(grid):
+    model = f"independent(path={SMALL}"
+    change = {"drafter": [f"{model})", f"{model},dtype=int8)"], "tree": "chain(gamma=4)", "batch": 1, "category": "all"}
+    change |= {"dtype": "float32", "temperature": [0, 1], "accept": "token", "max-new-tokens": 300, "ignore-eos": True}
+    frame = specmoe.sweep({**grid, **change})
+    assert frame["drafter"].to_list() == [f"{model},dtype=target)", f"{model},dtype=int8)"] * 2
+    assert frame["identical"][:2].all() and (frame["dtype"] == "float32").all()
+    own, int8 = frame["acceptance_rate"][2:]
+    assert own == 1 and 0.9 < int8 < 1  # the target drafts for itself, and its rounded weights nearly do
+    with pytest.raises(specmoe.Error, match="float32"):
+        specmoe.sweep({**grid, **change, "drafter": f"{model},dtype=int3)"})
+
+
+@pytest.mark.parametrize("role", ["target", "drafter"])
+def test_a_model_that_was_trained_further_is_measured_anew(role, grid, tmp_path):
+    model, cells = tmp_path / "model", tmp_path / "cells.jsonl"
+    shutil.copytree(SMALL, model)
+    grid |= {"dtype": "float32", "batch": 1, "category": "all", "temperature": 0, "tree": "chain(gamma=2)"}
+    grid |= {"target": model} if role == "target" else {"drafter": f"independent(path={model})"}
+    for expected in (1, 1):
+        specmoe.sweep(grid, cells=cells)
+        assert lines_of(cells) == expected
+    weights = model / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    weights.write_bytes(content)
+    specmoe.sweep(grid, cells=cells)
+    assert lines_of(cells) == 2
+
+
 BAD = {
     "unknown flag": ({"tre": "chain"}, "did you mean --tree?"),
     "unknown name": ({"tree": ["chain", "bush"]}, "known: "),
@@ -208,6 +270,13 @@ def test_bad_files_are_refused_and_left_alone(grid, tmp_path):
         specmoe.sweep(grid, cells=tmp_path)
     with pytest.raises(specmoe.Error, match="No such file"):
         specmoe.load_results(tmp_path / "absent.jsonl")
+    with pytest.raises(specmoe.Error, match="Is a directory"):
+        specmoe.load_results(tmp_path)
+    with pytest.raises(specmoe.Error, match="one result file or more"):
+        specmoe.load_results()
+    cells.write_text(json.dumps({"kind": "answer", "schema": 1}) + "\n")
+    with pytest.raises(specmoe.Error, match="no cell"):  # answers alone
+        specmoe.load_results(cells)
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(specmoe.Error, match="no cell"):
         specmoe.load_results(tmp_path / "empty.jsonl")

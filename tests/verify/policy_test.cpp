@@ -183,6 +183,27 @@ TEST(Parameters, OutOfRangeAreRefused) {
   }
 }
 
+TEST(CheckRow, SeesOneWrongValueWhereverItStands) {
+  // 300 tokens: a whole block, then whole groups of lanes, then a remainder.
+  const std::vector<float> good(300, 1.0F / 300);
+  const auto check = [](const std::vector<float>& row) {
+    check_row(ProbRow<float>(std::span<const float>(row)), "row", 0);
+  };
+  EXPECT_NO_THROW(check(good));
+  for (int x : {0, 5, 18, 255, 256, 271, 288, 299}) {
+    std::vector<float> row = good;
+    row[(x + 1) % 300] += row[x];
+    for (float wrong : {-1e-9F, std::numeric_limits<float>::quiet_NaN(), 0.1F}) {
+      row[x] = wrong;
+      EXPECT_THROW(check(row), Error) << wrong << " at " << x;
+    }
+    row[x] = -0.0F;
+    EXPECT_NO_THROW(check(row)) << x;
+    row[x] = 1.0F;
+    EXPECT_EQ(argmax_token(ProbRow<float>(std::span<const float>(row))), x);
+  }
+}
+
 TEST(RowStats, FastLogAndEntropyAgreeWithTheLibrary) {
   for (float x = 1e-37F; x < 1e3F; x *= 1.37F) {
     const double exact = std::log(static_cast<double>(x));

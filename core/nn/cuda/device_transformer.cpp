@@ -132,7 +132,7 @@ std::shared_ptr<LanguageModel> load(ModelSpec spec, const ModelTensors& tensors,
                 kernels::dtype_name(dtype), " is not supported on cuda; known: float32, bfloat16");
   const MemoryTable table = device_weight_table(spec, dtype, tensors.tied);
   check_device_memory(table, spec.name, name, there);
-  ModelInfo info = describe_model(spec, dtype, tensors.tied);
+  ModelInfo info = describe_model(spec, dtype, kernels::DType::kFloat32, tensors.tied);
   info.device = name;
   info.instruction_set = concat("sm_", there.capability);
   const Weights weights = pack_weights(spec, tensors, dtype, kernels::Backend::kScalar, pool);

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas
-from measure import TOY_DRAFT, TOY_TARGET, draw_interval, interval_text, tau_ratio, with_tau
+from measure import TOY_DRAFT, TOY_TARGET, draw_interval, interval_text, tau_ratio, undecided, with_tau
 
 import specmoe
 
@@ -50,10 +50,10 @@ def run(study):
                   "no interval wholly below 1", "Temperature 1; each policy's text is its own sample of one law.",
                   cells["source"].to_list())  # fmt: skip
     figure = (longest.gain, longest.gain_low, longest.gain_high)
-    study.verdict(f"and gains at g = {longest.gamma}", longest.gain_low > 1, interval_text(figure),
+    study.verdict(f"on the trained pair block gains at g = {longest.gamma}", longest.gain_low > 1, interval_text(figure),
                   "1.07-1.10 in the paper; here: interval above 1",
                   "The gain needs acceptances that vary along a block; where the drafter is nearly right or hopeless, "
-                  "both rules decide alike.", [longest.source])  # fmt: skip
+                  "both rules decide alike." + undecided(figure, 1.07), [longest.source])  # fmt: skip
     study.table("Trained pair, temperature 1", cells, {
         "acceptance": "policy", "gamma": "g", "tau": "tokens per pass", "tau_low": "low", "tau_high": "high"})  # fmt: skip
     study.table("Exact, golden toy", proofs, {

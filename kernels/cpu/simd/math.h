@@ -4,16 +4,30 @@
 
 namespace specmoe::kernels::SPECMOE_SIMD {
 
+/// The first n < kWidth narrow elements, widened; the other lanes are zero.
+template <class Element>
+Floats load_first(const Element* p, std::int64_t n) {
+  Element part[kWidth] = {};
+  std::copy_n(p, n, part);
+  return load(part);
+}
+
 /// A whole vector in memory, and one of which only the first n < kWidth elements are there.
 struct WholeVector {
-  Floats load(const float* p) const { return SPECMOE_SIMD::load(p); }
+  template <class Element>
+  Floats load(const Element* p) const {
+    return SPECMOE_SIMD::load(p);
+  }
   void store(float* p, Floats x) const { SPECMOE_SIMD::store(p, x); }
   float sum(Floats x) const { return sum_lanes(x); }
 };
 
 struct PartVector {
   std::int64_t n;
-  Floats load(const float* p) const { return load_first(p, n); }
+  template <class Element>
+  Floats load(const Element* p) const {
+    return load_first(p, n);
+  }
   void store(float* p, Floats x) const { store_first(p, x, n); }
   float sum(Floats x) const { return sum_lanes(keep_first(x, n)); }
 };

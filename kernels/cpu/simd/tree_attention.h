@@ -8,18 +8,49 @@ namespace specmoe::kernels::SPECMOE_SIMD {
 /// kChunk, so how a row's keys are grouped depends on their logical positions alone.
 inline constexpr std::int64_t kChunk = 64;
 
-struct Contiguous {
-  const float* data;
+/// The keys or the values of a head.
+template <class Element>
+struct CachedRows {
+  const Element* data;
   std::int64_t stride;
-  const float* operator()(std::int64_t i) const { return data + i * stride; }
+  const float* scales;  // int8
 };
 
-struct Gathered {
-  const float* data;
-  std::int64_t stride;
-  const std::int32_t* rows;
-  const float* operator()(std::int64_t i) const { return data + rows[i] * stride; }
+/// Rows of a chunk that lie one after another.
+template <class Element>
+struct Contiguous {
+  CachedRows<Element> all;
+  std::int64_t first;
+
+  const Element* operator()(std::int64_t i) const { return all.data + (first + i) * all.stride; }
+  /// Row i into the second-level cache; any i will do.
+  void fetch(std::int64_t i) const {
+    const auto* row = reinterpret_cast<const std::byte*>((*this)(i));
+    for (std::int64_t byte = 0; byte < all.stride * std::int64_t{sizeof(Element)}; byte += 64) prefetch(row + byte);
+  }
+  /// x[i] *= scale of row i for i in [begin, end).
+  void scale(float* x, std::int64_t begin, std::int64_t end) const {
+    for_each_vector(begin, end, [&](std::int64_t i, auto part) {
+      part.store(x + i, mul(part.load(x + i), part.load(all.scales + first + i)));
+    });
+  }
 };
+
+/// Rows that lie anywhere.
+template <class Element>
+struct Gathered {
+  CachedRows<Element> all;
+  const std::int32_t* rows;
+
+  const Element* operator()(std::int64_t i) const { return all.data + rows[i] * all.stride; }
+  void fetch(std::int64_t /*i*/) const {}
+  void scale(float* x, std::int64_t begin, std::int64_t end) const {
+    for (std::int64_t i = begin; i < end; ++i) x[i] *= all.scales[rows[i]];
+  }
+};
+
+template <class Element>
+inline constexpr bool kScaled = sizeof(Element) == 1;
 
 /// Lane i of the result is the sum of all lanes of x[i].
 inline __m256 sum_each(const Floats* x) {
@@ -46,14 +77,33 @@ struct alignas(64) ChunkScores {
   float at[kChunk + 8];
 };
 
+/// Fetches the rows of the next chunk while `turns` groups of queries go over this one, evenly spread: the processor's
+/// own prefetchers leave a core at half of what it can read here.
+class FetchAhead {
+ public:
+  explicit FetchAhead(std::int64_t turns) : turns_(turns) {}
+
+  /// To be called for every `positions` positions that a group has gone over.
+  template <class Cached>
+  void advance(const Cached& rows, std::int64_t positions) {
+    for (due_ += positions; due_ >= turns_; due_ -= turns_) rows.fetch(next_++);
+  }
+
+ private:
+  std::int64_t turns_;
+  std::int64_t due_ = 0;
+  std::int64_t next_ = kChunk;
+};
+
 /// scores[q][i] = query q . key(i) for i in [begin, end); up to 7 further scores are written as well. Q is 1 or 2: two
 /// queries share what is loaded of a key. Every product is one chain over the vectors of the head, then one tree.
 template <int Q, class Keys>
 void score_chunk(const Query* query, const Keys& key, std::int64_t begin, std::int64_t end, std::int64_t head_dim,
-                 ChunkScores* scores) {
+                 ChunkScores* scores, FetchAhead& ahead) {
   constexpr int kPositions = kWidth == 8 && Q == 2 ? 4 : 8;
   for (std::int64_t i = begin; i < end; i += kPositions) {
-    const float* keys[kPositions];
+    ahead.advance(key, kPositions);
+    decltype(key(i)) keys[kPositions];
     Floats sums[Q * kPositions];
 #pragma GCC unroll 8
     for (int j = 0; j < kPositions; ++j) keys[j] = key(std::min(i + j, end - 1));
@@ -111,7 +161,7 @@ inline float share_chunk(std::int64_t begin, std::int64_t end, float scale, Quer
 /// for even and one for odd positions.
 template <int Q, int V, class Values, class Part>
 void mix_columns(const Query* query, const ChunkScores* share, const float* keep, const Values& value,
-                 std::int64_t begin, std::int64_t end, std::int64_t column, Part part) {
+                 std::int64_t begin, std::int64_t end, std::int64_t column, Part part, FetchAhead* ahead) {
   Floats sums[2][Q][V];
 #pragma GCC unroll 2
   for (int q = 0; q < Q; ++q) {
@@ -119,7 +169,7 @@ void mix_columns(const Query* query, const ChunkScores* share, const float* keep
     for (int v = 0; v < V; ++v) sums[0][q][v] = sums[1][q][v] = zeros();
   }
   const auto add_position = [&](std::int64_t i, Floats(&chain)[Q][V]) __attribute__((always_inline)) {
-    const float* from = value(i) + column;
+    const auto* from = value(i) + column;
     Floats weight[Q];
 #pragma GCC unroll 2
     for (int q = 0; q < Q; ++q) weight[q] = broadcast(share[q].at[i]);
@@ -133,6 +183,7 @@ void mix_columns(const Query* query, const ChunkScores* share, const float* keep
   std::int64_t i = begin;
   if (i % 2 != 0 && i < end) add_position(i++, sums[1]);
   for (; i + 2 <= end; i += 2) {
+    if (ahead != nullptr) ahead->advance(value, 2);
     add_position(i, sums[0]);
     add_position(i + 1, sums[1]);
   }
@@ -147,30 +198,37 @@ void mix_columns(const Query* query, const ChunkScores* share, const float* keep
   }
 }
 
-template <int Q, class Keys, class Values>
-void attend_chunk(Query* query, const Keys& key, const Values& value, std::int64_t begin, std::int64_t end,
-                  const AttentionRule& rule) {
+template <int Q, template <class> class Cached, class Element>
+void attend_chunk(Query* query, const Cached<Element>& key, const Cached<Element>& value, std::int64_t begin,
+                  std::int64_t end, const AttentionRule& rule, FetchAhead& keys_ahead, FetchAhead& values_ahead) {
   ChunkScores scores[Q];
-  score_chunk<Q>(query, key, begin, end, rule.head_dim, scores);
+  score_chunk<Q>(query, key, begin, end, rule.head_dim, scores, keys_ahead);
   float keep[Q];
-  for (int q = 0; q < Q; ++q) keep[q] = share_chunk(begin, end, rule.scale, query[q], scores[q]);
+  for (int q = 0; q < Q; ++q) {
+    if constexpr (kScaled<Element>) key.scale(scores[q].at, begin, end);
+    keep[q] = share_chunk(begin, end, rule.scale, query[q], scores[q]);
+    if constexpr (kScaled<Element>) value.scale(scores[q].at, begin, end);
+  }
   constexpr int kColumns = kWidth == 8 && Q == 2 ? 2 : 4;
   std::int64_t d = 0;
   for (; d + kColumns * kWidth <= rule.value_dim; d += kColumns * kWidth) {
-    mix_columns<Q, kColumns>(query, scores, keep, value, begin, end, d, WholeVector{});
+    mix_columns<Q, kColumns>(query, scores, keep, value, begin, end, d, WholeVector{},
+                             d == 0 ? &values_ahead : nullptr);
   }
   for_each_vector(d, rule.value_dim, [&](std::int64_t column, auto part) {
-    mix_columns<Q, 1>(query, scores, keep, value, begin, end, column, part);
+    mix_columns<Q, 1>(query, scores, keep, value, begin, end, column, part, column == 0 ? &values_ahead : nullptr);
   });
 }
 
 /// Attends with `count` queries that see the same positions [begin, end) of a chunk.
-template <class Keys, class Values>
-void attend_together(Query* query, std::int64_t count, const Keys& key, const Values& value, std::int64_t begin,
+template <class Cached>
+void attend_together(Query* query, std::int64_t count, const Cached& key, const Cached& value, std::int64_t begin,
                      std::int64_t end, const AttentionRule& rule) {
+  FetchAhead keys_ahead((count + 1) / 2);
+  FetchAhead values_ahead((count + 1) / 2);
   std::int64_t i = 0;
-  for (; i + 2 <= count; i += 2) attend_chunk<2>(query + i, key, value, begin, end, rule);
-  if (i < count) attend_chunk<1>(query + i, key, value, begin, end, rule);
+  for (; i + 2 <= count; i += 2) attend_chunk<2>(query + i, key, value, begin, end, rule, keys_ahead, values_ahead);
+  if (i < count) attend_chunk<1>(query + i, key, value, begin, end, rule, keys_ahead, values_ahead);
 }
 
 /// The logical positions one query row sees: [first, committed) of the prefix, then its staged ancestors.
@@ -203,8 +261,11 @@ inline void gather_rows(std::int64_t committed, const std::uint64_t* ancestors, 
 inline constexpr std::int64_t kQueries = 64;  // that run at once
 
 /// The rows of one call that are computed together: a chunk of the prefix comes from memory once for all of them.
+template <class Element>
 struct RowBlock {
-  const AttentionHead& head;
+  std::int64_t committed;
+  CachedRows<Element> keys;
+  CachedRows<Element> values;
   const AttentionRule& rule;
   std::int64_t rows;
   std::int64_t heads;  // query heads of a row
@@ -214,32 +275,32 @@ struct RowBlock {
 };
 
 /// A chunk that reaches past the prefix, or that not all rows see whole: every row sees its own part of it.
-inline void attend_row(const RowBlock& block, std::int64_t t, std::int64_t chunk, Query* query) {
-  const AttentionHead& head = block.head;
+template <class Element>
+void attend_row(const RowBlock<Element>& block, std::int64_t t, std::int64_t chunk, Query* query) {
   const std::int64_t begin = std::max<std::int64_t>(0, block.spans[t].first - chunk);
   const std::int64_t end = std::min(kChunk, block.spans[t].end - chunk);
   if (begin >= end) return;
   std::int32_t rows[kChunk];
-  gather_rows(head.committed, block.ancestors + t * block.words, block.words, chunk, chunk + end, rows);
-  attend_together(query + t * block.heads, block.heads, Gathered{head.keys, head.key_stride, rows},
-                  Gathered{head.values, head.value_stride, rows}, begin, end, block.rule);
+  gather_rows(block.committed, block.ancestors + t * block.words, block.words, chunk, chunk + end, rows);
+  attend_together(query + t * block.heads, block.heads, Gathered<Element>{block.keys, rows},
+                  Gathered<Element>{block.values, rows}, begin, end, block.rule);
 }
 
-inline void attend_block(const RowBlock& block, Query* query) {
-  const AttentionHead& head = block.head;
-  std::int64_t earliest = head.committed;  // first position that any row sees
-  std::int64_t latest = 0;                 // first position that all rows see
+template <class Element>
+void attend_block(const RowBlock<Element>& block, Query* query) {
+  std::int64_t earliest = block.committed;  // first position that any row sees
+  std::int64_t latest = 0;                  // first position that all rows see
   std::int64_t longest = 0;
   for (std::int64_t t = 0; t < block.rows; ++t) {
-    block.spans[t] = row_span(block.rule, head.committed, block.ancestors + t * block.words, block.words);
+    block.spans[t] = row_span(block.rule, block.committed, block.ancestors + t * block.words, block.words);
     earliest = std::min(earliest, block.spans[t].first);
     latest = std::max(latest, block.spans[t].first);
     longest = std::max(longest, block.spans[t].end);
   }
   for (std::int64_t chunk = earliest / kChunk * kChunk; chunk < longest; chunk += kChunk) {
-    if (latest <= chunk && chunk + kChunk <= head.committed) {
-      attend_together(query, block.rows * block.heads, Contiguous{head.keys + chunk * head.key_stride, head.key_stride},
-                      Contiguous{head.values + chunk * head.value_stride, head.value_stride}, 0, kChunk, block.rule);
+    if (latest <= chunk && chunk + kChunk <= block.committed) {
+      attend_together(query, block.rows * block.heads, Contiguous<Element>{block.keys, chunk},
+                      Contiguous<Element>{block.values, chunk}, 0, kChunk, block.rule);
     } else {
       for (std::int64_t t = 0; t < block.rows; ++t) attend_row(block, t, chunk, query);
     }
@@ -251,10 +312,13 @@ inline void attend_block(const RowBlock& block, Query* query) {
   }
 }
 
-void tree_attention_simd(Rows<const float> query, const AttentionHead& head, const std::uint64_t* ancestors,
-                         std::int64_t words, const AttentionRule& rule, Rows<float> out, float* /*scratch*/) {
+template <class Element>
+void attend_rows(Rows<const float> query, const AttentionHead& head, const std::uint64_t* ancestors, std::int64_t words,
+                 const AttentionRule& rule, Rows<float> out) {
   const std::int64_t heads = query.cols / rule.head_dim;
   SPECMOE_CHECK(heads <= kQueries, "attention: at most ", kQueries, " query heads share a kv head, got ", heads);
+  const CachedRows<Element> keys = {static_cast<const Element*>(head.keys), head.key_stride, head.key_scales};
+  const CachedRows<Element> values = {static_cast<const Element*>(head.values), head.value_stride, head.value_scales};
   Query queries[kQueries];
   RowSpan spans[kQueries];
   const std::int64_t rows_at_once = kQueries / heads;
@@ -269,8 +333,17 @@ void tree_attention_simd(Rows<const float> query, const AttentionHead& head, con
       queries[i].largest = rule.sinks[h];  // as if seen before any key
       queries[i].sum = 1.0f;
     }
-    attend_block({head, rule, rows, heads, ancestors + t * words, words, spans}, queries);
+    attend_block<Element>({head.committed, keys, values, rule, rows, heads, ancestors + t * words, words, spans},
+                          queries);
   }
+}
+
+void tree_attention_simd(Rows<const float> query, const AttentionHead& head, const std::uint64_t* ancestors,
+                         std::int64_t words, const AttentionRule& rule, Rows<float> out, float* /*scratch*/) {
+  const auto attend = head.dtype == DType::kFloat32    ? attend_rows<float>
+                      : head.dtype == DType::kBFloat16 ? attend_rows<BFloat16>
+                                                       : attend_rows<std::int8_t>;
+  attend(query, head, ancestors, words, rule, out);
 }
 
 SPECMOE_KERNEL(tree_attention, kBackend, tree_attention_simd);

@@ -1,0 +1,113 @@
+// What a speculative step costs beside the passes of its models: bookkeeping of the draft, tree, probabilities, policy,
+// counting.
+//
+//     overhead_bench FOLDER DRAFTER [steps = 60] [threads = 0: all cores]
+//
+// The two folders need the same vocabulary (random_checkpoint.py --vocab 32000); texts are of no matter, so prompts are
+// token ids. Both models are wrapped by a clock; what a step takes beyond their passes is the overhead. Medians over
+// steps; a step during which another program took a core counts as long as it was.
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+
+#include "core/engine.h"
+#include "core/nn/model_loader.h"
+#include "core/provenance.h"
+#include "experiments/benchmarks/harness.h"
+
+namespace specmoe::bench {
+namespace {
+
+/// A model that adds up the time of its passes.
+class Clocked final : public LanguageModel {
+ public:
+  explicit Clocked(std::shared_ptr<LanguageModel> model) : model_(std::move(model)) {}
+
+  const ModelInfo& info() const override { return model_->info(); }
+  std::unique_ptr<KVCache> new_cache(int capacity, std::optional<int> text) const override {
+    return model_->new_cache(capacity, text);
+  }
+  void forward(std::span<const RowBlock> blocks, ForwardResult& result) override {
+    const double start = now_s();
+    model_->forward(blocks, result);
+    seconds_ += now_s() - start;
+  }
+  double seconds() const { return seconds_; }
+
+ private:
+  std::shared_ptr<LanguageModel> model_;
+  double seconds_ = 0;
+};
+
+double median(std::vector<double> values) { return bootstrap_median(values).median; }
+
+/// Clocks of both models and of the engine, read between steps.
+struct Reading {
+  double all, target, drafter;
+};
+
+void measure(const std::shared_ptr<Clocked>& target, const std::shared_ptr<Clocked>& drafter, const EngineSpec& spec,
+             double temperature, int steps) {
+  Engine engine(target, spec, [&](const std::string&) { return drafter; });
+  Request request;
+  request.prompt = {5, 6, 7, 8};
+  request.max_new_tokens = 6 * steps;
+  request.sampling.temperature = temperature;
+  std::vector<Reading> readings;
+  readings.reserve(static_cast<std::size_t>(steps) + 4);
+  const auto poll = [&] { readings.push_back({now_s(), target->seconds(), drafter->seconds()}); };
+  request.on_token = [&](TokenId, bool) { return readings.size() > static_cast<std::size_t>(steps); };
+  engine.generate({&request, 1}, 1, poll);
+  std::vector<double> all, passes, drafts, rest;
+  for (std::size_t i = 3; i + 1 < readings.size(); ++i) {  // the first steps are not warm
+    const Reading& a = readings[i];
+    const Reading& b = readings[i + 1];
+    all.push_back(b.all - a.all);
+    passes.push_back(b.target - a.target);
+    drafts.push_back(b.drafter - a.drafter);
+    rest.push_back(all.back() - passes.back() - drafts.back());
+  }
+  std::printf("%-24s %-12s %5.1f %10.0f %10.0f %10.0f %9.1f %8.2f\n", spec.tree.c_str(), spec.acceptance.c_str(),
+              temperature, median(all) * 1e6, median(passes) * 1e6, median(drafts) * 1e6, median(rest) * 1e6,
+              100 * median(rest) / median(all));
+}
+
+void run(int argc, char** argv) {
+  const int steps = argc > 3 ? std::atoi(argv[3]) : 60;
+  nn::LoadOptions options;
+  options.pool = std::make_shared<kernels::ThreadPool>(argc > 4 ? std::atoi(argv[4]) : 0);
+  const auto target = std::make_shared<Clocked>(nn::load_model(argv[1], options));
+  const auto drafter = std::make_shared<Clocked>(nn::load_model(argv[2], options));
+  const ModelInfo& info = target->info();
+  std::printf("%s with %s, vocabulary %d, %s, %s, %d threads; %s\n", info.name.c_str(), drafter->info().name.c_str(),
+              info.vocab_size, info.dtype.c_str(), info.instruction_set.c_str(), options.pool->size(),
+              collect_provenance().cpu.c_str());
+  std::printf("%-24s %-12s %5s %10s %10s %10s %9s %8s\n", "tree", "policy", "temp.", "step us", "target us",
+              "drafter us", "rest us", "rest %");
+  for (const double temperature : {0.0, 0.8}) {
+    for (const char* policy : {"token", "block"}) {
+      measure(target, drafter, {.drafter = "independent(path=-)", .tree = "chain(gamma=4)", .acceptance = policy},
+              temperature, steps);
+    }
+    measure(target, drafter, {.drafter = "independent(path=-)", .tree = "expansion(2,1,1)", .acceptance = "multi_step"},
+            temperature, steps);
+  }
+}
+
+}  // namespace
+}  // namespace specmoe::bench
+
+int main(int argc, char** argv) {
+  if (argc < 3) {
+    std::fprintf(stderr, "usage: overhead_bench FOLDER DRAFTER [steps = 60] [threads = 0: all cores]\n");
+    return 2;
+  }
+  try {
+    specmoe::bench::run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "overhead_bench: %s\n", error.what());
+    return 1;
+  }
+  return 0;
+}

@@ -1,0 +1,32 @@
+#include "experiments/output_folder.h"
+
+#include <unistd.h>
+
+#include "kernels/check.h"
+
+namespace specmoe::cli {
+
+namespace fs = std::filesystem;
+
+OutputFolder::OutputFolder(fs::path path) : path_(std::move(path)) {
+  std::error_code error;
+  if (path_.filename().empty()) path_ = path_.parent_path();  // "DIR/"
+  SPECMOE_CHECK(!fs::exists(path_, error) || fs::is_empty(path_, error), "--out: '", path_.string(),
+                "' is there already; give a new folder, or remove it first");
+  temporary_ = concat(path_.string(), ".tmp-", getpid());
+  SPECMOE_CHECK(fs::create_directory(temporary_, error), "--out: cannot make '", path_.string(),
+                "': ", error ? error.message() : "File exists", "; give a path in an existing, writable folder");
+}
+
+OutputFolder::~OutputFolder() {
+  std::error_code ignored;
+  fs::remove_all(temporary_, ignored);
+}
+
+void OutputFolder::commit() {
+  std::error_code error;
+  fs::rename(temporary_, path_, error);
+  SPECMOE_CHECK(!error, "--out: cannot write '", path_.string(), "': ", error.message());
+}
+
+}  // namespace specmoe::cli

@@ -1,0 +1,122 @@
+"""`specmoe convert`, driven as a user drives it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import signal
+import struct
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from test_cli import PROGRAM, PROMPT, ROOT, ok, specmoe
+from test_cli import TARGET as TARGET_TEXT
+
+TARGET = Path(TARGET_TEXT)
+ALONE = ("--threads", 1)  # the same bits, and no waiting for another thread on a busy machine
+
+
+def refused(*arguments: object) -> str:
+    done = specmoe(*arguments)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def metadata(path: Path) -> dict[str, str]:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return json.loads(file.read(length))["__metadata__"]
+
+
+@pytest.fixture(scope="module")
+def int8(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("convert") / "target-int8"
+    prompts = ["--prompt", PROMPT, "--max-new-tokens", 24, *ALONE]
+    text = ok("convert", "--target", TARGET, "--dtype", "int8", "--out", folder, *prompts)
+    return folder, text
+
+
+def test_any_later_command_loads_it(int8):
+    folder, _ = int8
+    arguments = ("--prompt", PROMPT, "--max-new-tokens", 40, "--dtype", "int8", *ALONE)
+    source = ok("generate", "--target", TARGET, *arguments)
+    assert ok("generate", "--target", folder, *arguments) == source
+    assert len(source) > 20
+    assert "mixtral" in ok("inspect", "--target", folder)
+    assert (folder / "tokenizer.json").read_bytes() == (TARGET / "tokenizer.json").read_bytes()
+
+
+def test_the_report_says_what_rounding_did(int8):
+    folder, text = int8
+    report = json.loads((folder / "conversion.json").read_text())
+    layers = json.loads((TARGET / "config.json").read_text())["num_hidden_layers"]
+    assert set(report["parts"]) == {"all", "embedding, head", *(f"layer {i}" for i in range(layers))}
+    for name, part in report["parts"].items():
+        assert 1e-4 < part["relative_error"] < 2e-2 and part["worst_tensor"] in report["tensors"]
+        assert re.search(rf"^{name} +{part['relative_error']:.3g} ", text, re.MULTILINE)
+    agreement = report["agreement"]
+    assert agreement["tokens"] == 24 and 20 <= agreement["same_likeliest_token"] <= 24
+    assert 0 < agreement["mean_kl_nats"] < 0.05 and 0 < agreement["largest_logit_difference"] < 5
+    assert "24 tokens: the same likeliest token at" in text
+    assert report["bytes"] == (folder / "model.safetensors").stat().st_size < 0.6 * report["source_bytes"]
+
+
+def test_hashes_are_those_of_sha256sum(int8):
+    folder, text = int8
+    report = json.loads((folder / "conversion.json").read_text())
+    sums = {name: hashlib.sha256((TARGET / name).read_bytes()).hexdigest() for name in report["source_sha256"]}
+    assert report["source_sha256"] == sums and set(sums) == {"config.json", "model.safetensors"}
+    whole = (folder / "model.safetensors").read_bytes()
+    data = hashlib.sha256(whole[8 + struct.unpack("<Q", whole[:8])[0] :]).hexdigest()
+    kept = metadata(folder / "model.safetensors")
+    assert kept["data_sha256"] == report["data_sha256"] == data and data in text
+    listed = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
+    assert kept["source_sha256"] == hashlib.sha256(listed.encode()).hexdigest()
+
+
+def test_bfloat16_is_read_by_other_programs(tmp_path):
+    from safetensors.numpy import load_file  # noqa: F401  (bfloat16 needs torch's reader)
+    from safetensors.torch import load_file as load_torch
+
+    ok("convert", "--target", TARGET, "--dtype", "bfloat16", "--out", tmp_path / "bf16", "--quiet")
+    source, new = (load_torch(folder / "model.safetensors") for folder in (TARGET, tmp_path / "bf16"))
+    assert source.keys() == new.keys()
+    assert all(source[name].equal(new[name]) for name in source)
+
+
+def test_a_memory_cap_refuses_before_anything_is_made(tmp_path):
+    out = tmp_path / "out"
+    arguments = ("convert", "--target", TARGET, "--dtype", "int8", "--out", out)
+    assert "convert needs 29.4 MB" in refused(*arguments, "--memory-cap", "1MB", "--threads", 2)
+    assert "to compare the models on prompts" in refused(*arguments, "--memory-cap", "40MB", "--prompt", PROMPT)
+    assert "expected a size such as" in refused(*arguments, "--memory-cap", "40")
+    assert list(tmp_path.iterdir()) == []
+    ok(*arguments, "--memory-cap", "100MB", "--threads", 2)
+
+
+def test_refusals(tmp_path, int8):
+    out = ("--out", tmp_path / "out")
+    assert "needs --out" in refused("convert", "--target", TARGET)
+    assert "is there already" in refused("convert", "--target", TARGET, "--out", int8[0])
+    assert "existing, writable folder" in refused("convert", "--target", TARGET, "--out", tmp_path / "a" / "b")
+    assert "got float32" in refused("convert", "--target", TARGET, "--dtype", "float32", *out)
+    assert "is int8 already" in refused("convert", "--target", int8[0], *out)
+    gguf = ROOT / "tests/golden/gguf/llama/model.gguf"
+    assert "a GGUF file cannot be converted" in refused("convert", "--target", gguf, *out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_conversion_leaves_nothing(tmp_path, random_checkpoint):
+    source = random_checkpoint(tmp_path / "source", 12)
+    command = [PROGRAM, "convert", "--target", source, "--dtype", "int8", "--out", tmp_path / "out"]
+    child = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )
+    while not list(tmp_path.glob("out.tmp-*")) and child.poll() is None:
+        time.sleep(0.001)
+    child.send_signal(signal.SIGINT)
+    assert "interrupted" in child.communicate(timeout=60)[1] and child.returncode == 128 + signal.SIGINT
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
