@@ -32,6 +32,8 @@ constexpr std::array kFlags = {
     Flag{"dtype", kItems, kAll, "TYPE", "bfloat16", kModels, "element type of the weights: float32, bfloat16 or int8"},
     Flag{"device", kOne, kModel, "NAME", "cpu", kModels, "where to compute: cpu"},
     Flag{"threads", kNumber, kAll, "N", "0", kModels, "computing threads; 0: one per usable core"},
+    Flag{"cache", kOne, kDecoding, "DIR", nullptr, kModels,
+         "keep packed weights in this folder, and take them from there the next time"},
     Flag{"out", kOne, kConvert, "DIR", nullptr, kModels, "folder to be made for the new checkpoint"},
     Flag{"memory-cap", kOne, kConvert, "SIZE", nullptr, kModels,
          "refuse at once what would take more memory than this, such as 800MB or 12.5GB"},

@@ -15,10 +15,19 @@ namespace {
 
 std::string method_name(const std::string& spec) { return spec.substr(0, spec.find('(')); }
 
+constexpr std::int64_t kLeastBarBytes = 128 << 20;  // a smaller model is there before anyone looks
+
 std::shared_ptr<LanguageModel> load_reporting(const std::string& folder, const nn::LoadOptions& options,
                                               Progress& progress) {
   const auto begin = std::chrono::steady_clock::now();
-  auto model = nn::load_model(folder, options);
+  nn::LoadOptions told = options;
+  told.notice = [&progress](const std::string& line) { progress.say(line); };
+  told.progress = [&progress, &folder](std::int64_t done, std::int64_t total) {
+    poll_interrupt();
+    if (total >= kLeastBarBytes)
+      progress.bar(static_cast<double>(done) / static_cast<double>(total), "loading " + folder);
+  };
+  auto model = nn::load_model(folder, told);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   const ModelInfo& info = model->info();
   progress.say("loaded " + folder + ": " + info.architecture + ", " + with_unit(double(info.parameters)) +
@@ -38,6 +47,7 @@ Models open_models(const RunOptions& options, const std::string& dtype, Progress
   nn::LoadOptions load;
   load.dtype = kernels::packed_dtype_from_name(dtype);
   load.device = options.device;
+  load.cache = options.cache;
   load.pool = std::make_shared<kernels::ThreadPool>(options.threads);
   Models models;
   models.pool = load.pool;

@@ -127,6 +127,7 @@ RunOptions run_options(Command command, const Settings& settings) {
   check_distinct("dtype", options.dtypes);
   for (const std::string& dtype : options.dtypes) kernels::packed_dtype_from_name(dtype);
   options.device = settings.text("device");
+  options.cache = settings.text("cache");
   options.threads = static_cast<int>(settings.integer("threads", 0, 1024));
 
   options.max_new_tokens = static_cast<int>(settings.integer("max-new-tokens", 1, kMostTokens));

@@ -23,6 +23,7 @@ struct RunOptions {
 
   std::vector<std::string> dtypes;
   std::string device;
+  std::string cache;  // empty: none
   int threads = 0;
 
   std::vector<Prompt> prompts;
