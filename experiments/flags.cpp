@@ -50,6 +50,8 @@ constexpr std::array kFlags = {
     Flag{"prompt", kRepeated, kDecoding | kConvert, "TEXT", nullptr, kText, "text to continue; may be repeated"},
     Flag{"prompts", kOne, kDecoding | kConvert, "FILE", nullptr, kText,
          "prompts: JSONL in the Spec-Bench question format, or one text a line"},
+    Flag{"chat", kSwitch, kDecoding | kConvert, "", nullptr, kText,
+         "put each text, a question, into the checkpoint's chat template (run by Python: SPECMOE_PYTHON or python3)"},
     Flag{"max-new-tokens", kNumber, kDecoding | kConvert, "N", "128", kText, "most tokens to emit per prompt"},
     Flag{"stop", kRepeated, kDecoding, "TEXT", nullptr, kText, "end a text before this string; may be repeated"},
     Flag{"ignore-eos", kSwitch, kDecoding, "", nullptr, kText, "go on past the checkpoint's end-of-text token"},

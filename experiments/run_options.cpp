@@ -7,6 +7,7 @@
 #include "core/acceptance.h"
 #include "core/drafter.h"
 #include "core/tree_policy.h"
+#include "experiments/chat.h"
 #include "experiments/flags.h"
 #include "experiments/models.h"
 #include "kernels/check.h"
@@ -102,6 +103,7 @@ std::vector<Prompt> prompts_of(const Settings& settings) {
     prompts.push_back({std::to_string(number + 1), "", text});
     prompts.back().number = number;
   }
+  if (settings.on("chat")) render_chat(settings.text("target"), prompts);
   return prompts;
 }
 

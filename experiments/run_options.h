@@ -41,7 +41,7 @@ struct RunOptions {
   std::string cells;   // the same
 };
 
-/// Those of --prompt or --prompts, of which one must be given.
+/// Those of --prompt or --prompts, of which one must be given, with --chat as the target's chat template has them.
 std::vector<Prompt> prompts_of(const Settings& settings);
 
 /// Throws Error for what is missing or out of range. Reads the prompt file, no model.
