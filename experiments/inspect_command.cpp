@@ -26,8 +26,9 @@ Example:
 
 constexpr std::int64_t kPassRows = 64;  // workspaces are shown for a pass of this many rows per sequence
 
-/// How a GGUF file stores weights and what they become; empty for a Hugging Face folder.
-std::string storage(const std::string& path, kernels::DType dtype) {
+/// How a GGUF file, or a folder that convert wrote, stores weights and what they become; empty for other folders.
+std::string storage(const std::string& path, const nn::ModelSpec& spec, kernels::DType dtype) {
+  if (spec.quantization == nn::Quantization::kInt8) return "int8, a scale per output";
   const auto gguf = nn::find_gguf(path);
   if (!gguf) return "";
   return concat(nn::gguf_storage(nn::GgufFile(*gguf)), "; expanded to ", kernels::dtype_name(dtype), " when loaded");
@@ -74,7 +75,7 @@ void inspect_model(const std::string& folder, const Settings& settings) {
   use.context = batch * spec.max_positions;
   use.rows = batch * kPassRows;
   use.threads = kernels::ThreadPool(static_cast<int>(settings.integer("threads", 0, 1024))).size();
-  print_architecture(spec, nn::model_size(spec, use.dtype, spec.tied_embeddings), storage(folder, use.dtype));
+  print_architecture(spec, nn::model_size(spec, use.dtype, spec.tied_embeddings), storage(folder, spec, use.dtype));
   print_memory(spec, use, batch);
 }
 

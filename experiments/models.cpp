@@ -15,10 +15,17 @@ namespace {
 
 std::string method_name(const std::string& spec) { return spec.substr(0, spec.find('(')); }
 
-std::shared_ptr<LanguageModel> load_reporting(const ModelLoader& load, const std::string& folder,
-                                              const std::string& dtype, Progress& progress) {
+constexpr std::int64_t kLeastBarBytes = 128 << 20;  // a smaller model is there before anyone looks
+
+std::shared_ptr<LanguageModel> load_reporting(const std::string& folder, nn::LoadOptions options, Progress& progress) {
   const auto begin = std::chrono::steady_clock::now();
-  auto model = load(folder, dtype);
+  options.notice = [&progress](const std::string& line) { progress.say(line); };
+  options.progress = [&progress, &folder](std::int64_t done, std::int64_t total) {
+    poll_interrupt();
+    if (total >= kLeastBarBytes)
+      progress.bar(static_cast<double>(done) / static_cast<double>(total), "loading " + folder);
+  };
+  auto model = nn::load_model(folder, options);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   const ModelInfo& info = model->info();
   progress.say("loaded " + folder + ": " + info.architecture + ", " + with_unit(double(info.parameters)) +
@@ -40,15 +47,16 @@ Models open_models(const RunOptions& options, const std::string& dtype, Progress
   models.options.dtype = kernels::packed_dtype_from_name(dtype);
   models.options.kv_dtype = kernels::packed_dtype_from_name(options.kv_dtype);
   models.options.device = options.device;
+  models.options.cache = options.cache;
   models.options.pool = std::make_shared<kernels::ThreadPool>(options.threads);
-  const ModelLoader load = nn::draft_loader(models.options);
-  models.target = load_reporting(load, options.target, dtype, progress);
+  models.target = load_reporting(options.target, models.options, progress);
   models.tokenizer = nn::Tokenizer::from_file(options.target);
   using Loaded = std::map<std::pair<std::string, std::string>, std::shared_ptr<LanguageModel>>;
-  models.load_model = [load, &progress, loaded = std::make_shared<Loaded>()](const std::string& folder,
-                                                                             const std::string& own_dtype) {
+  models.load_model = [load = models.options, &progress, loaded = std::make_shared<Loaded>()](
+                          const std::string& folder, const std::string& own_dtype) mutable {
     auto& model = (*loaded)[{folder, own_dtype}];
-    if (model == nullptr) model = load_reporting(load, folder, own_dtype, progress);
+    load.dtype = kernels::packed_dtype_from_name(own_dtype);
+    if (model == nullptr) model = load_reporting(folder, load, progress);
     return model;
   };
   return models;

@@ -7,6 +7,7 @@
 #include "core/acceptance.h"
 #include "core/drafter.h"
 #include "core/tree_policy.h"
+#include "experiments/chat.h"
 #include "experiments/flags.h"
 #include "experiments/models.h"
 #include "kernels/check.h"
@@ -102,6 +103,7 @@ std::vector<Prompt> prompts_of(const Settings& settings) {
     prompts.push_back({std::to_string(number + 1), "", text});
     prompts.back().number = number;
   }
+  if (settings.on("chat")) render_chat(settings.text("target"), prompts);
   return prompts;
 }
 
@@ -129,6 +131,7 @@ RunOptions run_options(Command command, const Settings& settings) {
   options.kv_dtype = settings.text("kv-dtype");
   kernels::packed_dtype_from_name(options.kv_dtype);
   options.device = settings.text("device");
+  options.cache = settings.text("cache");
   options.threads = static_cast<int>(settings.integer("threads", 0, 1024));
 
   options.max_new_tokens = static_cast<int>(settings.integer("max-new-tokens", 1, kMostTokens));

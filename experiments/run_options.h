@@ -24,6 +24,7 @@ struct RunOptions {
   std::vector<std::string> dtypes;
   std::string kv_dtype;
   std::string device;
+  std::string cache;  // empty: none
   int threads = 0;
 
   std::vector<Prompt> prompts;
@@ -41,7 +42,7 @@ struct RunOptions {
   std::string cells;   // the same
 };
 
-/// Those of --prompt or --prompts, of which one must be given.
+/// Those of --prompt or --prompts, of which one must be given, with --chat as the target's chat template has them.
 std::vector<Prompt> prompts_of(const Settings& settings);
 
 /// Throws Error for what is missing or out of range. Reads the prompt file, no model.

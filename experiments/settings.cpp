@@ -245,7 +245,8 @@ std::string Settings::json() const {
   Json all = Json::object();
   for (const Flag& flag : all_flags()) {
     const std::string name = flag.name;
-    if (!entries_.contains(name) || name == "config" || name == "output" || name == "cells") continue;
+    const bool of_place = name == "config" || name == "output" || name == "cells" || name == "cache";
+    if (!entries_.contains(name) || of_place) continue;
     const Values& values = entries_.at(name).values;
     switch (flag.kind) {
       case FlagKind::kText:

@@ -136,17 +136,18 @@ std::vector<TokenId> to_token_ids(py::handle given, const std::string& what) {
   return ids;
 }
 
-std::shared_ptr<Model> load(const std::string& path, const std::string& dtype, const std::string& device, int threads,
-                            const std::string& kv_dtype) {
-  SPECMOE_CHECK(threads >= 0, "threads must be at least 0 (0: one per core), got ", threads);
+std::shared_ptr<Model> load(const std::string& path, nn::LoadOptions options) {
+  SPECMOE_CHECK(options.threads >= 0, "threads must be at least 0 (0: one per core), got ", options.threads);
   auto model = std::make_shared<Model>();
   model->path = path;
-  model->options.dtype = kernels::packed_dtype_from_name(dtype);
-  model->options.kv_dtype = kernels::packed_dtype_from_name(kv_dtype);
-  model->options.device = device;
-  model->options.threads = threads;
-  model->options.pool = std::make_shared<kernels::ThreadPool>(threads);
-  model->network = nn::load_model(path, model->options);
+  options.pool = std::make_shared<kernels::ThreadPool>(options.threads);
+  options.notice = [](const std::string& line) {
+    const py::gil_scoped_acquire locked;
+    if (PyErr_WarnEx(PyExc_RuntimeWarning, line.c_str(), 1) != 0) throw py::error_already_set();
+  };
+  model->options = options;
+  const py::gil_scoped_release unlocked;
+  model->network = nn::load_model(path, options);
   model->tokenizer = nn::Tokenizer::find(path);
   return model;
 }
@@ -179,15 +180,19 @@ void bind_model(py::module_& m) {
   const nn::LoadOptions defaults;
   m.def(
       "load",
-      [](py::object path, const std::string& dtype, const std::string& device, int threads,
-         const std::string& kv_dtype) {
-        const std::string model = fspath(path);
-        py::gil_scoped_release unlocked;
-        return load(model, dtype, device, threads, kv_dtype);
+      [](const py::object& path, const std::string& dtype, const std::string& device, int threads,
+         const std::string& kv_dtype, const py::object& cache) {
+        nn::LoadOptions options;
+        options.dtype = kernels::packed_dtype_from_name(dtype);
+        options.kv_dtype = kernels::packed_dtype_from_name(kv_dtype);
+        options.device = device;
+        options.threads = threads;
+        if (!cache.is_none()) options.cache = fspath(cache);
+        return load(fspath(path), options);
       },
       py::arg("path"), py::arg("dtype") = std::string(kernels::dtype_name(defaults.dtype)),
       py::arg("device") = defaults.device, py::arg("threads") = defaults.threads,
-      py::arg("kv_dtype") = std::string(kernels::dtype_name(defaults.kv_dtype)),
+      py::arg("kv_dtype") = std::string(kernels::dtype_name(defaults.kv_dtype)), py::arg("cache") = py::none(),
       "Opens a Hugging Face folder or a GGUF file.\n\n"
       "path     folder with config.json and safetensors, and tokenizer.json where there is one; or a .gguf file, "
       "whose\n"
@@ -198,6 +203,8 @@ void bind_model(py::module_& m) {
       "kv_dtype 'float32', 'bfloat16' or 'int8' (a scale per row and head), of the cached keys and values; drafters of "
       "an\n"
       "         engine take it over\n"
+      "cache    folder where the packed weights are kept, and taken from the next time; a file in it that is damaged\n"
+      "         or of another checkpoint is made anew, with a RuntimeWarning\n"
       "raises   Error when anything in the folder is missing, extra, mis-shaped or not supported");
 }
 

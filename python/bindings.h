@@ -46,8 +46,8 @@ struct Model {
 /// The target of the engine that this thread is assembling: what drafters written in Python are attached to.
 std::shared_ptr<Model>& assembling();
 
-std::shared_ptr<Model> load(const std::string& path, const std::string& dtype, const std::string& device, int threads,
-                            const std::string& kv_dtype);
+/// options.pool and options.notice are set here; what load_model() has to say becomes a Python warning. With the GIL.
+std::shared_ptr<Model> load(const std::string& path, nn::LoadOptions options);
 
 /// A read-only NumPy view [values.size()] of memory that `owner` keeps alive.
 template <class T>

@@ -29,7 +29,6 @@ constexpr std::int64_t kPieceElements = 1 << 20;
 
 /// Rows [first, first + count) of a tensor as it will lie in the new file.
 struct Piece {
-  const StoredTensor* tensor;
   std::int64_t first, count;
 };
 
@@ -251,7 +250,7 @@ class Converter {
     const std::int64_t step = target.rows_at_a_time();
     roundings.resize(static_cast<std::size_t>((rows + step - 1) / step));
     for (std::int64_t first = 0; first < rows; first += step) {
-      const Piece piece{target.tensor, first, std::min(step, rows - first)};
+      const Piece piece{first, std::min(step, rows - first)};
       TensorRounding& rounding = roundings[static_cast<std::size_t>(first / step)];
       jobs.add(piece.count * target.width() * 2,
                [&target, piece, &file, &rounding] { write_piece(target, piece, file, rounding); });

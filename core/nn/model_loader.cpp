@@ -68,7 +68,11 @@ std::shared_ptr<LanguageModel> load_model(const std::string& path, const LoadOpt
   const kernels::Backend backend = options.backend ? *options.backend : kernels::default_cpu_backend();
   SPECMOE_CHECK(kernels::backend_available(backend), "this machine cannot run ", kernels::backend_name(backend));
   info.instruction_set = kernels::backend_name(backend);
-  Weights weights = pack_weights(spec, tensors, options.dtype, backend, *pool);
+  std::optional<WeightCache> cache;
+  if (!options.cache.empty()) cache.emplace(options.cache, checkpoint, options.dtype, options.notice);
+  ReleasingProgress progress(checkpoint, options.progress);
+  Weights weights =
+      pack_weights(spec, tensors, options.dtype, backend, *pool, cache ? &*cache : nullptr, std::ref(progress));
   if (info.weight_bytes < kSerialBytes && pool->size() > 1) pool = std::make_shared<kernels::ThreadPool>(1);
   return std::make_shared<Transformer>(std::move(spec), std::move(weights), std::move(info), options.kv_dtype, backend,
                                        std::move(pool));

@@ -1,11 +1,13 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "core/drafter.h"
 #include "core/language_model.h"
+#include "core/nn/job_list.h"
 #include "core/nn/model_spec.h"
 #include "kernels/backend.h"
 #include "kernels/packed_matrix.h"
@@ -20,6 +22,9 @@ struct LoadOptions {
   int threads = 0;                            // 0: one per usable core; ignored when pool is set
   std::shared_ptr<kernels::ThreadPool> pool;  // shared by target and drafter
   std::optional<kernels::Backend> backend;    // nothing: the best this machine has
+  std::string cache;                          // folder where packed weights are kept (WeightCache); empty: nowhere
+  std::function<void(const std::string&)> notice;  // is told what a user should know of, a line each
+  WorkProgress progress;                           // of packing
 };
 
 /// Opens a Hugging Face folder or a GGUF file. Throws Error when anything in it is missing, extra, mis-shaped or not

@@ -136,7 +136,8 @@ void BpeModel::queue_pair(BpeScratch& scratch, std::int32_t left) const {
 }
 
 void BpeModel::merge_all(BpeScratch& scratch) const {
-  auto& [symbols, queue] = scratch;
+  std::vector<BpeSymbol>& symbols = scratch.symbols;
+  std::vector<BpeCandidate>& queue = scratch.queue;  // no structured binding: clang 14 cannot capture one
   queue.clear();
   for (std::size_t i = 0; i < symbols.size(); ++i) queue_pair(scratch, static_cast<std::int32_t>(i));
   std::make_heap(queue.begin(), queue.end(), later);

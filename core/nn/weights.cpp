@@ -1,12 +1,9 @@
 #include "core/nn/weights.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
-#include <exception>
-#include <functional>
-#include <mutex>
 
+#include "core/nn/tensor_views.h"
 #include "kernels/element.h"
 
 namespace specmoe::nn {
@@ -22,84 +19,87 @@ std::vector<float> vector_of(const WeightView& view) {
   return view.data == nullptr ? std::vector<float>{} : view.row(0);
 }
 
-/// Rows [first, first + rows) of a row-major table in `dtype`.
-void copy_rows(const WeightView& source, std::int64_t first, std::int64_t rows, DType dtype, std::byte* table) {
+/// All rows as a row-major table in `dtype`.
+void copy_rows(const WeightView& source, DType dtype, std::byte* table) {
   const std::size_t width = kernels::dtype_bytes(dtype);
-  std::byte* to = table + static_cast<std::size_t>(first * source.cols) * width;
   if (source.dtype == dtype && !source.read_row) {
-    const auto* from = static_cast<const std::byte*>(source.data) + (to - table);
-    std::memcpy(to, from, static_cast<std::size_t>(rows * source.cols) * width);
+    std::memcpy(table, source.data, static_cast<std::size_t>(source.rows * source.cols) * width);
     return;
   }
-  for (std::int64_t row = first; row < first + rows; ++row) {
+  for (std::int64_t row = 0; row < source.rows; ++row) {
     for (const float value : source.row(row)) {
       const std::uint16_t rounded = kernels::float_to_bfloat16(value);
-      std::memcpy(to, dtype == DType::kFloat32 ? static_cast<const void*>(&value) : &rounded, width);
-      to += width;
+      std::memcpy(table, dtype == DType::kFloat32 ? static_cast<const void*>(&value) : &rounded, width);
+      table += width;
     }
   }
 }
 
-/// Independent packing jobs; the team takes them one by one.
+/// Memory for packed weights, and the jobs that fill it.
 class Packer {
  public:
   Packer(DType dtype, Backend backend) : dtype_(dtype), backend_(backend) {}
 
-  void rows(PackedMatrix& target, std::vector<WeightView> parts, DType dtype) {
-    add([&target, parts = std::move(parts), dtype, backend = backend_] {
-      std::int64_t rows = 0;
-      for (const WeightView& part : parts) rows += part.rows;
-      target = PackedMatrix(rows, parts.front().cols, dtype, backend);
-      rows = 0;
-      for (const WeightView& part : parts) {
-        target.pack_rows(part, rows);
-        rows += part.rows;
-      }
-    });
+  /// The parts one under another.
+  void rows(PackedMatrix& target, const std::vector<WeightView>& parts, DType dtype) {
+    std::int64_t rows = 0;
+    for (const WeightView& part : parts) rows += part.rows;
+    make(target, rows, parts.front().cols, dtype);
+    rows = 0;
+    for (const WeightView& part : parts) {
+      add_blocks(part, [&target, rows](const WeightView& block, std::int64_t first) {
+        target.pack_rows(block, rows + first);
+      });
+      rows += part.rows;
+    }
   }
-  void rows(PackedMatrix& target, std::vector<WeightView> parts) { rows(target, std::move(parts), dtype_); }
+  void rows(PackedMatrix& target, const std::vector<WeightView>& parts) { rows(target, parts, dtype_); }
 
   void gate_up(PackedMatrix& target, const WeightView& gate, const WeightView& up) {
-    add([&target, gate, up, dtype = dtype_, backend = backend_] {
-      const std::int64_t panel = PackedMatrix::kPanel;
-      target = PackedMatrix(2 * ((gate.rows + panel - 1) / panel * panel), gate.cols, dtype, backend);
-      target.pack_gate_up(gate, up);
-    });
+    const std::int64_t panel = PackedMatrix::kPanel;
+    make(target, 2 * ((gate.rows + panel - 1) / panel * panel), gate.cols, dtype_);
+    jobs_.add(static_cast<std::int64_t>(target.bytes()), [&target, gate, up] { target.pack_gate_up(gate, up); });
   }
 
   void table(std::vector<std::byte>& target, const WeightView& source) {
     const DType dtype = table_dtype(dtype_);
     target.resize(static_cast<std::size_t>(source.rows * source.cols) * kernels::dtype_bytes(dtype));
-    constexpr std::int64_t kRows = 512;
-    for (std::int64_t first = 0; first < source.rows; first += kRows) {
-      const std::int64_t rows = std::min(kRows, source.rows - first);
-      add([&target, source, first, rows, dtype] { copy_rows(source, first, rows, dtype, target.data()); });
-    }
+    memory_.emplace_back(target);
+    add_blocks(source, [&target, dtype](const WeightView& block, std::int64_t first) {
+      copy_rows(block, dtype,
+                target.data() + static_cast<std::size_t>(first * block.cols) * kernels::dtype_bytes(dtype));
+    });
   }
 
-  void run(kernels::ThreadPool& pool) {
-    std::atomic<std::size_t> next{0};
-    std::exception_ptr failure;
-    std::mutex mutex;
-    pool.run([&](kernels::ThreadPool::Member&) {
-      for (std::size_t job = next++; job < jobs_.size(); job = next++) {
-        try {
-          jobs_[job]();
-        } catch (...) {
-          const std::lock_guard lock(mutex);
-          failure = std::current_exception();
-        }
-      }
-    });
-    if (failure) std::rethrow_exception(failure);
+  /// From the cache where it has them, else from the checkpoint, and the cache has them from then on.
+  void run(kernels::ThreadPool& pool, const WeightCache* cache, const WorkProgress& progress) {
+    if (cache != nullptr && cache->load(memory_, pool, progress)) return;
+    jobs_.run(pool, progress);
+    if (cache != nullptr) cache->save(memory_, pool);
   }
 
  private:
-  void add(std::function<void()> job) { jobs_.push_back(std::move(job)); }
+  void make(PackedMatrix& target, std::int64_t rows, std::int64_t cols, DType dtype) {
+    target = PackedMatrix(rows, cols, dtype, backend_);
+    memory_.push_back(target.storage());
+  }
+
+  /// work(rows [first, first + n) of `view`, first), in pieces that spread well.
+  template <class Work>
+  void add_blocks(const WeightView& view, const Work& work) {
+    constexpr std::int64_t kElements = 1 << 20;
+    const std::int64_t step =
+        std::max(PackedMatrix::kPanel, kElements / view.cols / PackedMatrix::kPanel * PackedMatrix::kPanel);
+    for (std::int64_t first = 0; first < view.rows; first += step) {
+      const WeightView block = row_slice(view, first, std::min(step, view.rows - first));
+      jobs_.add(block.rows * block.cols * 2, [block, first, work] { work(block, first); });
+    }
+  }
 
   DType dtype_;
   Backend backend_;
-  std::vector<std::function<void()>> jobs_;
+  WeightCache::Memory memory_;
+  JobList jobs_;
 };
 
 NormWeights norm_of(const NormTensors& from, NormKind kind) {
@@ -195,7 +195,7 @@ void Weights::embed(TokenId token, float* out) const {
 }
 
 Weights pack_weights(const ModelSpec& spec, const ModelTensors& tensors, DType dtype, Backend backend,
-                     kernels::ThreadPool& pool) {
+                     kernels::ThreadPool& pool, const WeightCache* cache, const WorkProgress& progress) {
   Weights weights;
   weights.dtype = dtype;
   weights.layers.resize(spec.layers.size());
@@ -207,7 +207,7 @@ Weights pack_weights(const ModelSpec& spec, const ModelTensors& tensors, DType d
   for (std::size_t i = 0; i < spec.layers.size(); ++i) {
     pack_layer(spec, spec.layers[i], tensors.layers[i], packer, weights.layers[i]);
   }
-  packer.run(pool);
+  packer.run(pool, cache, progress);
   return weights;
 }
 

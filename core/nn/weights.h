@@ -5,6 +5,7 @@
 
 #include "core/nn/model_spec.h"
 #include "core/nn/tensor_map.h"
+#include "core/nn/weight_cache.h"
 #include "kernels/packed_matrix.h"
 #include "kernels/thread_pool.h"
 
@@ -62,8 +63,8 @@ struct Weights {
   void embed(TokenId token, float* out) const;
 };
 
-/// Packs a mapped checkpoint, matrix by matrix, spread over the team.
+/// Packs a mapped checkpoint, spread over the team, or takes its weights from a cache.
 Weights pack_weights(const ModelSpec& spec, const ModelTensors& tensors, kernels::DType dtype, kernels::Backend backend,
-                     kernels::ThreadPool& pool);
+                     kernels::ThreadPool& pool, const WeightCache* cache = nullptr, const WorkProgress& progress = {});
 
 }  // namespace specmoe::nn

@@ -89,7 +89,12 @@ def render_chat(
 def chat(model: Model, messages: Messages, add_generation_prompt: bool = ..., **variables: object) -> list[int]: ...
 def tokenizer_json(path: str | PathLike[str]) -> str: ...
 def load(
-    path: str | PathLike[str], dtype: str = ..., device: str = ..., threads: int = ..., kv_dtype: str = ...
+    path: str | PathLike[str],
+    dtype: str = ...,
+    device: str = ...,
+    threads: int = ...,
+    kv_dtype: str = ...,
+    cache: str | PathLike[str] | None = ...,
 ) -> Model: ...
 
 class TokenTree:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,7 @@ def sweep(config: Mapping[str, Any] | str | os.PathLike[str], **flags: Any) -> p
         text = json.dumps({**settings, **paths})
     except (TypeError, ValueError) as error:
         raise _specmoe.Error(f"{where}: {error}; flags are texts, numbers, true or false, and lists of these") from None
+    os.environ.setdefault("SPECMOE_PYTHON", sys.executable)  # `chat` renders in a process of its own
     return to_frame([json.loads(line) for line in _specmoe._sweep(text, where)])
 
 

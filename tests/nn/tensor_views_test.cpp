@@ -90,5 +90,22 @@ TEST(TensorViews, ExpandsFp8Blocks) {
   EXPECT_EQ(view.row(2), (std::vector<float>{4.5, 4, 4, 8}));
 }
 
+TEST(TensorViews, PacksInt8RowsAsTheyAre) {
+  const std::vector<std::int8_t> values = {127, -5, 0, 1, 2, 100};
+  const std::vector<float> scales = {0.25F, 3};  // the second row would be rounded to other numbers
+  std::vector<std::byte> bytes(1 + scales.size() * sizeof(float));
+  std::memcpy(bytes.data() + 1, scales.data(), bytes.size() - 1);  // unaligned
+  const auto* data = reinterpret_cast<const std::byte*>(values.data());
+  const WeightView view = int8_rows(data, bytes.data() + 1, 2, 3);
+  EXPECT_EQ(view.row(0), (std::vector<float>{31.75, -1.25, 0}));
+  const WeightView swapped = reorder_rows(view, 2, [](std::int64_t row) { return 1 - row; });
+  EXPECT_EQ(swapped.row(0), (std::vector<float>{3, 6, 300}));
+  kernels::PackedMatrix packed(2, 3, kernels::DType::kInt8, kernels::Backend::kScalar);
+  packed.pack_rows(swapped);
+  for (std::int64_t row = 0; row < 2; ++row) {
+    for (std::int64_t col = 0; col < 3; ++col) EXPECT_EQ(packed.at(row, col), swapped.row(row)[col]);
+  }
+}
+
 }  // namespace
 }  // namespace specmoe::nn

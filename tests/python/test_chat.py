@@ -1,10 +1,13 @@
 """Chat templates: rendered as transformers renders them, refused in one line."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
+from test_cli import PROMPT, TARGET, expect_one_line, ok
+from test_cli import specmoe as program
 from transformers.utils.chat_template_utils import render_jinja_template
 
 import specmoe
@@ -127,3 +130,58 @@ def test_the_command_renders_questions(folder, tmp_path):
     refused = subprocess.run(command, capture_output=True, text=True)
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1 and "no chat template" in refused.stderr
+
+
+# ---- the program ----
+
+
+def text_of(*arguments: object) -> str:
+    return ok(*arguments).stdout
+
+
+@pytest.fixture
+def chatty(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECMOE_PYTHON", sys.executable)
+    folder = tmp_path / "chatty"
+    shutil.copytree(TARGET, folder)
+    template = "{{ bos_token }}{% for m in messages %}Problem: {{ m.content }}\n{% endfor %}Solution:"
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": template}))
+    return folder
+
+
+def test_chat_renders_the_question(chatty, tmp_path):
+    question = PROMPT.removeprefix("Problem: ").removesuffix("\nSolution:")
+    arguments = ("--target", chatty, "--max-new-tokens", 24, "--threads", 1)
+    expected = text_of("generate", *arguments, "--prompt", PROMPT)
+    assert text_of("generate", *arguments, "--prompt", question, "--chat") == expected
+    assert text_of("generate", *arguments, "--prompt", question) != expected
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text(json.dumps({"question_id": "a b", "category": "c", "turns": [question, "again"]}) + "\n")
+    output = tmp_path / "answers.jsonl"
+    assert text_of("generate", *arguments, "--prompts", questions, "--chat", "--output", output) == expected
+    answer = json.loads(output.read_text())
+    assert (answer["question_id"], answer["category"]) == ("a b", "c")
+
+
+def test_chat_refusals(chatty, tmp_path, monkeypatch):
+    arguments = ("generate", "--target", chatty, "--prompt", "Hi", "--chat")
+    expect_one_line(program("generate", "--target", TARGET, "--prompt", "Hi", "--chat"), "has no chat template")
+    rendered = tmp_path / "rendered.jsonl"
+    rendered.write_text(json.dumps({"question_id": 4, "turns": ["Hi"], "rendered": True}))
+    expect_one_line(program(*arguments[:3], "--prompts", rendered, "--chat"), "question 4 is rendered already")
+    for python in (str(tmp_path / "python"), "false"):
+        monkeypatch.setenv("SPECMOE_PYTHON", python)
+        expect_one_line(program(*arguments), "name a Python that has the package specmoe in SPECMOE_PYTHON")
+    monkeypatch.setenv("SPECMOE_PYTHON", sys.executable)
+    (chatty / "chat_template.jinja").write_text("{{ raise_exception('not today') }}")
+    expect_one_line(program(*arguments), f"--chat: {chatty}: chat template: not today")
+
+
+def test_sweep_takes_chat(chatty):
+    frame = specmoe.sweep(
+        {"target": str(chatty), "drafter": "ngram", "prompt": "Ada has 3 apples", "quiet": True},
+        chat=True,
+        max_new_tokens=8,
+    )
+    assert len(frame) == 1
