@@ -64,6 +64,8 @@ std::shared_ptr<LanguageModel> load_model(const std::string& path, const LoadOpt
   auto pool = options.pool ? options.pool : std::make_shared<kernels::ThreadPool>(options.threads);
   SPECMOE_CHECK(!cuda || options.kv_dtype == kernels::DType::kFloat32, "kv_dtype ",
                 kernels::dtype_name(options.kv_dtype), " is not supported on cuda; known: float32");
+  SPECMOE_CHECK(!cuda || options.cache.empty(), "a cache of packed weights is for device cpu, not for ", options.device,
+                "; leave it out");
   if (cuda) return load_on_device(std::move(spec), tensors, options.dtype, *cuda, *pool);
   const kernels::Backend backend = options.backend ? *options.backend : kernels::default_cpu_backend();
   SPECMOE_CHECK(kernels::backend_available(backend), "this machine cannot run ", kernels::backend_name(backend));
