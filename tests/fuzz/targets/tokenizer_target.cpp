@@ -14,9 +14,10 @@ using specmoe::TokenId;
 
 namespace {
 
-constexpr std::string_view kTexts[] = {
-    "", "Hello, w\xC3\xB6rld 123\r\n  <s><mask> e\xCC\x81 \xE6\x97\xA5\xE6\x9C\xAC", {"\0\xFF\xE6 a", 5},
-    "  -- '' \xE2\x96\x81\xE2\x96\x81 x,y;z!! <|endoftext|>"};
+constexpr std::string_view kTexts[] = {"",
+                                       "Hello, w\xC3\xB6rld 123\r\n  <s><mask> e\xCC\x81 \xE6\x97\xA5\xE6\x9C\xAC",
+                                       {"\0\xFF\xE6 a", 5},
+                                       "  -- '' \xE2\x96\x81\xE2\x96\x81 x,y;z!! <|endoftext|>"};
 
 void round_trip(const std::shared_ptr<const Tokenizer>& tokenizer, std::string_view text) {
   std::vector<TokenId> ids;
