@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from test_cli import PROMPT, TARGET, expect_one_line, ok
-from test_cli import specmoe as program
+from program import PROMPT, TARGET, expect_one_line, ok
+from program import specmoe as program
 from transformers.utils.chat_template_utils import render_jinja_template
 
 import specmoe

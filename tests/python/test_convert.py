@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_cli import PROGRAM, PROMPT, ROOT, ok, specmoe
-from test_cli import TARGET as TARGET_TEXT
+from program import PROGRAM, PROMPT, ROOT, ok, specmoe
+from program import TARGET as TARGET_TEXT
 
 TARGET = Path(TARGET_TEXT)
 ALONE = ("--threads", 1)  # the same bits, and no waiting for another thread on a busy machine
