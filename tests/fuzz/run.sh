@@ -30,7 +30,7 @@ gguf_sources=("$nn"/{gguf,gguf_quants,gguf_architectures,gguf_metadata,gguf_tens
   "$nn"/{safetensors,config_reader,gguf_tokenizer,tokenizer_json,tokenizer_utf8}.cpp)
 # Families register themselves, and a GGUF file may stand for a config.json or a tokenizer.json.
 config_sources=("${gguf_sources[@]}" "$nn"/{family_*,model_family,gguf_model,rope_config,rope_table}.cpp
-  "$nn"/{memory_table,kv_storage,workspace}.cpp kernels/{packed_matrix,tree_attention}.cpp kernels/cpu/aligned_bytes.cpp
+  "$nn"/{memory_table,kv_storage,staged_cache,workspace}.cpp kernels/{packed_matrix,tree_attention}.cpp kernels/cpu/aligned_bytes.cpp
   kernels/backend.cpp)
 tokenizer_sources=("${config_sources[@]}" "$nn"/tokenizer*.cpp)
 declare -A longest=([config]=8192 [gguf]=65536 [safetensors]=8192 [tokenizer]=16384)  # bytes of an input
