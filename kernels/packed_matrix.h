@@ -22,8 +22,7 @@ std::size_t dtype_bytes(DType dtype);
 /// Whether products with weights of this type round their inputs to bfloat16 first: the instruction takes nothing
 /// wider.
 inline bool rounds_inputs(Backend backend, DType weights) {
-  if (backend == Backend::kAvx512Bf16) return weights != DType::kFloat32;
-  return backend == Backend::kAmx && weights == DType::kBFloat16;
+  return (backend == Backend::kAvx512Bf16 || backend == Backend::kAmx) && weights != DType::kFloat32;
 }
 
 /// A borrowed row-major [rows, cols] weight as it lies in a checkpoint.

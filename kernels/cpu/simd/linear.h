@@ -7,7 +7,7 @@ namespace specmoe::kernels::SPECMOE_SIMD {
 void packed_linear_simd(Rows<const float> x, const PackedMatrix& weight, const float* bias, Rows<const float> residual,
                         Rows<float> out, Shard shard) {
   if (!takes(weight.dtype())) {
-    return packed_linear.on(Backend::kAvx512)(x, weight, bias, residual, out, shard);
+    return packed_linear.on(kAllTypes)(x, weight, bias, residual, out, shard);
   }
   const Range share = split(weight.panels(), shard);
   const auto row = [&](std::int64_t t) { return x.row(t); };
@@ -30,7 +30,7 @@ void packed_linear_simd(Rows<const float> x, const PackedMatrix& weight, const f
 
 void linear_argmax_simd(Rows<const float> x, const PackedMatrix& weight, const float* bias, const LogitShape& shape,
                         BestLogit* best, Shard shard) {
-  if (!takes(weight.dtype())) return linear_argmax.on(Backend::kAvx512)(x, weight, bias, shape, best, shard);
+  if (!takes(weight.dtype())) return linear_argmax.on(kAllTypes)(x, weight, bias, shape, best, shard);
   const Range share = split(weight.panels(), shard);
   const bool as_they_are = bias == nullptr && shape.plain();
   std::fill_n(best, x.rows, BestLogit{});
