@@ -198,6 +198,7 @@ std::string answer_json(const RequestRecord& record, const AnswerContext& contex
                {"category", context.category},
                {"model_id", context.model_id},
                {"choices", Json::array({choice(record, context.text, counts)})}};
+  if (context.turn > 1) line["turn"] = context.turn;
   line.update(method_of(context.spec));
   line["run"] = context.run;
   line["finish_reason"] = finish_reason_name(record.finish);

@@ -46,7 +46,7 @@ std::string cell_id(const RunOptions& options, const std::string& weights, const
                     spec.acceptance,
                     spec.allow_lossy,
                     block.dtype,
-                    options.kv_dtype,
+                    kernels::dtype_name(options.kv_dtype),
                     options.device,
                     options.threads,
                     block.category,

@@ -67,7 +67,7 @@ void write_questions(const std::vector<Prompt>& prompts, const Stream& to) {
   std::ofstream file(to.path());
   for (const Prompt& prompt : prompts) {
     SPECMOE_CHECK(!prompt.rendered, "--chat: question ", prompt.id, " is rendered already; leave --chat out");
-    const Json row = {{"question_id", prompt.id}, {"turns", {prompt.text}}};
+    const Json row = {{"question_id", prompt.id}, {"turns", prompt.turns}, {"answers", prompt.answers}};
     file << row.dump(-1, ' ', false, Json::error_handler_t::replace) << '\n';
   }
 }

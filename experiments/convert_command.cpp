@@ -26,7 +26,8 @@ using kernels::DType;
 
 constexpr const char* kHelp = R"(Usage: specmoe convert --target FOLDER --dtype int8|bfloat16 --out DIR [option]...
 
-Writes a checkpoint of a Hugging Face folder in another element type, tensor by tensor, with its tokenizer. int8 has one
+Writes a Hugging Face folder of a checkpoint in another element type, tensor by tensor, with its tokenizer. The source is
+such a folder or a GGUF file. int8 has one
 scale per output and takes half of bfloat16; only specmoe reads it. bfloat16 expands float8 and 4-bit weights and is an
 ordinary checkpoint. Loaded with the same --dtype, the new folder gives the bits that the old one would have given.
 
@@ -65,9 +66,9 @@ Order order_of(const Settings& settings) {
   Order order;
   order.source = settings.text("target");
   order.out = settings.text("out");
-  SPECMOE_CHECK(!order.source.empty(), "convert needs --target FOLDER, a Hugging Face checkpoint");
+  SPECMOE_CHECK(!order.source.empty(), "convert needs --target FOLDER, a Hugging Face checkpoint or a GGUF file");
   SPECMOE_CHECK(!order.out.empty(), "convert needs --out DIR, a folder to be made");
-  order.dtype = kernels::packed_dtype_from_name(settings.text("dtype"));
+  order.dtype = parse_dtype("dtype", settings.text("dtype"));
   SPECMOE_CHECK(order.dtype != DType::kFloat32, "--dtype: convert writes int8 or bfloat16, got float32");
   if (settings.given("prompt") || settings.given("prompts")) order.prompts = prompts_of(settings);
   order.max_new_tokens = static_cast<int>(settings.integer("max-new-tokens", 1, 1 << 24));

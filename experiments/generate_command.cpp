@@ -4,12 +4,14 @@
 
 #include "core/metrics.h"
 #include "core/results.h"
+#include "experiments/chat.h"
 #include "experiments/commands.h"
 #include "experiments/interrupt.h"
 #include "experiments/marked_text.h"
 #include "experiments/models.h"
 #include "experiments/output_file.h"
 #include "experiments/table.h"
+#include "kernels/check.h"
 
 namespace specmoe::cli {
 namespace {
@@ -19,7 +21,7 @@ constexpr const char* kHelp = R"(Usage: specmoe generate --target FOLDER --promp
 Continues texts with a model and prints them on stdout. With --drafter it decodes speculatively: the drafter proposes
 several tokens, one pass of the target judges them all, and with a lossless policy the text is what the target alone
 would have written (at temperature 0 token for token; above, in distribution). On a terminal, accepted draft tokens are
-underlined.
+underlined. With --chat, the later turns of a question are asked after the answers to the earlier ones.
 
 Examples:
   specmoe generate --target experiments/models/target --prompt "Problem: Ada has 3 apples"
@@ -31,7 +33,9 @@ Examples:
 /// The texts of all requests on stdout, in order: each while it grows when they run one by one, else when all are done.
 class TextStreams {
  public:
-  TextStreams(const RunOptions& options, const Models& models, std::vector<Request>& requests) : options_(options) {
+  TextStreams(const RunOptions& options, const std::vector<Prompt>& prompts, const Models& models,
+              std::vector<Request>& requests)
+      : options_(options), prompts_(prompts) {
     for (std::size_t i = 0; i < requests.size(); ++i) {
       kept_.push_back(std::make_unique<std::ostringstream>());
       std::ostream& out = live() ? std::cout : *kept_.back();
@@ -56,7 +60,9 @@ class TextStreams {
   void open(std::size_t i) {
     for (; opened_ <= i; ++opened_) {
       if (opened_ > 0) close(opened_ - 1);
-      if (printers_.size() > 1) std::cout << "== " << options_.prompts[opened_].id << " ==" << std::endl;
+      const Prompt& prompt = prompts_[opened_];
+      const std::string turn = prompt.answers.empty() ? "" : concat(", turn ", prompt.answers.size() + 1);
+      if (printers_.size() > 1 || !turn.empty()) std::cout << "== " << prompt.id << turn << " ==" << std::endl;
     }
   }
   void close(std::size_t i) {
@@ -65,6 +71,7 @@ class TextStreams {
   }
 
   const RunOptions& options_;
+  const std::vector<Prompt>& prompts_;
   std::vector<std::unique_ptr<std::ostringstream>> kept_;
   std::vector<std::unique_ptr<TextPrinter>> printers_;
   std::size_t opened_ = 0;
@@ -88,6 +95,20 @@ std::string statistics(const Counts& counts, const ModelInfo& target, bool specu
   return line;
 }
 
+/// The questions that have another turn, with what was answered so far.
+std::vector<Prompt> next_turns(const RunOptions& options, const std::vector<Prompt>& prompts,
+                               const TextStreams& streams) {
+  std::vector<Prompt> next;
+  for (std::size_t i = 0; options.all_turns && i < prompts.size(); ++i) {
+    Prompt prompt = prompts[i];
+    prompt.answers.push_back(streams.text(i));
+    prompt.rendered = false;
+    if (prompt.answers.size() < prompt.turns.size()) next.push_back(std::move(prompt));
+  }
+  if (!next.empty()) render_chat(options.target, next);
+  return next;
+}
+
 }  // namespace
 
 int run_generate(const std::vector<std::string>& arguments) {
@@ -101,18 +122,23 @@ int run_generate(const std::vector<std::string>& arguments) {
   const Models models = open_models(options, options.dtypes[0], progress);
   const EngineSpec spec{options.drafters[0], options.trees[0], options.acceptances[0], options.allow_lossy};
   Engine engine(models.target, spec, models.load_model);
-  std::vector<Request> requests = make_requests(options, options.prompts, models, options.temperatures[0]);
-  TextStreams streams(options, models, requests);
-  const std::vector<RequestRecord> records = engine.generate(requests, options.batches[0], poll_interrupt);
-  streams.finish();
-
-  Counts counts;
   const ModelInfo& target = models.target->info();
-  for (std::size_t i = 0; i < records.size(); ++i) {
-    counts.add(records[i]);
-    output.line(
-        answer_json(records[i], {options.prompts[i].category, model_id(target, engine.spec(), options.temperatures[0]),
-                                 engine.spec(), requests[i].sampling, streams.text(i), 0, target.experts_per_token}));
+  const double temperature = options.temperatures[0];
+  Counts counts;
+  for (std::vector<Prompt> prompts = options.prompts; !prompts.empty();) {
+    std::vector<Request> requests = make_requests(options, prompts, models, temperature);
+    TextStreams streams(options, prompts, models, requests);
+    const std::vector<RequestRecord> records = engine.generate(requests, options.batches[0], poll_interrupt);
+    streams.finish();
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      counts.add(records[i]);
+      AnswerContext context{prompts[i].category, model_id(target, engine.spec(), temperature), engine.spec(),
+                            requests[i].sampling, streams.text(i)};
+      context.experts_per_token = target.experts_per_token;
+      context.turn = static_cast<int>(prompts[i].answers.size()) + 1;
+      output.line(answer_json(records[i], context));
+    }
+    prompts = next_turns(options, prompts, streams);
   }
   counts.check_identities();
   output.commit();

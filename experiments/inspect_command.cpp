@@ -70,8 +70,8 @@ void inspect_model(const std::string& folder, const Settings& settings) {
   const nn::ModelSpec spec = nn::read_spec(folder);
   const std::int64_t batch = settings.integer("batch", 1, 4096);
   nn::MemoryUse use;
-  use.dtype = kernels::packed_dtype_from_name(settings.text("dtype"));
-  use.kv_dtype = kernels::packed_dtype_from_name(settings.text("kv-dtype"));
+  use.dtype = parse_dtype("dtype", settings.text("dtype"));
+  use.kv_dtype = parse_dtype("kv-dtype", settings.text("kv-dtype"));
   use.context = batch * spec.max_positions;
   use.rows = batch * kPassRows;
   use.threads = kernels::ThreadPool(static_cast<int>(settings.integer("threads", 0, 1024))).size();

@@ -39,24 +39,26 @@ std::shared_ptr<LanguageModel> load_reporting(const std::string& folder, nn::Loa
 }  // namespace
 
 Models open_models(const RunOptions& options, const std::string& dtype, Progress& progress) {
-  const auto has_turns = [](const Prompt& prompt) { return prompt.turns > 1; };
-  if (std::any_of(options.prompts.begin(), options.prompts.end(), has_turns)) {
+  const auto has_turns = [](const Prompt& prompt) { return prompt.turns.size() > 1; };
+  if (!options.all_turns && std::any_of(options.prompts.begin(), options.prompts.end(), has_turns)) {
     progress.say("some questions have several turns: only the first turn of each is used");
   }
   Models models;
-  models.options.dtype = kernels::packed_dtype_from_name(dtype);
-  models.options.kv_dtype = kernels::packed_dtype_from_name(options.kv_dtype);
+  models.options.dtype = parse_dtype("dtype", dtype);
+  models.options.kv_dtype = options.kv_dtype;
   models.options.device = options.device;
   models.options.cache = options.cache;
   models.options.pool = std::make_shared<kernels::ThreadPool>(options.threads);
   models.target = load_reporting(options.target, models.options, progress);
   models.tokenizer = nn::Tokenizer::from_file(options.target);
   using Loaded = std::map<std::pair<std::string, std::string>, std::shared_ptr<LanguageModel>>;
-  models.load_model = [load = models.options, &progress, loaded = std::make_shared<Loaded>()](
-                          const std::string& folder, const std::string& own_dtype) mutable {
+  models.load_model = [options = models.options, &progress, loaded = std::make_shared<Loaded>()](
+                          const std::string& folder, const std::string& own_dtype) {
     auto& model = (*loaded)[{folder, own_dtype}];
-    load.dtype = kernels::packed_dtype_from_name(own_dtype);
-    if (model == nullptr) model = load_reporting(folder, load, progress);
+    if (model != nullptr) return model;
+    nn::LoadOptions own = options;
+    own.dtype = kernels::packed_dtype_from_name(own_dtype);
+    model = load_reporting(folder, own, progress);
     return model;
   };
   return models;

@@ -37,8 +37,8 @@ Prompt question(const std::string& text, int line, const std::string& where) {
     SPECMOE_CHECK(row["category"].is_string(), where, "category must be a text");
     prompt.category = row["category"].get<std::string>();
   }
-  prompt.text = row["turns"][0].get<std::string>();
-  prompt.turns = static_cast<int>(row["turns"].size());
+  prompt.turns = row["turns"].get<std::vector<std::string>>();
+  prompt.text = prompt.turns.front();
   if (row.contains("rendered")) {
     SPECMOE_CHECK(row["rendered"].is_boolean(), where, "rendered must be true or false");
     prompt.rendered = row["rendered"].get<bool>();
@@ -66,7 +66,7 @@ std::vector<Prompt> read_prompts(const std::filesystem::path& path) {
     if (json) {
       prompts.push_back(question(text, line, where));
     } else {
-      prompts.push_back({std::to_string(line), "", text});
+      prompts.push_back({std::to_string(line), "", text, {text}, {}});
     }
     prompts.back().number = static_cast<int>(prompts.size()) - 1;
     SPECMOE_CHECK(seen.insert(prompts.back().id).second, where, "question_id ", prompts.back().id, " appears twice");

@@ -11,9 +11,10 @@ struct Prompt {
   std::string id;
   std::string category;
   std::string text;
-  int turns = 1;          // of the question; only the first one is asked
-  bool rendered = false;  // by a chat template, which wrote the begin token itself
-  int number = 0;         // place among the prompts, from 0
+  std::vector<std::string> turns;    // of the question, as they were written; `text` asks the first without answer
+  std::vector<std::string> answers;  // to the turns before
+  bool rendered = false;             // by a chat template, which wrote the begin token itself
+  int number = 0;                    // place among the prompts, from 0
 };
 
 /// Reads prompts: rows of the Spec-Bench question format, {"question_id": …, "category": …, "turns": [text, …]}, one a

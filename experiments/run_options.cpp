@@ -100,7 +100,7 @@ std::vector<Prompt> prompts_of(const Settings& settings) {
   for (const std::string& text : texts) {
     SPECMOE_CHECK(!text.empty(), "--prompt: the text is empty");
     const int number = static_cast<int>(prompts.size());
-    prompts.push_back({std::to_string(number + 1), "", text});
+    prompts.push_back({std::to_string(number + 1), "", text, {text}, {}});
     prompts.back().number = number;
   }
   if (settings.on("chat")) render_chat(settings.text("target"), prompts);
@@ -127,9 +127,8 @@ RunOptions run_options(Command command, const Settings& settings) {
 
   options.dtypes = settings.items("dtype");
   check_distinct("dtype", options.dtypes);
-  for (const std::string& dtype : options.dtypes) kernels::packed_dtype_from_name(dtype);
-  options.kv_dtype = settings.text("kv-dtype");
-  kernels::packed_dtype_from_name(options.kv_dtype);
+  for (const std::string& dtype : options.dtypes) parse_dtype("dtype", dtype);
+  options.kv_dtype = parse_dtype("kv-dtype", settings.text("kv-dtype"));
   options.device = settings.text("device");
   options.cache = settings.text("cache");
   options.threads = static_cast<int>(settings.integer("threads", 0, 1024));
@@ -152,6 +151,7 @@ RunOptions run_options(Command command, const Settings& settings) {
   SPECMOE_CHECK(options.cells.empty() || options.cells != options.output, "--cells and --output name the same file '",
                 options.cells, "': the first grows by a line per cell, the second is written anew; give two");
   options.prompts = prompts_of(settings);
+  options.all_turns = command == Command::kGenerate && settings.on("chat");
   if (command == Command::kBench) options.categories = categories_of(settings.items("category"), options.prompts);
   return options;
 }

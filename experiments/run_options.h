@@ -22,12 +22,13 @@ struct RunOptions {
   bool allow_lossy = false;
 
   std::vector<std::string> dtypes;
-  std::string kv_dtype;
+  kernels::DType kv_dtype = kernels::DType::kFloat32;
   std::string device;
   std::string cache;  // empty: none
   int threads = 0;
 
   std::vector<Prompt> prompts;
+  bool all_turns = false;               // of each question, one after another; otherwise the first alone
   std::vector<std::string> categories;  // prompt classes that bench measures apart; "all": every prompt
   int max_new_tokens = 0;
   std::vector<std::string> stops;

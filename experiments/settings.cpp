@@ -277,6 +277,13 @@ double parse_real(const std::string& flag, const std::string& text) {
   return number;
 }
 
+kernels::DType parse_dtype(const std::string& flag, const std::string& text) {
+  for (const kernels::DType dtype : {kernels::DType::kFloat32, kernels::DType::kBFloat16, kernels::DType::kInt8}) {
+    if (kernels::dtype_name(dtype) == text) return dtype;
+  }
+  fail("--", flag, ": expected float32, bfloat16 or int8, got '", text, "'");
+}
+
 std::string help_text(Command command) {
   std::string text;
   std::vector<std::string> done;

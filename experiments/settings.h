@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/packed_matrix.h"
+
 namespace specmoe::cli {
 
 enum class Command { kGenerate, kBench, kInspect, kConvert };
@@ -52,6 +54,9 @@ class Settings {
 
 /// A number as the user wrote it. Throws Error naming the flag.
 double parse_real(const std::string& flag, const std::string& text);
+
+/// An element type that weights and caches can have. Throws Error naming the flag.
+kernels::DType parse_dtype(const std::string& flag, const std::string& text);
 
 /// What --help prints for a command.
 std::string help_text(Command command);

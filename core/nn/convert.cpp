@@ -3,24 +3,16 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
-#include "core/nn/checkpoint.h"
-#include "core/nn/config_reader.h"
-#include "core/nn/gguf_model.h"
-#include "core/nn/mapped_file.h"
-#include "core/nn/model_family.h"
+#include "core/nn/convert_source.h"
 #include "core/nn/safetensors_writer.h"
 #include "core/nn/sha256.h"
-#include "core/nn/tensor_map.h"
 #include "kernels/check.h"
 #include "kernels/element.h"
 
 namespace specmoe::nn {
 
 using kernels::DType;
-using nlohmann::json;
 namespace fs = std::filesystem;
 
 namespace {
@@ -44,6 +36,8 @@ struct Target {
         by_inputs(stored.by_inputs && !int8) {}
 
   bool exact() const { return tensor->use == TensorUse::kExact; }
+  /// As its bytes are. Values that lie otherwise, in a GGUF file, are written as float32.
+  bool copied() const { return exact() && !tensor->source->read_row; }
   bool turned() const { return by_inputs != tensor->source_by_inputs; }
   std::int64_t height() const { return by_inputs ? tensor->cols : tensor->rows; }  // of one matrix
   std::int64_t width() const { return by_inputs ? tensor->rows : tensor->cols; }
@@ -128,64 +122,33 @@ void write_piece(const Target& target, const Piece& piece, SafetensorsWriter& fi
                 " holds values that are not finite; the checkpoint is damaged");
 }
 
+void write_exact(const Target& target, SafetensorsWriter& file) {
+  const StoredTensor& tensor = *target.tensor;
+  if (target.copied())
+    return file.write(tensor.name, 0, {tensor.source->data, tensor.source->end - tensor.source->begin});
+  const auto row_bytes = static_cast<std::uint64_t>(tensor.cols) * sizeof(float);
+  for (std::int64_t row = 0; row < tensor.rows; ++row) {
+    file.write(tensor.name, static_cast<std::uint64_t>(row) * row_bytes, bytes_of(tensor.view.row(row)));
+  }
+}
+
 void add_new_tensors(const Target& target, std::vector<NewTensor>& all) {
   const StoredTensor& tensor = *target.tensor;
+  const Tensor& source = source_of(target);
   if (target.exact()) {
-    const Tensor& source = source_of(target);
-    all.push_back({tensor.name, source.dtype, source.shape, source.end - source.begin});
+    const auto floats = static_cast<std::uint64_t>(target.elements()) * sizeof(float);
+    all.push_back({tensor.name, target.copied() ? source.dtype : "F32", source.shape,
+                   target.copied() ? source.end - source.begin : floats});
     return;
   }
   std::vector<std::int64_t> shape = {target.height(), target.width()};
-  if (source_of(target).shape.size() > 2) shape.insert(shape.begin(), tensor.experts);
+  if (source.shape.size() > 2) shape.insert(shape.begin(), tensor.experts);
   const auto elements = static_cast<std::uint64_t>(target.elements());
   all.push_back({tensor.name, target.int8 ? "I8" : "BF16", shape, elements * (target.int8 ? 1 : 2)});
   if (!target.int8) return;
   shape.pop_back();
   all.push_back({tensor.name + "_scale", "F32", shape, elements / static_cast<std::uint64_t>(tensor.cols) * 4});
 }
-
-/// The new config.json.
-json new_config(const fs::path& source, DType dtype) {
-  const MappedFile file((source / "config.json").string());
-  json config = parse_json({reinterpret_cast<const char*>(file.data()), file.size()}, source / "config.json");
-  if (config.contains("text_config") && config["text_config"].is_object()) {
-    const std::string type = config["model_type"].get<std::string>() + "_text";
-    config = config["text_config"];
-    if (!config.contains("model_type")) config["model_type"] = type;
-  }
-  config.erase("quantization_config");
-  if (dtype == DType::kInt8) config["quantization_config"] = {{"quant_method", kOwnQuantization}, {"weights", "int8"}};
-  for (const char* key : {"dtype", "torch_dtype"}) {
-    if (config.contains(key)) config[key] = "bfloat16";
-  }
-  return config;
-}
-
-void copy_companions(const fs::path& source, const fs::path& folder) {
-  for (const char* name :
-       {"tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
-        "vocab.json", "merges.txt", "chat_template.jinja", "generation_config.json"}) {
-    if (fs::exists(source / name)) fs::copy_file(source / name, folder / name);
-  }
-}
-
-/// A source folder with its tensors; converting begins by opening one.
-struct Source {
-  explicit Source(const std::string& path)
-      : spec(read(path)), checkpoint(path), tensors(map_tensors(spec, checkpoint)) {}
-
-  static ModelSpec read(const std::string& path) {
-    SPECMOE_CHECK(!find_gguf(path), path, ": a GGUF file cannot be converted; give a Hugging Face folder");
-    ModelSpec spec = read_spec(path);
-    SPECMOE_CHECK(spec.quantization != Quantization::kInt8, path,
-                  ": is int8 already; convert the checkpoint that it was made of");
-    return spec;
-  }
-
-  ModelSpec spec;
-  Checkpoint checkpoint;
-  ModelTensors tensors;
-};
 
 /// In the format of sha256sum.
 std::string hash_list(const Conversion& conversion) {
@@ -194,22 +157,22 @@ std::string hash_list(const Conversion& conversion) {
   return list;
 }
 
-void add_hashing(const Source& source, Conversion& done, JobList& jobs) {
+void add_hashing(const ConversionSource& source, Conversion& done, JobList& jobs) {
   const auto add = [&](const fs::path& file) {
     std::string& hash = done.source_sha256[file.filename().string()];
     const auto bytes = static_cast<std::int64_t>(fs::file_size(file));
     jobs.add(bytes, [&hash, file] { hash = sha256_of_file(file.string()); });
     return bytes;
   };
-  for (const std::string& file : source.checkpoint.files()) done.source_bytes += add(file);
-  add(fs::path(source.checkpoint.path()) / "config.json");
+  for (const std::string& file : source.checkpoint().files()) done.source_bytes += add(file);
+  if (const auto config = source.config_file()) add(*config);
 }
 
 /// Every piece of every tensor, with where its rounding is noted.
 class Converter {
  public:
-  Converter(const Source& source, DType dtype) {
-    for (const StoredTensor& tensor : source.tensors.stored) targets_.emplace_back(tensor, dtype);
+  Converter(const ConversionSource& source, DType dtype) {
+    for (const StoredTensor& tensor : source.tensors()) targets_.emplace_back(tensor, dtype);
   }
 
   std::vector<NewTensor> new_tensors() const {
@@ -240,10 +203,7 @@ class Converter {
   static void add_jobs(const Target& target, std::vector<TensorRounding>& roundings, SafetensorsWriter& file,
                        JobList& jobs) {
     if (target.exact()) {
-      const Tensor& from = source_of(target);
-      const auto bytes = from.end - from.begin;
-      jobs.add(static_cast<std::int64_t>(bytes),
-               [&target, &from, &file, bytes] { file.write(target.tensor->name, 0, {from.data, bytes}); });
+      jobs.add(target.elements() * 4, [&target, &file] { write_exact(target, file); });
       return;
     }
     const std::int64_t rows = target.tensor->experts * target.height();
@@ -274,9 +234,9 @@ double TensorRounding::relative() const {
 }
 
 std::int64_t conversion_bytes(const std::string& path, DType dtype, int threads) {
-  const Source source(path);
+  const ConversionSource source(path);
   std::int64_t most = 0;
-  for (const StoredTensor& tensor : source.tensors.stored) {
+  for (const StoredTensor& tensor : source.tensors()) {
     const Target target(tensor, dtype);
     if (!target.exact()) most = std::max(most, target.rows_at_a_time() * target.width());
   }
@@ -288,7 +248,7 @@ Conversion convert_checkpoint(const std::string& path, const std::string& folder
                               kernels::ThreadPool& pool, const WorkProgress& progress) {
   SPECMOE_CHECK(dtype == DType::kInt8 || dtype == DType::kBFloat16, "convert: expected int8 or bfloat16, got ",
                 kernels::dtype_name(dtype));
-  const Source source(path);
+  const ConversionSource source(path);
   Conversion done;
   JobList jobs;
   add_hashing(source, done, jobs);
@@ -296,14 +256,12 @@ Conversion convert_checkpoint(const std::string& path, const std::string& folder
   SafetensorsWriter file((fs::path(folder) / "model.safetensors").string(), converter.new_tensors(),
                          {{"format", "pt"}, {"made_by", "specmoe convert"}});
   converter.add_jobs(file, jobs);
-  ReleasingProgress releasing(source.checkpoint, progress);
+  ReleasingProgress releasing(source.checkpoint(), progress);
   jobs.run(pool, std::ref(releasing));
   done.tensors = converter.roundings();
   done.data_sha256 = file.finish(sha256_hex(hash_list(done)));
   done.bytes = static_cast<std::int64_t>(fs::file_size(fs::path(folder) / "model.safetensors"));
-  std::ofstream config(fs::path(folder) / "config.json");
-  SPECMOE_CHECK(config << new_config(path, dtype).dump(2) << std::endl, "cannot write ", folder, "/config.json");
-  copy_companions(path, folder);
+  source.write_companions(folder, dtype);
   return done;
 }
 

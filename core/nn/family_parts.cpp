@@ -55,9 +55,9 @@ std::vector<bool> sparse_layers(const ConfigReader& config, int layers) {
 void add_expert_names(TensorNames& names, const std::string& block, const std::string& gate, const std::string& up,
                       const std::string& down) {
   const std::string expert = block + "experts.{expert}.";
-  names.expert_gate.push_back(expert + gate + ".weight");
-  names.expert_up.push_back(expert + up + ".weight");
-  names.expert_down.push_back(expert + down + ".weight");
+  names.expert_gate.push_back(expert + gate);
+  names.expert_up.push_back(expert + up);
+  names.expert_down.push_back(expert + down);
   names.fused_gate_up.push_back(block + "experts.gate_up_proj");
   names.fused_down.push_back(block + "experts.down_proj");
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +19,9 @@ std::optional<std::string> find_gguf(const std::filesystem::path& path);
 /// The model in a GGUF file. Its metadata is put into the words of config.json and read by the family's own parser, so
 /// a GGUF model means what the Hugging Face model means; names are those of GGUF.
 ModelSpec gguf_spec(const GgufFile& file);
+
+/// The metadata in the words of config.json.
+nlohmann::json gguf_config(const GgufFile& file);
 
 /// The tensors of a GGUF file as the spec wants them: stacked experts one by one, as blk.0.ffn_gate_exps.7.weight, and
 /// query and key rows back in the order that the family's rotary positions expect. They borrow from the file, which

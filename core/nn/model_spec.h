@@ -130,7 +130,7 @@ struct TensorNames {
   Alternatives embedding, final_norm, head;
   Alternatives attention_norm, query, key, value, output;
   Alternatives ffn_norm, gate, up, down;
-  Alternatives router, expert_gate, expert_up, expert_down;
+  Alternatives router, expert_gate, expert_up, expert_down;  // those of experts are stems
   /// In mxfp4 the two fused tensors are NAME_blocks and NAME_scales, never transposed: [experts, outputs, inputs / 32,
   /// 16] and [experts, outputs, inputs / 32], gate and up rows interleaved when the layout is.
   Alternatives fused_gate_up, fused_down;

@@ -137,10 +137,7 @@ void Mapper::take_ffn(int index, const FfnSpec& ffn, LayerTensors& layer) {
   }
   for (int e = 0; e < experts; ++e) {
     from_.set_place(index, e);
-    ExpertTensors& expert = layer.experts.emplace_back();
-    expert.gate.weight = from_.take(names.expert_gate, {ffn.width, hidden}, TensorUse::kMatrix);
-    expert.up.weight = from_.take(names.expert_up, {ffn.width, hidden}, TensorUse::kMatrix);
-    expert.down.weight = from_.take(names.expert_down, {hidden, ffn.width}, TensorUse::kMatrix);
+    layer.experts.push_back(take_expert(names.expert_gate, names.expert_up, names.expert_down, ffn.width, ffn.bias));
   }
   from_.set_place(index);
 }

@@ -3,32 +3,21 @@
     .venv/bin/python experiments/benchmarks/gguf_export.py FOLDER FILE.gguf [--type f16|bf16|f32]
 
 Norms and routers stay float32, as llama.cpp keeps them. The file has no tokenizer: benchmarks put in token ids. The
-families are those whose tensors are named below.
+families are those of gguf_names.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import gguf
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType as Type
+from gguf_names import ARCHITECTURES, PERMUTED, parts_of, permute, weights_of
 from transformers import AutoModelForCausalLM
-
-# GGUF architecture by model_type.
-ARCHITECTURES = {
-    "llama": "llama",
-    "mixtral": "llama",
-    "qwen2": "qwen2",
-    "qwen2_moe": "qwen2moe",
-    "qwen3": "qwen3",
-    "qwen3_moe": "qwen3moe",
-    "olmoe": "olmoe",
-    "granitemoe": "granitemoe",
-    "gemma3_text": "gemma3",
-}
 
 
 def add(writer: gguf.GGUFWriter, name: str, stored: np.ndarray, kind: Type) -> None:
@@ -43,61 +32,6 @@ def finish(writer: gguf.GGUFWriter) -> None:
     writer.close()
 
 
-def permute(rows: torch.Tensor, heads: int) -> torch.Tensor:
-    """Query or key rows as llama.cpp's rotary positions want them: neighbours turn together."""
-    return rows.reshape(heads, 2, rows.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(rows.shape)
-
-
-LAYER_NAMES = {
-    "input_layernorm.weight": "attn_norm.weight",
-    "self_attn.q_proj.bias": "attn_q.bias",
-    "self_attn.k_proj.bias": "attn_k.bias",
-    "self_attn.v_proj.bias": "attn_v.bias",
-    "self_attn.q_norm.weight": "attn_q_norm.weight",
-    "self_attn.k_norm.weight": "attn_k_norm.weight",
-    "self_attn.q_proj.weight": "attn_q.weight",
-    "self_attn.k_proj.weight": "attn_k.weight",
-    "self_attn.v_proj.weight": "attn_v.weight",
-    "self_attn.o_proj.weight": "attn_output.weight",
-    "post_attention_layernorm.weight": "ffn_norm.weight",
-    "mlp.gate_proj.weight": "ffn_gate.weight",
-    "mlp.up_proj.weight": "ffn_up.weight",
-    "mlp.down_proj.weight": "ffn_down.weight",
-    "mlp.gate.weight": "ffn_gate_inp.weight",
-    "mlp.experts.down_proj": "ffn_down_exps.weight",
-    "mlp.shared_expert.gate_proj.weight": "ffn_gate_shexp.weight",
-    "mlp.shared_expert.up_proj.weight": "ffn_up_shexp.weight",
-    "mlp.shared_expert.down_proj.weight": "ffn_down_shexp.weight",
-    "mlp.shared_expert_gate.weight": "ffn_gate_inp_shexp.weight",
-    "block_sparse_moe.router.weight": "ffn_gate_inp.weight",
-    "block_sparse_moe.experts.down_proj": "ffn_down_exps.weight",
-}
-# Gemma has norms on both sides of each part.
-SANDWICH_NAMES = {
-    "post_attention_layernorm.weight": "post_attention_norm.weight",
-    "pre_feedforward_layernorm.weight": "ffn_norm.weight",
-    "post_feedforward_layernorm.weight": "post_ffw_norm.weight",
-}
-PERMUTED = ("llama", "granitemoe")
-MODEL_NAMES = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
-}
-
-
-def parts_of(name: str, parameter: torch.Tensor, arch: str) -> list[tuple[str, torch.Tensor]]:
-    """GGUF tensors that a parameter becomes; the values are views into it."""
-    if name in MODEL_NAMES:
-        return [(MODEL_NAMES[name], parameter)]
-    _, _, layer, rest = name.split(".", 3)
-    if rest.endswith(".experts.gate_up_proj"):
-        gate, up = parameter.chunk(2, dim=1)
-        return [(f"blk.{layer}.ffn_gate_exps.weight", gate), (f"blk.{layer}.ffn_up_exps.weight", up)]
-    names = LAYER_NAMES | (SANDWICH_NAMES if arch == "gemma3" else {})
-    return [(f"blk.{layer}.{names[rest]}", parameter[0] if rest == "mlp.shared_expert_gate.weight" else parameter)]
-
-
 def llama3_divisors(parameters: dict, head_dim: int) -> np.ndarray:
     """What llama3 scaling divides each frequency by: how llama.cpp's converter writes it."""
     wavelength = 2 * np.pi * parameters["rope_theta"] ** (np.arange(0, head_dim, 2) / head_dim)
@@ -107,32 +41,84 @@ def llama3_divisors(parameters: dict, head_dim: int) -> np.ndarray:
     return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
 
 
+def write_rope(writer: gguf.GGUFWriter, config, width: int) -> None:
+    parameters = config.rope_parameters.get("full_attention", config.rope_parameters)
+    kind = parameters["rope_type"]
+    writer.add_rope_dimension_count(width)
+    writer.add_rope_freq_base(parameters["rope_theta"])
+    if kind in ("linear", "yarn"):
+        writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
+        writer.add_rope_scaling_factor(parameters["factor"])
+    if kind == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(parameters["original_max_position_embeddings"])
+        writer.add_rope_scaling_yarn_beta_fast(parameters.get("beta_fast", 32.0))
+        writer.add_rope_scaling_yarn_beta_slow(parameters.get("beta_slow", 1.0))
+        if "mscale_all_dim" in parameters:  # llama.cpp's converter writes a tenth of it
+            writer.add_rope_scaling_yarn_log_mul(0.1 * parameters["mscale_all_dim"])
+    if kind == "llama3":
+        writer.add_tensor("rope_freqs.weight", llama3_divisors(parameters, width))
+    if kind == "longrope":
+        original = parameters["original_max_position_embeddings"]
+        stretch = config.max_position_embeddings / original
+        writer.add_rope_scaling_orig_ctx_len(original)
+        writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(stretch) / math.log(original)))
+        for name in ("long", "short"):
+            factors = np.array(parameters[f"{name}_factor"], dtype=np.float32)
+            writer.add_tensor(f"rope_factors_{name}.weight", factors)
+
+
+def write_latent(writer: gguf.GGUFWriter, config) -> None:
+    """Latent attention is written as one wide key head; the widths of what it stands for have keys of their own."""
+    if config.q_lora_rank is not None:
+        writer.add_q_lora_rank(config.q_lora_rank)
+    writer.add_kv_lora_rank(config.kv_lora_rank)
+    writer.add_key_length(config.kv_lora_rank + config.qk_rope_head_dim)
+    writer.add_value_length(config.kv_lora_rank)
+    writer.add_key_length_mla(config.qk_nope_head_dim + config.qk_rope_head_dim)
+    writer.add_value_length_mla(config.v_head_dim)
+    writer.add_leading_dense_block_count(config.first_k_dense_replace)
+    writer.add_expert_shared_count(config.n_shared_experts)
+    writer.add_expert_weights_scale(config.routed_scaling_factor)
+    sigmoid = config.model_type == "deepseek_v3"
+    if sigmoid and config.norm_topk_prob:
+        writer.add_expert_weights_norm(True)
+    writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID if sigmoid else gguf.ExpertGatingFuncType.SOFTMAX)
+    if getattr(config, "n_group", None):
+        writer.add_expert_group_count(config.n_group)
+        writer.add_expert_group_used_count(config.topk_group)
+
+
+def first_of(config, *keys):
+    return next((value for key in keys if (value := getattr(config, key, None)) is not None), None)
+
+
 def write_metadata(writer: gguf.GGUFWriter, config) -> None:
+    latent = config.model_type in ("deepseek_v2", "deepseek_v3")
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_feed_forward_length(first_of(config, "intermediate_size_mlp", "intermediate_size"))
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_head_count_kv(1 if latent else config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
-    writer.add_rope_dimension_count(head_dim)
-    parameters = config.rope_parameters.get("full_attention", config.rope_parameters)
-    writer.add_rope_freq_base(parameters["rope_theta"])
-    if parameters["rope_type"] == "linear":
-        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(parameters["factor"])
-    if parameters["rope_type"] == "llama3":
-        writer.add_tensor("rope_freqs.weight", llama3_divisors(parameters, head_dim))
-    experts = getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)
-    if experts:
+    write_rope(writer, config, config.qk_rope_head_dim if latent else head_dim)
+    if latent:
+        write_latent(writer, config)
+    elif getattr(config, "head_dim", None):
+        writer.add_key_length(config.head_dim)
+    if experts := first_of(config, "num_experts", "num_local_experts", "n_routed_experts"):
         writer.add_expert_count(experts)
+    if config.model_type in ("gpt_oss", "llama4_text"):
+        writer.add_expert_feed_forward_length(config.intermediate_size)
+    if config.model_type in ("gemma3_text", "gpt_oss", "phimoe"):
+        writer.add_sliding_window(config.sliding_window or 0)
     optional = {
         "num_experts_per_tok": writer.add_expert_used_count,
         "moe_intermediate_size": writer.add_expert_feed_forward_length,
         "shared_expert_intermediate_size": writer.add_expert_shared_feed_forward_length,
-        "head_dim": writer.add_key_length,
+        "interleave_moe_layer_step": writer.add_interleave_moe_layer_step,
         "clip_qkv": writer.add_clamp_kqv,
         "final_logit_softcapping": writer.add_final_logit_softcapping,
         "attention_multiplier": writer.add_attention_scale,
@@ -143,8 +129,6 @@ def write_metadata(writer: gguf.GGUFWriter, config) -> None:
     for key, add_value in optional.items():
         if getattr(config, key, None) is not None:
             add_value(getattr(config, key))
-    if config.model_type == "gemma3_text":
-        writer.add_sliding_window(config.sliding_window)
     writer.add_eos_token_id(config.eos_token_id)
 
 
@@ -158,13 +142,13 @@ def export(folder: Path, file: Path, kind: Type) -> None:
     writer = gguf.GGUFWriter(file, arch)
     write_metadata(writer, config)
     writer.add_tokenizer_model("none")
-    for parameter_name, parameter in model.named_parameters():
-        for name, part in parts_of(parameter_name, parameter.detach(), arch):
+    for parameter_name, parameter in weights_of(model):
+        for name, part in parts_of(parameter_name, parameter.detach(), config, arch):
             stem = name.split(".")[-2]
             heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}.get(stem)
             values = permute(part, heads) if heads and arch in PERMUTED else part
             plus = 1.0 if arch == "gemma3" and "norm" in name else 0.0
-            keep = values.dim() == 1 or stem.startswith("ffn_gate_inp")
+            keep = values.dim() == 1 or name.endswith(".bias") or stem.startswith("ffn_gate_inp")
             stored = gguf.quants.quantize((values.float() + plus).numpy(), Type.F32 if keep else kind)
             add(writer, name, stored, Type.F32 if keep else kind)
     finish(writer)

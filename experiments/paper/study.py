@@ -35,6 +35,7 @@ THEMES = {
 }
 CYCLE = ["#3b82f6", "#ef7d3b", "#22a06b", "#c2559d", "#b8860b", "#6b7fd7", "#8a8f98", "#d64545"]
 
+LOCAL_MODELS = {"experiments/models/smollm2", "experiments/models/upcycled"}
 REPRODUCED, NOT_REPRODUCED, NOT_MEASURED = "REPRODUCED", "NOT REPRODUCED", "NOT MEASURED"
 
 
@@ -254,8 +255,12 @@ def replace(path: Path, text: str) -> None:
 
 
 def files_of(config: str) -> dict[str, str]:
-    """What a configuration reads, by name, and a digest of its content."""
-    named = set(re.findall(r"experiments/[\w./-]+", config))
+    """What a configuration reads of the repository, by name, and a digest of its content.
+
+    Models that are fetched or made locally are read by grids alone, whose cells name their weights: with or without them
+    the other measurements stay what they are.
+    """
+    named = set(re.findall(r"experiments/[\w./-]+", config)) - LOCAL_MODELS
     return {name: _specmoe._fingerprint(str(ROOT / name)) for name in sorted(named) if (ROOT / name).exists()}
 
 

@@ -1,4 +1,6 @@
-"""Renders questions with a checkpoint's chat template, for `specmoe generate` and `specmoe bench`; first turns only.
+"""Renders questions with a checkpoint's chat template, for `specmoe generate` and `specmoe bench`.
+
+The turn that is asked is the first one; in a row with "answers", the one after the turns that they answer.
 
 python -m specmoe.chat_prompts --target MODEL --prompts questions.jsonl > rendered.jsonl
 """
@@ -10,6 +12,14 @@ import json
 import sys
 
 from specmoe import Error, render_chat
+
+
+def conversation(turns: list[str], answers: list[str]) -> list[dict[str, str]]:
+    """The answered turns with their answers, and the next turn."""
+    messages = []
+    for turn, answer in zip(turns, answers, strict=False):
+        messages += [{"role": "user", "content": turn}, {"role": "assistant", "content": answer}]
+    return [*messages, {"role": "user", "content": turns[len(answers)]}]
 
 
 def main() -> None:
@@ -30,8 +40,7 @@ def main() -> None:
     system = [] if arguments.system is None else [{"role": "system", "content": arguments.system}]
     try:
         for row in rows:
-            question = {"role": "user", "content": row["turns"][0]}
-            text = render_chat(arguments.target, [*system, question])
+            text = render_chat(arguments.target, [*system, *conversation(row["turns"], row.get("answers", []))])
             print(json.dumps({**row, "turns": [text], "rendered": True}, ensure_ascii=False))
     except Error as error:
         print(f"specmoe.chat_prompts: {error}", file=sys.stderr)

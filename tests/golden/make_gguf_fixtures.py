@@ -10,6 +10,7 @@ CASE/          a tiny model and what transformers computes with its dequantised 
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -20,15 +21,20 @@ import torch
 import transformers
 from gguf import GGMLQuantizationType as Type
 from make_model_fixtures import LENGTH, MARGIN, PROMPT, Blocks, greedy, randomise, telling
-from model_cases import BASE, llama3, rope
+from model_cases import BASE, LIVELY, llama3, longrope, rope, yarn
 from safetensors.torch import save_file
 from transformers import (
     AutoModelForCausalLM,
+    DeepseekV2Config,
+    DeepseekV3Config,
     Gemma3TextConfig,
+    GptOssConfig,
     GraniteMoeConfig,
+    Llama4TextConfig,
     LlamaConfig,
     MixtralConfig,
     OlmoeConfig,
+    PhimoeConfig,
     Qwen2Config,
     Qwen2MoeConfig,
     Qwen3Config,
@@ -36,7 +42,8 @@ from transformers import (
 )
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments/benchmarks"))
-from gguf_export import PERMUTED, add, finish, parts_of, permute, write_metadata  # noqa: E402
+from gguf_export import add, finish, write_metadata  # noqa: E402
+from gguf_names import PERMUTED, parts_of, permute, weights_of  # noqa: E402
 
 FOLDER = Path(__file__).parent / "gguf"
 ALL_TYPES = [
@@ -64,7 +71,7 @@ def store(values: np.ndarray, kind: Type, rng: np.random.Generator) -> tuple[np.
     if kind in (Type.Q4_K, Type.Q5_K, Type.Q6_K):
         stored = random_blocks(values.shape, kind, rng)
     else:
-        stored = gguf.quants.quantize(values.astype(np.float32), kind)
+        stored = gguf.quants.quantize(np.ascontiguousarray(values, dtype=np.float32), kind)
     return stored, gguf.quants.dequantize(stored, kind).reshape(values.shape).astype(np.float32)
 
 
@@ -90,9 +97,18 @@ def make_quants() -> None:
 # --- models ----------------------------------------------------------------------------------------------------------
 
 SMALL = BASE | {"num_hidden_layers": 2, "intermediate_size": 256}
-TYPES = {"token_embd": Type.Q8_0, "output": Type.Q8_0, "attn": Type.Q8_0, "ffn": Type.Q5_1, "ffn_gate_inp": Type.F32}
+TYPES = {"token_embd": Type.Q8_0, "output": Type.Q8_0, "attn": Type.Q8_0, "ffn": Type.Q5_1}
 EXPERTS = BASE | {"num_hidden_layers": 2, "intermediate_size": 32, "num_experts": 5, "num_experts_per_tok": 2}
-# name: (config class, its arguments, GGUF architecture, types by GGUF tensor: the longest prefix counts)
+LOCAL_EXPERTS = SMALL | {"intermediate_size": 32, "num_local_experts": 5, "num_experts_per_tok": 2}
+LATENT = SMALL | {
+    "num_key_value_heads": 4, "kv_lora_rank": 32, "q_lora_rank": None, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16,
+    "v_head_dim": 32, "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 32,
+    "intermediate_size": 64, "first_k_dense_replace": 1, "num_hidden_layers": 3,
+}  # fmt: skip
+LATENT_TYPES = TYPES | {"attn_k_b": Type.Q8_0, "attn_v_b": Type.Q5_0, "attn_kv_a_mqa": Type.Q8_0}
+PHIMOE_FACTOR = math.sqrt(1 + math.log(256 / 64) / math.log(64))  # the only one that GGUF can say
+# name: (config class, its arguments, GGUF architecture, types by GGUF tensor: the longest prefix counts; spread of
+# tensors as in model_cases.py)
 CASES = {
     # As SmolLM2 comes: Q4_1, tied Q8_0 embedding.
     "llama": (
@@ -152,6 +168,63 @@ CASES = {
         "granitemoe",
         TYPES,
     ),
+    # As the releases come: experts in mxfp4, with biases.
+    "gpt_oss": (
+        GptOssConfig,
+        LOCAL_EXPERTS
+        | {"head_dim": 32, "sliding_window": 8, "num_experts_per_tok": 3, "num_hidden_layers": 3}
+        | yarn(original_max_position_embeddings=32, truncate=False),
+        "gpt-oss",
+        TYPES | {"attn_sinks": Type.F32, "ffn": Type.MXFP4},
+        {"gate_up_proj": 0.6},
+    ),
+    "deepseek_v2": (
+        DeepseekV2Config,
+        LATENT
+        | {"n_shared_experts": 2, "routed_scaling_factor": 1.7, "rms_norm_eps": 1e-6}
+        | yarn(original_max_position_embeddings=64, mscale=0.7, mscale_all_dim=0.7),
+        "deepseek2",
+        LATENT_TYPES,
+        LIVELY,
+    ),
+    "deepseek_v2_groups": (
+        DeepseekV2Config,
+        LATENT
+        | {"n_shared_experts": 1, "q_lora_rank": 32, "n_group": 4, "topk_group": 2}
+        | {"topk_method": "group_limited_greedy"},
+        "deepseek2",
+        LATENT_TYPES,
+        LIVELY,
+    ),
+    "deepseek_v3": (
+        DeepseekV3Config,
+        LATENT
+        | {"q_lora_rank": 32, "n_group": 4, "topk_group": 2, "n_shared_experts": 1, "routed_scaling_factor": 2.5}
+        | yarn(original_max_position_embeddings=64, mscale=1.0, mscale_all_dim=1.0),
+        "deepseek2",
+        LATENT_TYPES,
+        LIVELY,
+    ),
+    # GGUF cannot say how long chunks are, where temperature begins or which layers know no positions.
+    "llama4": (
+        Llama4TextConfig,
+        LOCAL_EXPERTS
+        | {"num_hidden_layers": 4, "head_dim": 32, "intermediate_size_mlp": 64, "interleave_moe_layer_step": 2}
+        | {"num_experts_per_tok": 1}
+        | llama3(low_freq_factor=1.0, high_freq_factor=4.0),
+        "llama4",
+        TYPES,
+        {"router.weight": 0.3},
+    ),
+    "phimoe": (
+        PhimoeConfig,
+        LOCAL_EXPERTS
+        | {"attention_bias": True, "lm_head_bias": True}
+        | longrope(8, 64, short_mscale=PHIMOE_FACTOR, long_mscale=PHIMOE_FACTOR),
+        "phimoe",
+        TYPES,
+        LIVELY | {"lm_head.bias": 0.2},
+    ),
 }  # fmt: skip
 
 
@@ -169,8 +242,8 @@ def quantise(model: torch.nn.Module, arch: str, types: dict[str, Type], seed: in
     """Gives the model the values it will have after a trip through the file; returns what goes into the file."""
     rng = np.random.default_rng(seed)
     config, tensors = model.config, {}
-    for parameter_name, parameter in model.named_parameters():
-        for name, part in parts_of(parameter_name, parameter, arch):
+    for parameter_name, parameter in weights_of(model):
+        for name, part in parts_of(parameter_name, parameter, config, arch):
             heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}.get(
                 name.split(".")[-2]
             )
@@ -184,14 +257,14 @@ def quantise(model: torch.nn.Module, arch: str, types: dict[str, Type], seed: in
     return tensors
 
 
-def build(config, arch: str, types: dict[str, Type]) -> tuple[torch.nn.Module, dict, dict, int]:
+def build(config, arch: str, types: dict[str, Type], spread: dict) -> tuple[torch.nn.Module, dict, dict, int]:
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
     blocks = Blocks(model)
-    if blocks.blocks:
+    if blocks.blocks and config.model_type != "llama4_text":  # which has one implementation
         model.set_experts_implementation("eager")
     for seed in range(1000):
         generator = torch.Generator().manual_seed(seed)
-        randomise(model, generator, torch.float32, {})
+        randomise(model, generator, torch.float32, {"spread": spread})
         tensors = quantise(model, arch, types, seed)
         ids = torch.randint(3, config.vocab_size, (LENGTH,), generator=generator)
         logits = model(ids[None]).logits[0]
@@ -220,9 +293,9 @@ def check_with_transformers(path: Path, expected: dict) -> None:
 
 @torch.no_grad()
 def make(name: str) -> None:
-    config_class, arguments, arch, types = CASES[name]
+    config_class, arguments, arch, types, *spread = CASES[name]
     config = config_class(**arguments)
-    model, expected, tensors, seed = build(config, arch, types)
+    model, expected, tensors, seed = build(config, arch, types, *(spread or [{}]))
     folder = FOLDER / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -236,5 +236,48 @@ TEST(GgufBadInput, MetadataThatDoesNotFit) {
   EXPECT_NE(load_error(copy.path()).find("holds 2 GGUF files"), std::string::npos);
 }
 
+/// A model of tests/golden/gguf after changing bytes of its file; the error of loading it.
+std::string error_with(const std::string& model, const std::string& from, const std::string& to) {
+  const FolderCopy copy(kFolder + model);
+  std::string bytes = read_file(copy / "model.gguf");
+  const std::size_t at = bytes.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  bytes.replace(at, to.size(), to);
+  write_file(copy / "model.gguf", bytes);
+  return load_error(copy.path());
+}
+
+/// A key with its type (uint32) and value.
+std::string pair(const std::string& key, std::uint32_t value) {
+  const std::uint32_t type = 4;
+  std::string bytes = key + std::string(8, '\0');
+  std::memcpy(bytes.data() + key.size(), &type, 4);
+  std::memcpy(bytes.data() + key.size() + 4, &value, 4);
+  return bytes;
+}
+
+TEST(GgufBadInput, ArchitecturesThatDoNotFit) {
+  const auto expect = [](const std::string& error, const std::string& wanted) {
+    EXPECT_NE(error.find(wanted), std::string::npos) << "wanted: " << wanted << "\ngot: " << error;
+    EXPECT_EQ(error.find('\n'), std::string::npos);
+  };
+  const std::string v3 = "deepseek_v3";
+  expect(error_with(v3, "expert_gating_func", pair("expert_gating_func", 7)),
+         "expert_gating_func = 7 is not supported");
+  expect(error_with(v3, "expert_gating_func", pair("expert_gating_func", 1)), "does not renormalise");
+  expect(error_with(v3, "expert_group_count", pair("expert_group_count", 3)), "must divide n_routed_experts");
+  expect(error_with(v3, "kv_lora_rank", "kv_lora_ranK"), "metadata has no deepseek2.attention.kv_lora_rank");
+  expect(error_with(v3, "rope.dimension_count", pair("rope.dimension_count", 48)), "below the keys' width 48");
+  expect(error_with(v3, "rope.dimension_count", pair("rope.dimension_count", 0)), "must be above 0");
+  expect(error_with(v3, "blk.1.attn_v_b.weight", "blk.1.attn_v_B.weight"), "has no blk.1.attn_v_b.weight beside it");
+  expect(error_with(v3, "blk.1.exp_probs_b.bias", "blk.1.exp_probs_B.bias"), "missing blk.1.exp_probs_b.bias");
+  expect(error_with("gpt_oss", "expert_feed_forward_length", "expert_feed_forward_lengtH"), "metadata has no gpt-oss.");
+  expect(error_with("gpt_oss", "blk.0.attn_sinks.weight", "blk.0.attn_sinkS.weight"),
+         "missing blk.0.attn_sinks.weight");
+  expect(error_with("gpt_oss", "blk.2.ffn_up_exps.bias", "blk.2.ffn_up_exps.biaS"), "missing blk.2.ffn_up_exps.0.bias");
+  expect(error_with("llama4", "interleave_moe_layer_step", "interleave_moe_layer_steP"), "metadata has no llama4.");
+  expect(error_with("phimoe", "rope_factors_short.weight", "rope_factors_shorT.weight"), "expected both or none");
+}
+
 }  // namespace
 }  // namespace specmoe::nn::testing

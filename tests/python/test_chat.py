@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from test_cli import PROMPT, TARGET, expect_one_line, ok
-from test_cli import specmoe as program
+from program import PROMPT, TARGET, expect_one_line, ok
+from program import specmoe as program
 from transformers.utils.chat_template_utils import render_jinja_template
 
 import specmoe
@@ -126,6 +126,9 @@ def test_the_command_renders_questions(folder, tmp_path):
     first = json.loads(out[0])
     assert (first["question_id"], first["category"], first["rendered"], len(out)) == (7, "c", True, 2)
     assert first["turns"] == [specmoe.render_chat(tmp_path, "Hi")]
+    questions.write_text(json.dumps({"turns": ["Hi <there> & \u00e9", "Bye"], "answers": [" Hello! "]}))
+    second = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert second["turns"] == [specmoe.render_chat(tmp_path, TALK[:3])]
     (tmp_path / "tokenizer_config.json").unlink()
     refused = subprocess.run(command, capture_output=True, text=True)
     assert refused.returncode == 2
@@ -157,11 +160,34 @@ def test_chat_renders_the_question(chatty, tmp_path):
     assert text_of("generate", *arguments, "--prompt", question, "--chat") == expected
     assert text_of("generate", *arguments, "--prompt", question) != expected
     questions = tmp_path / "questions.jsonl"
-    questions.write_text(json.dumps({"question_id": "a b", "category": "c", "turns": [question, "again"]}) + "\n")
+    questions.write_text(json.dumps({"question_id": "a b", "category": "c", "turns": [question]}) + "\n")
     output = tmp_path / "answers.jsonl"
     assert text_of("generate", *arguments, "--prompts", questions, "--chat", "--output", output) == expected
     answer = json.loads(output.read_text())
     assert (answer["question_id"], answer["category"]) == ("a b", "c")
+
+
+def test_later_turns_follow_the_answers(chatty, tmp_path):
+    turns = ["Ada has 3 apples. How many apples does Ada have?", "Ben has 4 more. How many has Ben?", "And both?"]
+    rows = [{"question_id": 1, "turns": turns}, {"question_id": 2, "turns": turns[:1]}]
+    questions, output = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ("--target", chatty, "--max-new-tokens", 16, "--threads", 1, "--drafter", "ngram", "--batch", 2)
+    text = text_of("generate", *arguments, "--prompts", questions, "--chat", "--output", output)
+    assert [line for line in text.splitlines() if line.startswith("== ")] == [
+        "== 1 ==", "== 2 ==", "== 1, turn 2 ==", "== 1, turn 3 ==",
+    ]  # fmt: skip
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [(line["question_id"], line.get("turn", 1)) for line in lines] == [(1, 1), (2, 1), (1, 2), (1, 3)]
+    answers = [line["choices"][0]["turns"][0] for line in lines if line["question_id"] == 1]
+    for turn in (1, 2):  # what a user would send who renders the conversation alone
+        said = [part for pair in zip(turns[:turn], answers[:turn], strict=True) for part in pair]
+        talk = [{"role": "user", "content": part} for part in [*said, turns[turn]]]
+        rendered = tmp_path / "rendered.jsonl"
+        row = {"question_id": 1, "turns": [specmoe.render_chat(chatty, talk)], "rendered": True}
+        rendered.write_text(json.dumps(row))
+        assert text_of("generate", *arguments[:6], "--prompts", rendered).rstrip("\n") == answers[turn]
+    assert "only the first turn" in ok("generate", *arguments, "--prompts", questions).stderr
 
 
 def test_chat_refusals(chatty, tmp_path, monkeypatch):

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_cli import PROGRAM, PROMPT, ROOT, ok, specmoe
-from test_cli import TARGET as TARGET_TEXT
+from program import PROGRAM, PROMPT, ROOT, ok, specmoe
+from program import TARGET as TARGET_TEXT
 
 TARGET = Path(TARGET_TEXT)
 ALONE = ("--threads", 1)  # the same bits, and no waiting for another thread on a busy machine
@@ -91,6 +91,68 @@ def test_bfloat16_is_read_by_other_programs(tmp_path):
     assert all(source[name].equal(new[name]) for name in source)
 
 
+@pytest.mark.parametrize(
+    "name", ["llama", "mixtral", "gemma3", "granitemoe", "gpt_oss", "deepseek_v3", "llama4", "phimoe"]
+)
+def test_a_gguf_file_becomes_a_folder_that_transformers_reads(name, tmp_path):
+    import torch
+    from safetensors.numpy import load_file
+    from transformers import AutoModelForCausalLM
+
+    import specmoe
+
+    source = ROOT / "tests/golden/gguf" / name
+    text = text_of("convert", "--target", source / "model.gguf", "--dtype", "bfloat16", "--out", tmp_path / "new")
+    assert "SHA-256" in text
+    report = json.loads((tmp_path / "new/conversion.json").read_text())
+    assert report["source_sha256"] == {"model.gguf": hashlib.sha256((source / "model.gguf").read_bytes()).hexdigest()}
+    ids = load_file(source / "expected.safetensors")["input_ids"]
+    model = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "new", dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    with torch.no_grad():
+        theirs = model(torch.from_numpy(ids)[None].long()).logits[0].numpy()
+    ours = specmoe.load(tmp_path / "new", dtype="float32", threads=1).logits(ids)
+    assert abs(ours - theirs).max() < 1e-3 * abs(theirs).max()
+
+
+def test_the_tokenizer_and_chat_template_of_a_gguf_file_come_along(tmp_path):
+    import gguf
+
+    import specmoe
+
+    source = tmp_path / "source"
+    source.mkdir()
+    reader = gguf.GGUFReader(ROOT / "tests/golden/gguf/llama/model.gguf")
+    writer = gguf.GGUFWriter(source / "model.gguf", "llama")
+    for name, field in reader.fields.items():
+        if name.startswith("llama."):
+            writer.add_key_value(name, field.contents(), field.types[0])
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(196))]
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * len(tokens))
+    writer.add_token_types([2, 3, 3, *[6] * 196])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_chat_template("{{ bos_token }}{{ messages[0].content }}")
+    for write in (
+        writer.write_header_to_file,
+        writer.write_kv_data_to_file,
+        writer.write_tensors_to_file,
+        writer.close,
+    ):
+        write()
+    text_of("convert", "--target", source, "--dtype", "int8", "--out", tmp_path / "new")
+    before, after = (specmoe.load(folder, threads=1) for folder in (source, tmp_path / "new"))
+    assert before.tokenizer.encode("a b") == after.tokenizer.encode("a b") and before.info.stop_tokens == [2]
+    assert after.info.stop_tokens == [2]
+    assert specmoe.render_chat(tmp_path / "new", "Hi") == specmoe.render_chat(source, "Hi") == "<s>Hi"
+
+
 def test_a_memory_cap_refuses_before_anything_is_made(tmp_path):
     out = tmp_path / "out"
     arguments = ("convert", "--target", TARGET, "--dtype", "int8", "--out", out)
@@ -108,8 +170,6 @@ def test_refusals(tmp_path, int8):
     assert "existing, writable folder" in refused("convert", "--target", TARGET, "--out", tmp_path / "a" / "b")
     assert "got float32" in refused("convert", "--target", TARGET, "--dtype", "float32", *out)
     assert "is int8 already" in refused("convert", "--target", int8[0], *out)
-    gguf = ROOT / "tests/golden/gguf/llama/model.gguf"
-    assert "a GGUF file cannot be converted" in refused("convert", "--target", gguf, *out)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,8 +11,8 @@ import warnings
 from pathlib import Path
 
 import pytest
-from test_cli import PROGRAM, PROMPT, ok, specmoe
-from test_cli import TARGET as TARGET_TEXT
+from program import PROGRAM, PROMPT, ok, specmoe
+from program import TARGET as TARGET_TEXT
 
 TARGET = Path(TARGET_TEXT)
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cli import DRAFTER, MODELS, ROOT, TARGET, expect_one_line, ok, read_jsonl, specmoe
+from program import DRAFTER, MODELS, ROOT, TARGET, expect_one_line, ok, read_jsonl, specmoe
 
 sys.path.insert(0, str(ROOT / "experiments"))
 from update_readme import proof_table  # noqa: E402
