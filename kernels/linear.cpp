@@ -2,7 +2,8 @@
 
 namespace specmoe::kernels {
 
-constinit Kernel<void(Rows<const float>, const PackedMatrix&, const float*, Rows<const float>, Rows<float>, Shard)>
+constinit Kernel<void(Rows<const float>, const PackedMatrix&, const float*, Rows<const float>, Rows<float>,
+                      const Ranges&)>
     packed_linear("packed_linear");
 constinit Kernel<void(Rows<const float>, const PackedMatrix&, const float*, const LogitShape&, BestLogit*, Shard)>
     linear_argmax("linear_argmax");
@@ -25,12 +26,14 @@ float product(const float* x, const PackedMatrix& weight, std::int64_t n, const 
 }
 
 void packed_linear_scalar(Rows<const float> x, const PackedMatrix& weight, const float* bias,
-                          Rows<const float> residual, Rows<float> out, Shard shard) {
-  const Range columns = split(weight.rows(), shard, PackedMatrix::kPanel);
-  for (std::int64_t t = 0; t < x.rows; ++t) {
-    for (std::int64_t n = columns.begin; n < columns.end; ++n) {
-      const float sum = product(x.row(t), weight, n, bias);
-      out.row(t)[n] = residual.data != nullptr ? sum + residual.row(t)[n] : sum;
+                          Rows<const float> residual, Rows<float> out, const Ranges& panels) {
+  for (const Range& part : panels) {
+    const std::int64_t end = std::min(weight.rows(), part.end * PackedMatrix::kPanel);
+    for (std::int64_t t = 0; t < x.rows; ++t) {
+      for (std::int64_t n = part.begin * PackedMatrix::kPanel; n < end; ++n) {
+        const float sum = product(x.row(t), weight, n, bias);
+        out.row(t)[n] = residual.data != nullptr ? sum + residual.row(t)[n] : sum;
+      }
     }
   }
 }

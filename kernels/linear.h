@@ -15,10 +15,10 @@ namespace specmoe::kernels {
 /// bias      [N] or null
 /// residual  [T, N] or empty (data null); may be the same memory as out
 /// out       [T, N]
-/// shard     output panels are split over the team; a thread writes only its own columns
+/// panels    of the weight to multiply by: only their columns are read and written. A team's share: weight.share(shard)
 /// Row t of the result does not depend on T.
 extern Kernel<void(Rows<const float> x, const PackedMatrix& weight, const float* bias, Rows<const float> residual,
-                   Rows<float> out, Shard shard)>
+                   Rows<float> out, const Ranges& panels)>
     packed_linear;
 
 /// What becomes of the products of an output head before they are logits.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/view.h"
 
 namespace specmoe::kernels {
 
@@ -22,8 +23,7 @@ std::size_t dtype_bytes(DType dtype);
 /// Whether products with weights of this type round their inputs to bfloat16 first: the instruction takes nothing
 /// wider.
 inline bool rounds_inputs(Backend backend, DType weights) {
-  if (backend == Backend::kAvx512Bf16) return weights != DType::kFloat32;
-  return backend == Backend::kAmx && weights == DType::kBFloat16;
+  return (backend == Backend::kAvx512Bf16 || backend == Backend::kAmx) && weights != DType::kFloat32;
 }
 
 /// A borrowed row-major [rows, cols] weight as it lies in a checkpoint.
@@ -80,6 +80,8 @@ class PackedMatrix {
   std::int64_t rows() const { return rows_; }  // N
   std::int64_t cols() const { return cols_; }  // K
   std::int64_t panels() const { return (rows_ + kPanel - 1) / kPanel; }
+  /// Which panels are this thread's when a team shares them.
+  Range share(Shard shard) const { return split(panels(), shard); }
   DType dtype() const { return dtype_; }
   Backend backend() const { return backend_; }
   std::size_t bytes() const { return static_cast<std::size_t>(panels()) * panel_bytes_; }

@@ -39,6 +39,19 @@ struct Range {
   std::int64_t end = 0;
 };
 
+/// One range or three, to be gone through in turn.
+class Ranges {
+ public:
+  Ranges(Range only) : parts_{only}, count_(1) {}
+  Ranges(Range first, Range second, Range third) : parts_{first, second, third}, count_(3) {}
+  const Range* begin() const { return parts_; }
+  const Range* end() const { return parts_ + count_; }
+
+ private:
+  Range parts_[3];
+  int count_;
+};
+
 /// Part `shard` of [0, n), cut at multiples of `unit`, sizes as equal as they can be.
 inline Range split(std::int64_t n, Shard shard, std::int64_t unit = 1) {
   const std::int64_t units = (n + unit - 1) / unit;

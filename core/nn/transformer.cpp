@@ -152,7 +152,8 @@ void Transformer::head(Member& member) {
 
 void Transformer::logits(Rows<const float> normed, Member& member) {
   const Rows<float> out = contiguous(result_->logits.data(), normed.rows, std::int64_t{spec_.vocab_size});
-  kernels_.packed_linear(normed, weights_.head, data_or_null(weights_.head_bias), {}, out, member.shard());
+  kernels_.packed_linear(normed, weights_.head, data_or_null(weights_.head_bias), {}, out,
+                         weights_.head.share(member.shard()));
   member.barrier();
   const auto own_rows = split(normed.rows, member.shard());
   if (own_rows.begin == own_rows.end) return;

@@ -39,10 +39,10 @@ struct CpuKernels {
   decltype(kernels::linear_argmax)::Function linear_argmax;
 };
 
-/// A ModelSpec run on packed weights by a team of threads. One ThreadPool::run per pass and five barriers per layer of
-/// the plain kind (more where a spec asks for more): norms, router and expert plan are computed by every thread for
-/// itself, which is cheaper than waiting for one. A layer's attention is in transformer_attention.cpp, its feed-forward
-/// part in transformer_ffn.cpp.
+/// A ModelSpec run on packed weights by a team of threads. One ThreadPool::run per pass and four barriers per layer of
+/// the plain kind whose kv heads go evenly into the team (more where a spec asks for more): norms, router and expert
+/// plan are computed by every thread for itself, which is cheaper than waiting for one. A layer's attention is in
+/// transformer_attention.cpp, its feed-forward part in transformer_ffn.cpp.
 class Transformer final : public LanguageModel {
  public:
   /// kv  type of the keys and values in its caches
@@ -69,6 +69,8 @@ class Transformer final : public LanguageModel {
   void argmaxes(kernels::Rows<const float> normed, Member& member);
 
   void attention(std::size_t layer, Member& member);
+  void attend_own_heads(std::size_t layer, kernels::Rows<const float> normed, kernels::Range kv_heads, Private& mine);
+  void attend_shared_heads(std::size_t layer, kernels::Rows<const float> normed, Member& member);
   void expand_latent(std::size_t layer, Member& member);
   void normalise_flat(std::size_t layer, kernels::Shard shard);
   void attend(std::size_t layer, const Pass::Block& block, int kv_head, Private& mine);

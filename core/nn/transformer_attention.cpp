@@ -7,6 +7,7 @@
 namespace specmoe::nn {
 
 using kernels::contiguous;
+using kernels::Range;
 using kernels::Rows;
 using kernels::Shard;
 using kernels::split;
@@ -46,15 +47,57 @@ std::int64_t latent_kv_column(const AttentionSpec& spec) {
   return rank > 0 ? rank : std::int64_t{spec.heads} * spec.head_dim;
 }
 
+/// Whether every thread can project just the heads that it attends with.
+bool keeps_heads(const AttentionSpec& spec, Shard shard) {
+  return !spec.latent && spec.qk_norm != QkNorm::kFlat && spec.head_dim % kernels::PackedMatrix::kPanel == 0 &&
+         spec.kv_heads % shard.count == 0;
+}
+
 }  // namespace
 
 void Transformer::attention(std::size_t layer, Member& member) {
   const LayerWeights& weights = weights_.layers[layer];
   const AttentionSpec& spec = spec_.layers[layer].attention;
-  Private& mine = own(member.shard());
-  const Rows<const float> normed = norm(weights.attention_norm, mine);
+  const Shard shard = member.shard();
+  const Rows<const float> normed = norm(weights.attention_norm, own(shard));
+  if (keeps_heads(spec, shard)) {
+    attend_own_heads(layer, normed, split(spec.kv_heads, shard), own(shard));
+  } else {
+    attend_shared_heads(layer, normed, member);
+  }
+  member.barrier();
+  const bool sandwich = spec_.block_order == BlockOrder::kSandwich;
+  const Rows<float> x = rows(workspace_.x, spec_.hidden_size);
+  kernels_.packed_linear(rows(workspace_.attended, weights.output.cols()), weights.output,
+                         data_or_null(weights.output_bias), sandwich ? Rows<const float>{} : x,
+                         sandwich ? rows(workspace_.branch, spec_.hidden_size) : x, weights.output.share(shard));
+  if (sandwich) add_normed_branch(weights.attention_out_norm, member);
+}
+
+/// Projects queries, keys and values of these kv heads and attends with them; nobody else needs to be waited for.
+void Transformer::attend_own_heads(std::size_t layer, Rows<const float> normed, Range kv_heads, Private& mine) {
+  const LayerWeights& weights = weights_.layers[layer];
+  const AttentionSpec& spec = spec_.layers[layer].attention;
+  const std::int64_t panels = spec.head_dim / kernels::PackedMatrix::kPanel;  // of a head
+  const std::int64_t group = spec.heads / spec.kv_heads;
+  const auto panels_of = [&](std::int64_t first_head, Range heads) {
+    return Range{(first_head + heads.begin) * panels, (first_head + heads.end) * panels};
+  };
   kernels_.packed_linear(normed, weights.qkv, data_or_null(weights.qkv_bias), {},
-                         rows(workspace_.qkv, weights.qkv.rows()), member.shard());
+                         rows(workspace_.qkv, weights.qkv.rows()),
+                         {panels_of(0, {kv_heads.begin * group, kv_heads.end * group}), panels_of(spec.heads, kv_heads),
+                          panels_of(spec.heads + spec.kv_heads, kv_heads)});
+  for (const Pass::Block& block : pass_.blocks) {
+    for (std::int64_t h = kv_heads.begin; h < kv_heads.end; ++h) attend(layer, block, static_cast<int>(h), mine);
+  }
+}
+
+/// The same where heads cannot be told apart by panels, or do not go evenly into the team.
+void Transformer::attend_shared_heads(std::size_t layer, Rows<const float> normed, Member& member) {
+  const LayerWeights& weights = weights_.layers[layer];
+  const AttentionSpec& spec = spec_.layers[layer].attention;
+  kernels_.packed_linear(normed, weights.qkv, data_or_null(weights.qkv_bias), {},
+                         rows(workspace_.qkv, weights.qkv.rows()), weights.qkv.share(member.shard()));
   member.barrier();
   if (spec.latent) expand_latent(layer, member);
   if (spec.qk_norm == QkNorm::kFlat) {
@@ -63,15 +106,9 @@ void Transformer::attention(std::size_t layer, Member& member) {
   }
   const auto heads = split(static_cast<std::int64_t>(pass_.blocks.size()) * spec.kv_heads, member.shard());
   for (std::int64_t i = heads.begin; i < heads.end; ++i) {
-    attend(layer, pass_.blocks[static_cast<std::size_t>(i / spec.kv_heads)], static_cast<int>(i % spec.kv_heads), mine);
+    attend(layer, pass_.blocks[static_cast<std::size_t>(i / spec.kv_heads)], static_cast<int>(i % spec.kv_heads),
+           own(member.shard()));
   }
-  member.barrier();
-  const bool sandwich = spec_.block_order == BlockOrder::kSandwich;
-  const Rows<float> x = rows(workspace_.x, spec_.hidden_size);
-  kernels_.packed_linear(rows(workspace_.attended, weights.output.cols()), weights.output,
-                         data_or_null(weights.output_bias), sandwich ? Rows<const float>{} : x,
-                         sandwich ? rows(workspace_.branch, spec_.hidden_size) : x, member.shard());
-  if (sandwich) add_normed_branch(weights.attention_out_norm, member);
 }
 
 /// From the low-rank vectors, which every thread normalises for itself, to queries, and to keys with values.
@@ -86,13 +123,14 @@ void Transformer::expand_latent(std::size_t layer, Member& member) {
     kernels_.rms_norm(part(first, 0, first.rows, 0, latent.query_rank), weights.query_down_norm.data(), latent.norm_eps,
                       normed);
     kernels_.packed_linear(normed, weights.query_up, nullptr, {}, rows(workspace_.query, weights.query_up.rows()),
-                           member.shard());
+                           weights.query_up.share(member.shard()));
   }
   const Rows<float> normed =
       contiguous(own_rows + first.rows * latent.query_rank, first.rows, std::int64_t{latent.kv_rank});
   kernels_.rms_norm(part(first, 0, first.rows, latent_kv_column(spec), latent.kv_rank), weights.kv_down_norm.data(),
                     latent.norm_eps, normed);
-  kernels_.packed_linear(normed, weights.kv_up, nullptr, {}, rows(workspace_.kv, weights.kv_up.rows()), member.shard());
+  kernels_.packed_linear(normed, weights.kv_up, nullptr, {}, rows(workspace_.kv, weights.kv_up.rows()),
+                         weights.kv_up.share(member.shard()));
   member.barrier();
 }
 

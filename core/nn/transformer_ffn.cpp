@@ -27,7 +27,8 @@ void Transformer::route(std::size_t layer, Rows<const float> normed, Private& mi
   const FfnWeights& weights = weights_.layers[layer].ffn;
   const int k = spec.router->experts_per_token;
   const Rows<float> logits = rows(mine.router_logits, spec.router->experts);
-  kernels_.packed_linear(normed, weights.router, data_or_null(weights.router_bias), {}, logits, Shard{});
+  kernels_.packed_linear(normed, weights.router, data_or_null(weights.router_bias), {}, logits,
+                         weights.router.share({}));
   kernels_.moe_router(logits, *spec.router, data_or_null(weights.choice_bias), mine.expert.data(),
                       mine.expert_weight.data());
   mine.plan.build(mine.expert.data(), normed.rows, k, spec.router->experts);
@@ -46,7 +47,8 @@ void Transformer::weigh_shared(std::size_t layer, Rows<const float> normed, Priv
   std::fill_n(weight, normed.rows, spec_.product_scale());
   if (spec.shared->gated) {
     const Rows<float> gate = contiguous(weight, normed.rows, std::int64_t{1});
-    kernels_.packed_linear(normed, weights_.layers[layer].ffn.shared_scale, nullptr, {}, gate, Shard{});
+    const kernels::PackedMatrix& scale = weights_.layers[layer].ffn.shared_scale;
+    kernels_.packed_linear(normed, scale, nullptr, {}, gate, scale.share({}));
     for (std::int64_t t = 0; t < normed.rows; ++t) weight[t] = spec_.product_scale() / (1.0F + std::exp(-weight[t]));
   }
   mine.shared_plan.build(mine.only_expert.data(), normed.rows, 1, 1);

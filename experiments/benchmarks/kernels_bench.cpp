@@ -98,14 +98,14 @@ void bench_linear(ThreadPool& pool, Backend backend, std::int64_t inputs, std::i
   const auto multiply = [&](std::int64_t rows) {
     pool.run([&](ThreadPool::Member& member) {
       packed_linear.up_to(backend)(contiguous(x.data(), rows, inputs), weight, nullptr, {},
-                                   contiguous(out.data(), rows, outputs), member.shard());
+                                   contiguous(out.data(), rows, outputs), weight.share(member.shard()));
     });
   };
   multiply(2);
   std::vector<float> expected(32), got(out.begin(), out.begin() + 32);
-  packed_linear.on(Backend::kScalar)(contiguous(x.data(), 1, inputs),
-                                     wave_matrix(32, inputs, DType::kBFloat16, backend), nullptr, {},
-                                     contiguous(expected.data(), 1, 32), {});
+  const PackedMatrix first = wave_matrix(32, inputs, DType::kBFloat16, backend);
+  packed_linear.on(Backend::kScalar)(contiguous(x.data(), 1, inputs), first, nullptr, {},
+                                     contiguous(expected.data(), 1, 32), first.share({}));
   check_close(got, expected, "packed_linear");
 
   const std::int64_t row_counts[] = {1, 2, 4, 8, 16};

@@ -1,11 +1,13 @@
 """The same checkpoint and token ids through specmoe, transformers and, where installed, llama-cpp-python.
 
     .venv/bin/python experiments/benchmarks/peers.py FOLDER [--gguf FILE ...] [--new-tokens 32] [--rounds 5]
+        [--drafter 'independent(path=FOLDER)' --tree 'chain(gamma=4)']
 
 Batch 1, greedy. Three things are timed, systems taking turns: a token of plain decoding (of every prompt the time of one
 token is taken from that of all), a pass of T rows of the text at once, as a verify pass is, and the prefill of 512 tokens.
 Texts are compared before any speed is printed; the first difference from specmoe in float32 is shown per system, because
-other formats round otherwise. `gguf_export.py` writes the GGUF files.
+other formats round otherwise. With a drafter, speculative decoding in bfloat16 is one more system, of which tokens alone are
+timed. `gguf_export.py` writes the GGUF files.
 """
 
 import argparse
@@ -23,20 +25,17 @@ import transformers
 
 import specmoe
 
-PROMPTS = [
-    "Problem: Omar has 9 pens and buys 6 more. How many pens does Omar have now?\nSolution:",
-    "Problem: Petra has 45 shells. Petra gives away 23. How many shells are there in the end?\nSolution:",
-    "Problem: Nora opens 2 bowls, each with 4 stamps. How many stamps does Nora see?\nSolution:",
-]
-PREFILL_TOKENS = 512
+PROMPTS = Path(__file__).parents[1] / "models" / "prompts" / "quickstart.jsonl"
+QUESTIONS, PREFILL_TOKENS = 3, 512
+SPECULATIVE = "specmoe speculative"
 
 
 class Specmoe:
     """Our engine; a pass of T rows is the verify pass of a chain of T - 1 tokens that are all right."""
 
-    def __init__(self, folder: Path, dtype: str, threads: int):
+    def __init__(self, folder: Path, dtype: str, threads: int, **speculation: str):
         self.model = specmoe.load(folder, dtype=dtype, threads=threads)
-        self.engines = {1: specmoe.Engine(self.model)}
+        self.engines = {1: specmoe.Engine(self.model, **speculation)}
 
     def decode(self, prompt: list[int], count: int) -> list[int]:
         return list(self.run(1, prompt, count).token_ids)
@@ -168,10 +167,12 @@ def measure(systems: dict, texts: dict, prompts: list, long_prompt: list, args: 
     for round_ in range(args.rounds):
         for name in list(systems) if round_ % 2 == 0 else list(reversed(systems)):
             system, own = systems[name], times[name]
-            own.setdefault("prefill", []).append(system.prefill_seconds(long_prompt))
+            plain = name != SPECULATIVE
+            if plain:
+                own.setdefault("prefill", []).append(system.prefill_seconds(long_prompt))
             for prompt, text in zip(prompts, texts["specmoe float32"], strict=True):
                 own.setdefault("token", []).append(token_seconds(system, prompt, args.new_tokens))
-                for rows in args.rows:
+                for rows in args.rows if plain else []:
                     own.setdefault(f"pass of {rows}", []).append(system.pass_seconds(prompt, text, rows))
     return times
 
@@ -182,6 +183,8 @@ def report(times: dict, different: dict, args: argparse.Namespace) -> None:
         base = statistics.median(times["specmoe bfloat16"][figure])
         print(f"\n{figure:24} {'median':>12} {'least':>12} {'most':>12} {'over specmoe bf16':>18}")
         for name, own in times.items():
+            if figure not in own:
+                continue
             values = [value * 1e6 for value in own[figure]]
             middle = statistics.median(values)
             ratio = middle * 1e-6 / base
@@ -202,6 +205,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--gguf", type=Path, nargs="*", default=[], help="the same weights for llama-cpp-python")
+    parser.add_argument("--drafter", help="adds speculative decoding with this drafter")
+    parser.add_argument("--tree", default="chain(gamma=4)", help="its topology")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--new-tokens", type=int, default=48)
     parser.add_argument("--rows", type=int, nargs="*", default=[2, 4, 8, 16], help="rows of the passes that are timed")
@@ -213,6 +218,8 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
 
     systems = {f"specmoe {dtype}": Specmoe(args.folder, dtype, args.threads) for dtype in ("float32", "bfloat16")}
+    if args.drafter:
+        systems[SPECULATIVE] = Specmoe(args.folder, "bfloat16", args.threads, drafter=args.drafter, tree=args.tree)
     if not args.no_transformers:
         systems["transformers float32"] = Transformers(args.folder, torch.float32)
         systems["transformers bfloat16"] = Transformers(args.folder, torch.bfloat16)
@@ -226,9 +233,10 @@ def main() -> None:
     long_prompt = random.integers(3, vocab, PREFILL_TOKENS).tolist()
     if (args.folder / "tokenizer.json").exists():
         tokenizer = transformers.AutoTokenizer.from_pretrained(args.folder)
-        ids = [tokenizer(text)["input_ids"] for text in PROMPTS]
+        questions = [json.loads(line)["turns"][0] for line in PROMPTS.read_text().splitlines()[:QUESTIONS]]
+        ids = [tokenizer(question)["input_ids"] for question in questions]
     else:
-        ids = random.integers(3, vocab, (len(PROMPTS), 32)).tolist()
+        ids = random.integers(3, vocab, (QUESTIONS, 32)).tolist()
     texts = {name: [system.decode(prompt, args.new_tokens) for prompt in ids] for name, system in systems.items()}
     different = {
         name: [first_difference(a, b) for a, b in zip(own, texts["specmoe float32"], strict=True)]

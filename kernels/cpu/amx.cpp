@@ -1,7 +1,8 @@
 // The products on AMX tiles: one instruction multiplies up to 16 rows of inputs, rounded to bfloat16, with 16 outputs
-// of bfloat16 weights over 32 inputs. Rows do not see each other in it, so a row keeps its bits whatever their number.
-// Other weights go to the AVX-512 kernels. Everything from elsewhere is included before the target changes: an inline
-// function of a header compiled with AVX2 could be the copy the linker keeps for the whole program.
+// of bfloat16 weights over 32 inputs. int8 weights are widened to bfloat16 on their way into a tile. Rows do not see
+// each other in it, so a row keeps its bits whatever their number. float32 weights go to the AVX-512 kernels.
+// Everything from elsewhere is included before the target changes: an inline function of a header compiled with AVX2
+// could be the copy the linker keeps for the whole program.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -23,9 +24,11 @@
 // clang-format off: the vector comes first
 namespace specmoe::kernels::amx {
 inline constexpr Backend kBackend = Backend::kAmx;
-constexpr bool takes(DType dtype) { return dtype == DType::kBFloat16; }
+inline constexpr Backend kAllTypes = Backend::kAvx512;
+constexpr bool takes(DType dtype) { return dtype != DType::kFloat32; }
 }  // namespace specmoe::kernels::amx
 #include "kernels/cpu/simd/avx512.h"
+#include "kernels/cpu/simd/avx512_bf16.h"
 #include "kernels/cpu/simd/math.h"
 #include "kernels/cpu/simd/panels.h"
 #include "kernels/cpu/simd/rounded_inputs.h"

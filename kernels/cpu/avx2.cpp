@@ -27,6 +27,7 @@
 // clang-format off: the vector comes first
 namespace specmoe::kernels::avx2 {
 inline constexpr Backend kBackend = Backend::kAvx2;
+inline constexpr Backend kAllTypes = Backend::kAvx2;
 constexpr bool takes(DType /*dtype*/) { return true; }
 }  // namespace specmoe::kernels::avx2
 #include "kernels/cpu/simd/avx2.h"

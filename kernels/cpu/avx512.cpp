@@ -31,6 +31,7 @@
 // clang-format off: the vector comes first
 namespace specmoe::kernels::avx512 {
 inline constexpr Backend kBackend = Backend::kAvx512;
+inline constexpr Backend kAllTypes = Backend::kAvx512;
 constexpr bool takes(DType /*dtype*/) { return true; }
 }  // namespace specmoe::kernels::avx512
 #include "kernels/cpu/simd/avx512.h"

@@ -24,9 +24,11 @@
 // clang-format off: the vector comes first
 namespace specmoe::kernels::avx512_bf16 {
 inline constexpr Backend kBackend = Backend::kAvx512Bf16;
+inline constexpr Backend kAllTypes = Backend::kAvx512;
 constexpr bool takes(DType dtype) { return dtype != DType::kFloat32; }
 }  // namespace specmoe::kernels::avx512_bf16
 #include "kernels/cpu/simd/avx512.h"
+#include "kernels/cpu/simd/avx512_bf16.h"
 #include "kernels/cpu/simd/math.h"
 #include "kernels/cpu/simd/panels.h"
 #include "kernels/cpu/simd/rounded_inputs.h"

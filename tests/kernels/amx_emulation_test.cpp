@@ -1,5 +1,5 @@
-// The AMX kernels on emulated tiles, so that their logic is tested on processors without AMX: the twin tests of this
-// program then run them as the back end "amx". The rest of their code needs AVX-512 with bfloat16.
+// The AMX kernels on emulated tiles and AVX2 vectors, so that their logic is tested on processors without AMX: the twin
+// tests of this program then run them as the back end "amx".
 #include <immintrin.h>
 
 #include <algorithm>
@@ -19,19 +19,17 @@
   static const bool kernel##_##function##_stands_in = stand_in([] { kernel.add(backend, function); })
 
 #pragma GCC push_options
-// False alarms inside the compiler's own AVX-512 header.
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,prefer-vector-width=512")
+#pragma GCC target("avx2,fma")
 #define SPECMOE_SIMD amx_emulated
 // clang-format off: the vector comes first
 namespace specmoe::kernels::amx_emulated {
 inline constexpr Backend kBackend = Backend::kAmx;
-constexpr bool takes(DType dtype) { return dtype == DType::kBFloat16; }
+inline constexpr Backend kAllTypes = Backend::kAvx2;
+constexpr bool takes(DType dtype) { return dtype != DType::kFloat32; }
 
 template <class Register>
 bool stand_in(const Register& register_kernel) {
-  if (backend_available(Backend::kAmx) || !backend_available(Backend::kAvx512Bf16)) return false;
+  if (backend_available(Backend::kAmx) || !backend_available(Backend::kAvx2)) return false;
   register_kernel();
   return amx_is_emulated = true;
 }
@@ -101,7 +99,27 @@ struct Tiles {
   }
 };
 }  // namespace specmoe::kernels::amx_emulated
-#include "kernels/cpu/simd/avx512.h"
+#include "kernels/cpu/simd/avx2.h"
+// clang-format on
+namespace specmoe::kernels::amx_emulated {
+// What simd/avx512_bf16.h has.
+inline void store_pairs(std::uint32_t* to, Floats low, Floats high) {
+  float values[2 * kWidth];
+  store(values, low);
+  store(values + kWidth, high);
+  for (int i = 0; i < kWidth; ++i) {
+    to[i] = float_to_bfloat16(values[2 * i]) | std::uint32_t{float_to_bfloat16(values[2 * i + 1])} << 16;
+  }
+}
+
+inline void widen_int8_line(const std::byte* p, std::byte* to) {
+  for (int i = 0; i < 32; ++i) {
+    const std::uint16_t wide = float_to_bfloat16(static_cast<float>(static_cast<std::int8_t>(p[i])));
+    std::memcpy(to + 2 * i, &wide, sizeof(wide));
+  }
+}
+}  // namespace specmoe::kernels::amx_emulated
+// clang-format off
 #include "kernels/cpu/simd/math.h"
 #include "kernels/cpu/simd/panels.h"
 #include "kernels/cpu/simd/rounded_inputs.h"

@@ -20,7 +20,8 @@ class LinearTest : public BackendTest {
     Rows<const float> added;
     if (residual != nullptr) added = contiguous(residual, rows, weight.rows());
     for (int index = 0; index < shards; ++index) {
-      packed_linear.on(GetParam())(in, weight, bias, added, view(out, rows, weight.rows()), {index, shards});
+      packed_linear.on(GetParam())(in, weight, bias, added, view(out, rows, weight.rows()),
+                                   weight.share({index, shards}));
     }
     return out;
   }
@@ -94,7 +95,7 @@ TEST_P(LinearTest, WritesOnlyItsOwnColumnsAndMayAddInPlace) {
   std::vector<float> padded(3 * 48, 77.0f);
   for (int t = 0; t < 3; ++t) std::copy_n(residual.begin() + t * 40, 40, padded.begin() + t * 48);
   const Rows<float> out{padded.data(), 3, 40, 48};
-  packed_linear.on(GetParam())(contiguous(x.data(), 3, 24), weight, nullptr, out, out, {});
+  packed_linear.on(GetParam())(contiguous(x.data(), 3, 24), weight, nullptr, out, out, weight.share({}));
   for (int t = 0; t < 3; ++t) {
     for (int n = 0; n < 48; ++n) EXPECT_EQ(padded[t * 48 + n], n < 40 ? expected[t * 40 + n] : 77.0f) << t << " " << n;
   }

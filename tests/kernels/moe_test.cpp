@@ -200,7 +200,8 @@ TEST_P(MoeTest, RouterTakesTheLargestAndTheLowerIdOfEqualOnes) {
       Routing routing;
       routing.experts_per_token = static_cast<int>(s.k);
       routing.renormalise = renormalise;
-      moe_router.up_to(backend)(view(scores, s.rows, s.experts), routing, nullptr, expert.data(), weight.data());
+      moe_router.up_to(vectors_of(backend))(view(scores, s.rows, s.experts), routing, nullptr, expert.data(),
+                                            weight.data());
       expect_routing(expert, weight, logits, s.experts, s.k, renormalise);
     }
   }
@@ -218,7 +219,7 @@ TEST_P(MoeTest, RouterGivesValidIdsForBrokenLogits) {
       routing.score = score;
       routing.groups = groups;
       routing.kept_groups = groups / 2 + groups % 2;
-      moe_router.up_to(GetParam())(view(scores, 1, 8), routing, nullptr, expert.data(), weight.data());
+      moe_router.up_to(vectors_of(GetParam()))(view(scores, 1, 8), routing, nullptr, expert.data(), weight.data());
       std::sort(expert.begin(), expert.end());
       EXPECT_TRUE(expert[0] >= 0 && expert[2] < 8 && expert[0] != expert[1] && expert[1] != expert[2]);
     }
@@ -234,8 +235,8 @@ Choice route(Backend backend, std::vector<float> logits, const Routing& routing,
   Choice choice;
   choice.expert.assign(static_cast<std::size_t>(routing.experts_per_token), -1);
   choice.weight.assign(choice.expert.size(), NAN);
-  moe_router.up_to(backend)(view(logits, 1, static_cast<std::int64_t>(logits.size())), routing, choice_bias,
-                            choice.expert.data(), choice.weight.data());
+  moe_router.up_to(vectors_of(backend))(view(logits, 1, static_cast<std::int64_t>(logits.size())), routing, choice_bias,
+                                        choice.expert.data(), choice.weight.data());
   return choice;
 }
 

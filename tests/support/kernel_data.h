@@ -64,8 +64,13 @@ inline std::vector<float> product_inputs(std::vector<float> x, DType dtype, Back
   return x;
 }
 
-/// Set where emulated tiles stand in for AMX, on processors that have its other instructions.
+/// Set where emulated tiles stand in for AMX.
 inline bool amx_is_emulated = false;
+
+/// The back end whose other kernels go with `backend`'s products: emulated tiles stand on AVX2.
+inline Backend vectors_of(Backend backend) {
+  return backend == Backend::kAmx && amx_is_emulated ? Backend::kAvx2 : backend;
+}
 
 /// Every CPU implementation there is; a test of one this processor lacks is skipped by name.
 class BackendTest : public testing::TestWithParam<Backend> {

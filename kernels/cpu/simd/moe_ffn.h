@@ -4,7 +4,7 @@
 
 namespace specmoe::kernels::SPECMOE_SIMD {
 
-/// Whether the weights of a plan's experts are of a type that these tiles multiply; the AVX-512 kernels take all.
+/// Whether the weights of a plan's experts are of a type that these tiles multiply; the back end kAllTypes takes all.
 inline bool takes(const PackedMatrix* weights, const MoePlan& plan) {
   return plan.experts.empty() || takes(weights[plan.experts.front()].dtype());
 }
@@ -81,7 +81,7 @@ void moe_up_with(Finish finish, Rows<const float> x, const PackedMatrix* gate_up
 
 void moe_up_simd(Rows<const float> x, const PackedMatrix* gate_up, const MoePlan& plan, const MoeUp& how,
                  Rows<float> hidden, Shard shard) {
-  if (!takes(gate_up, plan)) return moe_up.on(Backend::kAvx512)(x, gate_up, plan, how, hidden, shard);
+  if (!takes(gate_up, plan)) return moe_up.on(kAllTypes)(x, gate_up, plan, how, hidden, shard);
   if (how.activation.kind == Activation::Kind::kSilu && how.input_weight == nullptr && how.bias == nullptr) {
     moe_up_with(PlainUp{}, x, gate_up, plan, hidden, shard);
   } else {
@@ -106,7 +106,7 @@ inline void combine(const MoePlan& plan, const float* weight, Rows<const float> 
 void moe_down_simd(Rows<const float> hidden, const PackedMatrix* down, const MoePlan& plan, const float* weight,
                    const float* bias, Rows<const float> residual, Rows<float> scratch, Rows<float> out, Shard shard) {
   if (!takes(down, plan)) {
-    return moe_down.on(Backend::kAvx512)(hidden, down, plan, weight, bias, residual, scratch, out, shard);
+    return moe_down.on(kAllTypes)(hidden, down, plan, weight, bias, residual, scratch, out, shard);
   }
   const Range columns = split(out.cols, shard, kPanel);
   const std::int64_t begin_panel = columns.begin / kPanel;

@@ -1,6 +1,7 @@
 #pragma once
 
-// Shared by the instruction sets that multiply bfloat16: see kernels/cpu/avx512_bf16.cpp.
+// Shared by the instruction sets that multiply bfloat16: see kernels/cpu/avx512_bf16.cpp. Comes after a header with
+// store_pairs().
 
 namespace specmoe::kernels::SPECMOE_SIMD {
 
@@ -43,7 +44,7 @@ class Inputs {
       const Floats high = left >= 2 * kWidth ? load(x + k + kWidth)
                           : left > kWidth    ? load_first(x + k + kWidth, left - kWidth)
                                              : zeros();
-      _mm512_store_si512(to, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+      store_pairs(to, low, high);
     }
   }
 

@@ -8,10 +8,7 @@ namespace specmoe::kernels::SPECMOE_SIMD {
 template <DType kType>
 __m512bh load_pairs(const std::byte* p) {
   if constexpr (kType == DType::kBFloat16) return (__m512bh)load_bits(p);
-  const auto widened = [p](int i) {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p) + i)));
-  };
-  return _mm512_cvtne2ps_pbh(widened(1), widened(0));
+  return widen_int8_line(p);
 }
 
 /// As tile() of simd/tile.h for pairs of bfloat16: every output is one chain of pair products over ascending k,
