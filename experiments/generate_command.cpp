@@ -99,8 +99,10 @@ int run_generate(const std::vector<std::string>& arguments) {
   OutputFile output(options.output);
   Progress progress(options.quiet);
   const Models models = open_models(options, options.dtypes[0], progress);
-  const EngineSpec spec{options.drafters[0], options.trees[0], options.acceptances[0], options.allow_lossy};
+  const EngineSpec spec{options.drafters[0], options.trees[0], options.acceptances[0], options.allow_lossy,
+                        options.device_loop};
   Engine engine(models.target, spec, models.load_model);
+  if (!engine.step_leader().empty() && options.batches[0] == 1) progress.say(engine.step_leader());
   std::vector<Request> requests = make_requests(options, options.prompts, models, options.temperatures[0]);
   TextStreams streams(options, models, requests);
   const std::vector<RequestRecord> records = engine.generate(requests, options.batches[0], poll_interrupt);

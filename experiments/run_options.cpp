@@ -131,6 +131,7 @@ RunOptions run_options(Command command, const Settings& settings) {
   options.kv_dtype = settings.text("kv-dtype");
   kernels::packed_dtype_from_name(options.kv_dtype);
   options.device = settings.text("device");
+  options.device_loop = settings.on("device-loop");
   options.cache = settings.text("cache");
   options.threads = static_cast<int>(settings.integer("threads", 0, 1024));
 
