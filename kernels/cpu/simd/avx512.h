@@ -64,6 +64,7 @@ inline Floats high_bfloat16(Bits x) {
 inline Bits load_int8_pairs(const std::byte* p) {
   return _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
+inline constexpr float kInt8Factor = 1.0F;  // low_int8 and high_int8 are this times the values
 inline Floats low_int8(Bits x) { return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(x, 24), 24)); }
 inline Floats high_int8(Bits x) { return _mm512_cvtepi32_ps(_mm512_srai_epi32(x, 8)); }
 

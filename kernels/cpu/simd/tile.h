@@ -77,7 +77,7 @@ void tile(const float* const* rows, const std::byte* panel, const std::byte* ahe
   const auto scaled = [&](Floats sum, int p, int v) {
     if constexpr (kType != DType::kInt8) return sum;
     const auto* scale = reinterpret_cast<const float*>(panel + p * panel_bytes) + v * kWidth;
-    return mul(sum, load(scale));
+    return mul(sum, mul(load(scale), broadcast(1.0F / kInt8Factor)));
   };
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
