@@ -32,6 +32,12 @@ template <int R, int P, class Weight>
   }
 }
 
+/// With AVX2 one row goes through four panels so fast that the processor's own prefetchers keep up, and instructions
+/// for it are in their way: without them a token takes 9 % (from memory) to 14 % (from the cache) less on Zen 3. int8
+/// is slower to widen.
+template <DType kType, int R>
+inline constexpr bool kFetchesAhead = kWidth != 8 || R > 1 || kType == DType::kInt8;
+
 /// sums[r * kGroupOutputs + p * 16 + j] = the product of input row r with output j of panel p, for R rows and P panels.
 /// Every output is one chain of fused multiply-adds over ascending k, whatever R and P: rows keep their bits.
 /// The panels `ahead`, next in turn, are fetched meanwhile: the processor's own prefetchers lose each stream where a
@@ -66,7 +72,7 @@ void tile(const float* const* rows, const std::byte* panel, const std::byte* ahe
   std::int64_t k = 0;
   for (; k + kStep <= inputs; k += kStep, panel += kVectors * kLoad, ahead += kVectors * kLoad) {
 #pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) prefetch(ahead + p * panel_bytes);
+    for (int p = 0; kFetchesAhead<kType, R> && p < P; ++p) prefetch(ahead + p * panel_bytes);
     multiply_add<R, P>(acc, x, k, low);
     if constexpr (kStep == 2) multiply_add<R, P>(acc, x, k + 1, high);
   }

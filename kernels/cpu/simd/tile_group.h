@@ -12,8 +12,9 @@ void multiply_group(From rows, int count, const PackedMatrix& weight, std::int64
   for (int p = 0; p < panels;) {
     const int step = std::min(most, static_cast<int>(std::bit_floor(static_cast<unsigned>(panels - p))));
     const std::size_t offset = static_cast<std::size_t>(p) * weight.panel_bytes();
-    choose_tile(weight, count, step)(rows, weight.panel(panel) + offset, ahead + offset, weight.panel_bytes(),
-                                     weight.cols(), sums + p * kPanel);
+    const std::byte* from = weight.panel(panel) + offset;
+    const std::byte* after = p + step < panels ? from + static_cast<std::size_t>(step) * weight.panel_bytes() : ahead;
+    choose_tile(weight, count, step)(rows, from, after, weight.panel_bytes(), weight.cols(), sums + p * kPanel);
     p += step;
   }
 }
