@@ -1,8 +1,10 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "core/device_rule.h"
 #include "core/draft.h"
 #include "core/prob_rows.h"
 #include "core/rational.h"
@@ -33,6 +35,8 @@ class AcceptancePolicy {
   virtual bool judges_trees() const = 0;
   /// Whether it is defined above temperature 0. A policy that only follows the argmax is not.
   virtual bool samples() const { return true; }
+  /// The same decisions on a device, for drafts of this law; nothing when only the CPU makes them.
+  virtual std::optional<DeviceJudge> on_device(DraftLaw /*law*/) const { return std::nullopt; }
 
   virtual void judge(Draft<float>& draft, ProbRows<float>& target, UniformSource<double>& uniforms,
                      Verdict& verdict) const = 0;

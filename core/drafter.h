@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -44,6 +45,21 @@ struct ProposeRequest {
   std::vector<Proposal>* proposals = nullptr;
 };
 
+/// Prompt lookup: see draft/ngram.cpp.
+struct NgramRule {
+  int max_n = 0;
+  int min_n = 0;
+  int choices = 0;
+};
+
+/// How to draft without the drafter: what whole steps on a device do in its place.
+///
+/// model  its rows after the text and a node's path are what is proposed there; null: `ngram` proposes
+struct DraftRecipe {
+  std::shared_ptr<LanguageModel> model;
+  NgramRule ngram;
+};
+
 /// Opens a checkpoint on the target's device and threads; dtype names the type of its packed weights.
 using ModelLoader = std::function<std::shared_ptr<LanguageModel>(const std::string& path, const std::string& dtype)>;
 
@@ -65,6 +81,8 @@ class Drafter {
   virtual void attach(const DraftContext& context) = 0;
   /// Its model, if it has one: for `inspect`, memory tables and cost models.
   virtual const LanguageModel* model() const { return nullptr; }
+  /// What it does, as data; nothing when only the host can do it. Called once it is attached.
+  virtual std::optional<DraftRecipe> recipe() const { return std::nullopt; }
   /// Starts a sequence. prompt is the committed text, one token or more; capacity bounds text and tree together.
   virtual std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, int capacity) = 0;
   virtual void propose(std::span<const ProposeRequest> requests) = 0;

@@ -51,6 +51,10 @@ struct Engine::Sequence {
   std::int32_t emitted_before = 0;  // tokens emitted in earlier steps
 
   bool running() const { return record->finish == FinishReason::kRunning; }
+  void find_path() {
+    path.assign(1, TokenTree::kRoot);
+    path.insert(path.end(), verdict.accepted.begin(), verdict.accepted.end());
+  }
 };
 
 /// Buffers of step(), reused.
@@ -59,10 +63,12 @@ struct Engine::Workspace {
   GrowWorkspace grow;
   std::vector<RowBlock> blocks;
   ForwardResult result;
+  int pass_rows = 0;                         // of the target's pass
   std::vector<std::int32_t> unique_experts;  // [MoE layers]
   std::vector<std::uint8_t> seen;            // [experts]
 
   void count_unique_experts(int experts) {
+    pass_rows = result.row_begin.back();
     unique_experts.assign(result.moe_layers, 0);
     if (result.moe_layers == 0) return;
     const std::size_t per_layer = result.experts.size() / result.moe_layers;
@@ -77,6 +83,7 @@ struct Engine::Workspace {
 // ---- the step -------------------------------------------------------------------------------------------------------
 
 void Engine::step(std::span<const std::unique_ptr<Sequence>> batch) {
+  if (batch[0]->record->whole_steps) return whole_step(*batch[0]);
   StageTimes times;
   StageClock clock;
   draft(batch);
@@ -94,6 +101,18 @@ void Engine::step(std::span<const std::unique_ptr<Sequence>> batch) {
   workspace_->count_unique_experts(target_->info().experts);
   clock.charge(times.rest_ns);
   for (const auto& sequence : batch) record(*sequence, times, static_cast<int>(batch.size()));
+}
+
+void Engine::whole_step(Sequence& sequence) {
+  StageTimes times;
+  StageClock clock;
+  whole_.step->run(sequence.draft.tree, sequence.verdict, workspace_->unique_experts);
+  workspace_->pass_rows = sequence.draft.tree.size();
+  clock.charge(times.verify_ns);  // the device does not tell its stages apart
+  sequence.find_path();
+  emit(sequence);
+  clock.charge(times.rest_ns);
+  record(sequence, times, 1);
 }
 
 void Engine::draft(std::span<const std::unique_ptr<Sequence>> batch) {
@@ -138,8 +157,7 @@ void Engine::judge(Sequence& sequence, int block) {
 }
 
 void Engine::commit(Sequence& sequence) {
-  sequence.path.assign(1, TokenTree::kRoot);
-  sequence.path.insert(sequence.path.end(), sequence.verdict.accepted.begin(), sequence.verdict.accepted.end());
+  sequence.find_path();
   if (drafter_ == nullptr) return;
   drafter_->commit(*sequence.draft_state, sequence.draft.tree, sequence.verdict);
   tree_->observe(sequence.draft, static_cast<int>(sequence.verdict.accepted.size()));
@@ -184,11 +202,11 @@ void Engine::record(Sequence& sequence, const StageTimes& times, int batch) {
   step.rejected -= step.accepted;
   step.unjudged = step.drafted - step.accepted - step.rejected;
   step.judged_depth = step.accepted + (step.truncated == 0 && !tree.is_leaf(sequence.path[step.accepted]) ? 1 : 0);
-  step.pass_rows = workspace_->result.row_begin.back();
+  step.pass_rows = workspace_->pass_rows;
   step.times = {times.draft_ns / batch, times.verify_ns / batch, times.judge_ns / batch, times.rest_ns / batch};
   record.steps.push_back(step);
-  record.moe_layers = workspace_->result.moe_layers;
   const auto& unique = workspace_->unique_experts;
+  record.moe_layers = static_cast<int>(unique.size());
   record.unique_experts.insert(record.unique_experts.end(), unique.begin(), unique.end());
 }
 
@@ -205,6 +223,7 @@ Engine::Engine(std::shared_ptr<LanguageModel> target, const EngineSpec& spec, co
   if (drafter_ == nullptr && spec.drafter.empty()) {
     SPECMOE_CHECK(spec.tree.empty() && spec.acceptance.empty() && tree_ == nullptr && acceptance_ == nullptr,
                   "a tree or an acceptance policy without a drafter has nothing to work on; name a drafter");
+    whole_ = offer_whole_step({.target = target_, .loop = spec_.device_loop});
     return;
   }
   if (drafter_ == nullptr) drafter_ = drafters().create(spec.drafter, spec_.drafter);
@@ -215,6 +234,7 @@ Engine::Engine(std::shared_ptr<LanguageModel> target, const EngineSpec& spec, co
   }
   check_parts();
   drafter_->attach({target_, load_model});
+  whole_ = offer_whole_step({target_, drafter_.get(), tree_.get(), acceptance_.get(), lossless_, spec_.device_loop});
 }
 
 Engine::~Engine() = default;
@@ -256,7 +276,12 @@ void Engine::validate(const Request& request) const {
                 spec_.acceptance, "' only follows the argmax; use temperature 0, or a policy that samples");
 }
 
-std::unique_ptr<Engine::Sequence> Engine::start(const Request& request, RequestRecord& record) const {
+std::string Engine::step_leader() const {
+  if (whole_.step != nullptr) return concat("whole steps on ", target_->info().device);
+  return whole_.why_not.empty() ? "" : "steps led by the host: " + whole_.why_not;
+}
+
+std::unique_ptr<Engine::Sequence> Engine::start(const Request& request, RequestRecord& record, int batch) const {
   const Clock::time_point begin = Clock::now();
   auto sequence = std::make_unique<Sequence>();
   sequence->request = &request;
@@ -272,9 +297,15 @@ std::unique_ptr<Engine::Sequence> Engine::start(const Request& request, RequestR
   record.steps.reserve(sequence->remaining);
   record.unique_experts.reserve(static_cast<std::size_t>(sequence->remaining) * target_->info().layers);
   const int text = prompt + sequence->remaining;
+  sequence->root = request.prompt.back();
+  record.whole_steps = batch == 1 && whole_.step != nullptr && whole_.step->takes(text);
+  if (record.whole_steps) {
+    whole_.step->open({request.prompt, request.sampling, sequence->remaining, request.stop_tokens});
+    record.prefill_ns = ns_between(begin, Clock::now());
+    return sequence;
+  }
   sequence->cache = target_->new_cache(text + (tree_ != nullptr ? tree_->max_nodes() : 1), text);
   prefill(*target_, *sequence->cache, std::span(request.prompt).first(prompt - 1));
-  sequence->root = request.prompt.back();
   if (drafter_ != nullptr) sequence->draft_state = drafter_->open(request.prompt, text + tree_->max_grown_nodes());
   record.prefill_ns = ns_between(begin, Clock::now());
   return sequence;
@@ -289,7 +320,7 @@ std::vector<RequestRecord> Engine::generate(std::span<const Request> requests, i
   std::size_t next = 0;
   while (true) {
     while (next < requests.size() && active.size() < static_cast<std::size_t>(batch)) {
-      active.push_back(start(requests[next], records[next]));
+      active.push_back(start(requests[next], records[next], batch));
       ++next;
     }
     if (active.empty()) return records;

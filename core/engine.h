@@ -12,6 +12,7 @@
 #include "core/sampling_params.h"
 #include "core/trace.h"
 #include "core/tree_policy.h"
+#include "core/whole_step.h"
 
 namespace specmoe {
 
@@ -34,6 +35,7 @@ struct EngineSpec {
   std::string tree{};
   std::string acceptance{};
   bool allow_lossy = false;
+  bool device_loop = false;  // whole steps run several in a row without the host: WholeStepParts::loop
 };
 
 /// Ready-made parts; a null one is made from its spec.
@@ -51,7 +53,8 @@ void tell_repeats_apart(std::span<Request> requests);
 void check_prompt(const Request& request, const ModelInfo& model);
 
 /// Speculative decoding of any number of requests, up to `batch` at a time with one target pass per step for all of
-/// them. Plain decoding is the same loop with no drafter.
+/// them. Plain decoding is the same loop with no drafter. One sequence at a time on a device that has whole steps for
+/// its parts is left to these, with the same text.
 class Engine {
  public:
   /// load_model is what drafters open their checkpoints with; a part that is there already is used instead of its spec.
@@ -76,6 +79,9 @@ class Engine {
   bool lossless() const { return lossless_; }
   /// The specs with every parameter written out; as they were given for parts that were ready-made.
   const EngineSpec& spec() const { return spec_; }
+  /// Who leads the steps when there is one sequence at a time: "" (the CPU does everything), "whole steps on cuda:0",
+  /// or "steps led by the host: " and why. RequestRecord::whole_steps tells what a request got.
+  std::string step_leader() const;
 
  private:
   struct Sequence;
@@ -83,8 +89,9 @@ class Engine {
 
   void check_parts();
   void validate(const Request& request) const;
-  std::unique_ptr<Sequence> start(const Request& request, RequestRecord& record) const;
+  std::unique_ptr<Sequence> start(const Request& request, RequestRecord& record, int batch) const;
   void step(std::span<const std::unique_ptr<Sequence>> batch);
+  void whole_step(Sequence& sequence);
   void draft(std::span<const std::unique_ptr<Sequence>> batch);
   void score(std::span<const std::unique_ptr<Sequence>> batch);
   void judge(Sequence& sequence, int block);
@@ -98,6 +105,7 @@ class Engine {
   std::shared_ptr<AcceptancePolicy> acceptance_;
   EngineSpec spec_;
   bool lossless_ = true;
+  WholeStepOffer whole_;
   std::unique_ptr<Workspace> workspace_;
 };
 

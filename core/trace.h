@@ -54,6 +54,7 @@ struct RequestRecord {
   std::vector<std::int32_t> unique_experts;
   int moe_layers = 0;
   std::int64_t prefill_ns = 0;  // target and drafter
+  bool whole_steps = false;     // a device ran them; their time is then all in verify_ns
 };
 
 }  // namespace specmoe

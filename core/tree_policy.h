@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -12,6 +13,18 @@ namespace specmoe {
 struct Growth {
   NodeId parent = TokenTree::kRoot;
   int children = 0;
+};
+
+/// A shape that is told level by level before anything is drafted: what whole steps on a device grow.
+///
+/// widths    children of each frontier node, level by level
+/// frontier  most nodes of a level that the drafter is asked about next, those with the best scores; 0: all
+/// kept      drafted nodes that a deterministic draft keeps in the end, those with the best scores; 0: all
+/// A node's score is the sum of ln q along its path (tree/score_rule.h).
+struct LevelPlan {
+  std::vector<int> widths;
+  int frontier = 0;
+  int kept = 0;
 };
 
 /// What a topology may look at: the tree so far with the tokens of nodes already in it, and the rows that the drafter
@@ -40,6 +53,8 @@ class TreePolicy {
   /// True when it looks at no probabilities and gives a node at most one child: a greedy draft then needs only the
   /// drafter's argmax, and no row is ever normalised.
   virtual bool argmax_suffices() const { return false; }
+  /// The same shape as data; nothing when it cannot be told beforehand. Then only the host grows it.
+  virtual std::optional<LevelPlan> level_plan() const { return std::nullopt; }
 
   /// How many children each frontier node gets (0: none). Called level by level, first with the root.
   virtual void expand(const GrowthView<float>& view, std::vector<Growth>& growth) const = 0;

@@ -36,6 +36,7 @@ class Independent final : public Drafter {
 
   bool deterministic() const override { return false; }
   const LanguageModel* model() const override { return model_.get(); }
+  std::optional<DraftRecipe> recipe() const override { return DraftRecipe{model_, {}}; }
 
   void attach(const DraftContext& context) override {
     SPECMOE_CHECK(context.load_model != nullptr, "independent: this engine was given no way to load the draft model '",

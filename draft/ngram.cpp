@@ -1,10 +1,30 @@
 #include <algorithm>
+#include <limits>
 #include <vector>
 
-#include "core/drafter.h"
+#include "draft/ngram_rule.h"
 
 namespace specmoe {
 namespace {
+
+/// Found of ngram_rule.
+struct FoundTokens {
+  std::vector<TokenId>& tokens;
+  int size() const { return static_cast<int>(tokens.size()); }
+  bool contains(TokenId token) const { return std::find(tokens.begin(), tokens.end(), token) != tokens.end(); }
+  void add(TokenId token) { tokens.push_back(token); }
+};
+
+/// Team of ngram_rule.
+struct OneSearcher {
+  template <class Condition>
+  static int last_where(int end, const Condition& condition) {
+    for (int i = end - 1; i >= 0; --i) {
+      if (condition(i)) return i;
+    }
+    return -1;
+  }
+};
 
 struct NgramState final : DraftState {
   std::vector<TokenId> text;
@@ -18,15 +38,15 @@ struct NgramState final : DraftState {
 class Ngram final : public Drafter {
  public:
   explicit Ngram(Params& params)
-      : max_n_(params.integer("max_n", 4, "longest match, tokens")),
-        min_n_(params.integer("min_n", 1, "shortest match, tokens")),
-        choices_(params.integer("choices", 4, "most tokens proposed at one node")) {
-    SPECMOE_CHECK(min_n_ >= 1 && max_n_ >= min_n_, "ngram: needs 1 <= min_n <= max_n, got min_n=", min_n_,
-                  ", max_n=", max_n_);
-    SPECMOE_CHECK(choices_ >= 1, "ngram: choices must be at least 1, got ", choices_);
+      : rule_{count(params, "max_n", 4, "longest match, tokens"), count(params, "min_n", 1, "shortest match, tokens"),
+              count(params, "choices", 4, "most tokens proposed at one node")} {
+    SPECMOE_CHECK(rule_.min_n >= 1 && rule_.max_n >= rule_.min_n,
+                  "ngram: needs 1 <= min_n <= max_n, got min_n=", rule_.min_n, ", max_n=", rule_.max_n);
+    SPECMOE_CHECK(rule_.choices >= 1, "ngram: choices must be at least 1, got ", rule_.choices);
   }
 
   bool deterministic() const override { return true; }
+  std::optional<DraftRecipe> recipe() const override { return DraftRecipe{nullptr, rule_}; }
   void attach(const DraftContext&) override {}
 
   std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, int capacity) override {
@@ -41,7 +61,10 @@ class Ngram final : public Drafter {
       auto& state = static_cast<NgramState&>(*request.state);
       for (std::size_t i = 0; i < request.frontier.size(); ++i) {
         gather_suffix(state, request.draft->tree, request.frontier[i]);
-        look_up(state, (*request.proposals)[i].tokens);
+        std::vector<TokenId>& tokens = (*request.proposals)[i].tokens;
+        tokens.reserve(static_cast<std::size_t>(std::min(rule_.choices, request.draft->rows.vocab())));
+        FoundTokens found{tokens};
+        ngram_rule<OneSearcher>(state.text, state.suffix, rule_, found);
       }
     }
   }
@@ -55,7 +78,7 @@ class Ngram final : public Drafter {
  private:
   void gather_suffix(NgramState& state, const TokenTree& tree, NodeId node) const {
     state.suffix.clear();
-    const auto wanted = static_cast<std::size_t>(max_n_);
+    const auto wanted = static_cast<std::size_t>(rule_.max_n);
     for (; node != TokenTree::kRoot && state.suffix.size() < wanted; node = tree.parent(node)) {
       state.suffix.push_back(tree.token(node));
     }
@@ -65,24 +88,12 @@ class Ngram final : public Drafter {
     std::reverse(state.suffix.begin(), state.suffix.end());
   }
 
-  void look_up(const NgramState& state, std::vector<TokenId>& found) const {
-    found.reserve(choices_);
-    const std::int64_t length = static_cast<std::int64_t>(state.text.size());
-    for (std::int64_t n = std::min<std::int64_t>(max_n_, state.suffix.size()); n >= min_n_; --n) {
-      const auto pattern = state.suffix.end() - n;
-      // The token after a match must exist, so a match ends before the last token of the text.
-      for (std::int64_t begin = length - 1 - n; begin >= 0; --begin) {
-        if (!std::equal(pattern, state.suffix.end(), state.text.begin() + begin)) continue;
-        const TokenId next = state.text[begin + n];
-        if (std::find(found.begin(), found.end(), next) == found.end()) found.push_back(next);
-        if (static_cast<std::int64_t>(found.size()) == choices_) return;
-      }
-    }
+  static int count(Params& params, std::string_view key, int fallback, std::string_view meaning) {
+    const std::int64_t value = params.integer(key, fallback, meaning);
+    return static_cast<int>(std::clamp<std::int64_t>(value, -1, std::numeric_limits<int>::max()));
   }
 
-  std::int64_t max_n_;
-  std::int64_t min_n_;
-  std::int64_t choices_;
+  NgramRule rule_;
 };
 
 SPECMOE_REGISTER(drafters(), "ngram", Ngram,

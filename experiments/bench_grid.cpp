@@ -39,27 +39,28 @@ std::map<std::string, std::string> weights_of(const RunOptions& options) {
 
 /// Names a cell by everything that its figures depend on but the machine and the code.
 std::string cell_id(const RunOptions& options, const std::string& weights, const Block& block, const EngineSpec& spec) {
-  const Json all = {options.target,
-                    weights,
-                    spec.drafter,
-                    spec.tree,
-                    spec.acceptance,
-                    spec.allow_lossy,
-                    block.dtype,
-                    kernels::dtype_name(options.kv_dtype),
-                    options.device,
-                    options.threads,
-                    block.category,
-                    digest_of(block.prompts),
-                    block.batch,
-                    block.temperature,
-                    options.sampling.top_k,
-                    options.sampling.top_p,
-                    options.sampling.seed,
-                    options.max_new_tokens,
-                    options.stops,
-                    options.ignore_eos,
-                    options.repeat};
+  Json all = {options.target,
+              weights,
+              spec.drafter,
+              spec.tree,
+              spec.acceptance,
+              spec.allow_lossy,
+              block.dtype,
+              kernels::dtype_name(options.kv_dtype),
+              options.device,
+              options.threads,
+              block.category,
+              digest_of(block.prompts),
+              block.batch,
+              block.temperature,
+              options.sampling.top_k,
+              options.sampling.top_p,
+              options.sampling.seed,
+              options.max_new_tokens,
+              options.stops,
+              options.ignore_eos,
+              options.repeat};
+  if (spec.device_loop) all.push_back("device loop");  // otherwise cells keep the names that they have always had
   return digest(all.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
@@ -88,7 +89,7 @@ std::vector<Block> blocks_of(const RunOptions& options) {
     for (const std::string& drafter : options.drafters) {
       for (const std::string& tree : options.trees) {
         for (const std::string& acceptance : options.acceptances) {
-          const EngineSpec spec{drafter, tree, acceptance, options.allow_lossy};
+          const EngineSpec spec{drafter, tree, acceptance, options.allow_lossy, options.device_loop};
           block.cells.push_back({cell_id(options, weights.at(drafter), block, spec), spec});
         }
       }

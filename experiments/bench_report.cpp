@@ -81,6 +81,7 @@ void print_single(std::ostream& out, const BenchCell& cell) {
   method.row({"tree", summary.spec.tree});
   method.row({"accept", summary.spec.acceptance + (summary.lossless ? " (lossless)" : " (LOSSY)")});
   method.row({"temperature", concat(summary.sampling.temperature)});
+  if (!cell.step_leader.empty()) method.row({"steps", cell.step_leader});
   method.print(out);
   out << '\n';
   print_agreement(out, cell);

@@ -21,6 +21,7 @@ struct BenchCell {
   BenchSummary summary;
   ModelInfo target{};
   int threads = 0;
+  std::string step_leader{};           // as Engine::step_leader()
   std::vector<RequestRecord> texts{};  // of the first run, by prompt; kept for --show-text
   std::string failure{};               // why it could not run; of the summary only the settings are there then
   std::string line{};                  // as it stands in result files

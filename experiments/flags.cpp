@@ -33,6 +33,8 @@ constexpr std::array kFlags = {
     Flag{"kv-dtype", kOne, kModel, "TYPE", "float32", kModels,
          "element type of the cached keys and values: float32, bfloat16 or int8 (a scale per row and head)"},
     Flag{"device", kOne, kModel, "NAME", "cpu", kModels, "where to compute: cpu, cuda or cuda:1"},
+    Flag{"device-loop", kSwitch, kDecoding, "", nullptr, kModels,
+         "on a device, let whole steps follow one another without the host, as far as there are such steps"},
     Flag{"threads", kNumber, kAll, "N", "0", kModels, "computing threads; 0: one per usable core"},
     Flag{"cache", kOne, kDecoding, "DIR", nullptr, kModels,
          "keep packed weights in this folder, and take them from there the next time"},

@@ -130,6 +130,7 @@ RunOptions run_options(Command command, const Settings& settings) {
   for (const std::string& dtype : options.dtypes) parse_dtype("dtype", dtype);
   options.kv_dtype = parse_dtype("kv-dtype", settings.text("kv-dtype"));
   options.device = settings.text("device");
+  options.device_loop = settings.on("device-loop");
   options.cache = settings.text("cache");
   options.threads = static_cast<int>(settings.integer("threads", 0, 1024));
 

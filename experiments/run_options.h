@@ -24,6 +24,7 @@ struct RunOptions {
   std::vector<std::string> dtypes;
   kernels::DType kv_dtype = kernels::DType::kFloat32;
   std::string device;
+  bool device_loop = false;
   std::string cache;  // empty: none
   int threads = 0;
 

@@ -45,7 +45,7 @@ std::shared_ptr<Model> target_of(const py::object& given) {
 }
 
 std::unique_ptr<EngineHandle> assemble(const py::object& target, const py::object& drafter, const py::object& tree,
-                                       const py::object& acceptance, bool allow_lossy) {
+                                       const py::object& acceptance, bool allow_lossy, bool device_loop) {
   auto handle = std::make_unique<EngineHandle>();
   handle->target = target_of(target);
   Part<Drafter> draft(drafter, "drafter");
@@ -56,7 +56,7 @@ std::unique_ptr<EngineHandle> assemble(const py::object& target, const py::objec
   py::gil_scoped_release unlocked;
   const std::lock_guard alone(handle->target->running);
   const Scoped<std::shared_ptr<Model>> attaching(assembling(), handle->target);
-  const EngineSpec spec{draft.spec, topology.spec, policy.spec, allow_lossy};
+  const EngineSpec spec{draft.spec, topology.spec, policy.spec, allow_lossy, device_loop};
   handle->engine = std::make_unique<Engine>(handle->target->network, spec, load_model,
                                             EngineParts{draft.object, topology.object, policy.object});
   handle->spec = handle->engine->spec();
@@ -174,9 +174,12 @@ void bind_engine(py::module_& m) {
                            "tree         spec string such as 'chain(gamma=4)', or a TreePolicy\n"
                            "acceptance   spec string such as 'token', or an AcceptancePolicy\n"
                            "allow_lossy  permit a policy that does not keep the target's distribution\n"
+                           "device_loop  on a device, let whole steps follow one another without the host, as far as\n"
+                           "             there are such steps: see step_leader\n"
                            "raises       Error for unknown names or parameters and for parts that do not fit together")
       .def(py::init(&assemble), py::arg("target"), py::arg("drafter") = py::none(), py::arg("tree") = py::none(),
-           py::arg("acceptance") = py::none(), py::arg("allow_lossy") = EngineSpec{}.allow_lossy)
+           py::arg("acceptance") = py::none(), py::arg("allow_lossy") = EngineSpec{}.allow_lossy,
+           py::arg("device_loop") = EngineSpec{}.device_loop)
       .def("generate", &generate, py::arg("prompts"), py::arg("max_new_tokens") = request.max_new_tokens,
            py::arg("temperature") = sampling.temperature, py::arg("top_k") = sampling.top_k,
            py::arg("top_p") = sampling.top_p, py::arg("seed") = sampling.seed, py::arg("stop") = py::none(),
@@ -194,6 +197,10 @@ void bind_engine(py::module_& m) {
            "                whatever a plug-in written in Python raises")
       .def_readonly("target", &EngineHandle::target, "The target Model.")
       .def_property_readonly("spec", &spec_of, "drafter, tree and acceptance with every parameter, and allow_lossy.")
+      .def_property_readonly(
+          "step_leader", [](const EngineHandle& self) { return self.engine->step_leader(); },
+          "Who leads the steps of one sequence at a time: '' (the CPU does everything), 'whole steps on cuda:0', or\n"
+          "'steps led by the host: ' and why.")
       .def_property_readonly(
           "lossless", [](const EngineHandle& self) { return self.engine->lossless(); },
           "Whether every text it emits has exactly the target's distribution.")

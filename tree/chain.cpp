@@ -14,6 +14,7 @@ class Chain : public TopologyOf<Chain> {
   int max_depth() const override { return gamma_; }
   bool branches() const override { return false; }
   bool argmax_suffices() const override { return true; }
+  std::optional<LevelPlan> level_plan() const override { return LevelPlan{std::vector<int>(gamma_, 1)}; }
 
   template <class Real>
   void grow(const GrowthView<Real>& view, std::vector<Growth>& growth) const {

@@ -10,6 +10,9 @@ class Confidence : public ScoredTopology<Confidence> {
  public:
   explicit Confidence(Params& params) : ScoredTopology(params, 5, "nodes expanded per level, and children of each") {}
   int max_grown_nodes() const override { return 1 + width_ + (depth_ - 1) * width_ * width_; }
+  std::optional<LevelPlan> level_plan() const override {
+    return LevelPlan{std::vector<int>(depth_, width_), width_, nodes_};
+  }
 
   template <class Real>
   void choose_frontier(const GrowthView<Real>& view, std::span<const NodeId> added,

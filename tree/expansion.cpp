@@ -29,6 +29,9 @@ class Expansion : public TopologyOf<Expansion> {
   int max_nodes() const override { return max_nodes_; }
   int max_depth() const override { return static_cast<int>(widths_.size()); }
   bool branches() const override { return max_nodes_ > max_depth() + 1; }
+  std::optional<LevelPlan> level_plan() const override {
+    return LevelPlan{std::vector<int>(widths_.begin(), widths_.end())};
+  }
 
   template <class Real>
   void grow(const GrowthView<Real>& view, std::vector<Growth>& growth) const {

@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "tree/score_rule.h"
 #include "tree/static_shape.h"
 
 namespace specmoe {
@@ -32,21 +33,16 @@ void score_added(const GrowthView<Real>& view, std::span<const NodeId> added) {
       guess *= 0.5;
       const int row = view.frontier_rows[i];
       const double q = row < 0 ? guess : static_cast<double>(view.draft.rows.row(row)[tree.token(n)]);
-      view.draft.notes[n].score = view.draft.notes[parent].score + std::log(std::max(q, 1e-300));
+      view.draft.notes[n].score = child_score(view.draft.notes[parent].score, q);
     }
   }
 }
 
-/// Whether a comes before b: by score, then depth, then index, so that no node comes before its parent.
+/// Whether a comes before b.
 template <class Real>
 auto better(const Draft<Real>& draft) {
-  return [&draft](NodeId a, NodeId b) {
-    const double left = draft.notes[a].score;
-    const double right = draft.notes[b].score;
-    if (left != right) return left > right;
-    if (draft.tree.depth(a) != draft.tree.depth(b)) return draft.tree.depth(a) < draft.tree.depth(b);
-    return a < b;
-  };
+  const auto scored = [&draft](NodeId n) { return ScoredNode{draft.notes[n].score, draft.tree.depth(n), n}; };
+  return [scored](NodeId a, NodeId b) { return scored(a).before(scored(b)); };
 }
 
 /// Leaves the `count` best of `nodes`, in any order.

@@ -16,6 +16,7 @@ class Block : public PolicyOf<Block> {
  public:
   explicit Block(Params&) {}
   LawSet lossless_laws() const override { return LawSet::all(); }
+  std::optional<DeviceJudge> on_device(DraftLaw) const override { return DeviceJudge{DeviceRule::kBlock}; }
   bool judges_trees() const override { return false; }
 
   template <class Real>

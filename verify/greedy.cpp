@@ -13,6 +13,7 @@ class Greedy : public PolicyOf<Greedy> {
  public:
   explicit Greedy(Params&) {}
   LawSet lossless_laws() const override { return LawSet::all(); }
+  std::optional<DeviceJudge> on_device(DraftLaw) const override { return DeviceJudge{DeviceRule::kGreedy}; }
   bool judges_trees() const override { return true; }
   bool samples() const override { return false; }
 

@@ -16,6 +16,7 @@ class GreedyOt : public PolicyOf<GreedyOt> {
  public:
   explicit GreedyOt(Params&) {}
   LawSet lossless_laws() const override { return LawSet::all(); }
+  std::optional<DeviceJudge> on_device(DraftLaw) const override { return DeviceJudge{DeviceRule::kGreedyOt}; }
   bool judges_trees() const override { return true; }
 
   template <class Real>

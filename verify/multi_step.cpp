@@ -18,6 +18,9 @@ class MultiStep : public PolicyOf<MultiStep> {
  public:
   explicit MultiStep(Params& params) : siblings_(params) {}
   LawSet lossless_laws() const override { return siblings_.laws(); }
+  std::optional<DeviceJudge> on_device(DraftLaw law) const override {
+    return DeviceJudge{DeviceRule::kMultiStep, siblings_.without_replacement(law)};
+  }
   bool judges_trees() const override { return true; }
 
   template <class Real>

@@ -15,6 +15,7 @@ class Naive : public PolicyOf<Naive> {
  public:
   explicit Naive(Params&) {}
   LawSet lossless_laws() const override { return LawSet::all(); }
+  std::optional<DeviceJudge> on_device(DraftLaw) const override { return DeviceJudge{DeviceRule::kNaive}; }
   bool judges_trees() const override { return true; }
 
   template <class Real>

@@ -16,6 +16,7 @@ class Token : public PolicyOf<Token> {
  public:
   explicit Token(Params&) {}
   LawSet lossless_laws() const override { return LawSet::all(); }
+  std::optional<DeviceJudge> on_device(DraftLaw) const override { return DeviceJudge{DeviceRule::kToken}; }
   bool judges_trees() const override { return false; }
 
   template <class Real>

@@ -1,18 +1,8 @@
 #include "verify/verify_tree.h"
 
-#include <array>
-
 #include "kernels/check.h"
 
 namespace specmoe::cuda {
-
-std::optional<DeviceRule> device_rule(std::string_view policy) {
-  constexpr std::array<std::string_view, 6> kNames = {"greedy", "naive", "token", "block", "multi_step", "greedy_ot"};
-  for (std::size_t i = 0; i < kNames.size(); ++i) {
-    if (kNames[i] == policy) return static_cast<DeviceRule>(i);
-  }
-  return std::nullopt;
-}
 
 void check_verdict(const DeviceVerdict& verdict) {
   switch (verdict.problem) {

@@ -1,8 +1,8 @@
 #include "verify/verify_tree.h"
 
+#include "core/block_team.h"
 #include "kernels/cuda/launch.h"
 #include "verify/block_rule.h"
-#include "verify/block_team.h"
 #include "verify/chain_walk.h"
 #include "verify/greedy_ot_rule.h"
 #include "verify/multi_step_rule.h"
@@ -25,12 +25,11 @@ struct Complaint {
   }
 };
 
-/// A row that a block goes through.
-class BlockRow : public ProbRow<float> {
+/// A row that can be complained about.
+class BlockRow : public TeamRow {
  public:
-  using Team = BlockTeam;
   SPECMOE_HD BlockRow() {}
-  __device__ BlockRow(const ProbRow<float>& row, Complaint* complaint) : ProbRow<float>(row), complaint_(complaint) {}
+  __device__ BlockRow(const ProbRow<float>& row, Complaint* complaint) : TeamRow(row), complaint_(complaint) {}
   __device__ void complain(VerifyProblem what, NodeId node) const { complaint_->note(what, node); }
 
  private:
@@ -45,6 +44,8 @@ __device__ inline void refuse_token(const BlockRow& row, NodeId node, TokenId) {
   row.complain(VerifyProblem::kDraftToken, node);
 }
 __device__ inline void refuse_steps(const BlockRow& row) { row.complain(VerifyProblem::kTooManyRows, 0); }
+
+static_assert(kMostVerifyNodes <= BlockTeam::kMostNodes);
 
 /// A TokenTree in shared memory.
 class BlockTree {
@@ -122,18 +123,6 @@ struct BlockRows {
     if (argmax[n] < 0) complaint->note(VerifyProblem::kLogits, n);
     return {ProbRow<float>::point(argmax[n] < 0 ? 0 : argmax[n], vocab), complaint};
   }
-};
-
-struct BlockUniform {
-  double value;
-  __device__ bool less(double numerator, double denominator = 1.0) const {
-    return uniform_less(value, numerator, denominator);
-  }
-};
-
-struct BlockUniforms {
-  UniformKey key;
-  __device__ BlockUniform at(UniformAddress address) const { return {key.value(address)}; }
 };
 
 struct BlockVerdict {

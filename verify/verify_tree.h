@@ -1,9 +1,8 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
-#include <string_view>
 
+#include "core/device_rule.h"
 #include "core/token_tree.h"
 #include "core/uniforms.h"
 #include "kernels/cuda/runtime.h"
@@ -12,11 +11,6 @@
 /// Judging drafted trees on a device, by the same code as on the CPU: the rules of the policies (naive_rule.h, ...) are
 /// compiled for both. Of the same rows and uniforms they make the same decisions, bit for bit.
 namespace specmoe::cuda {
-
-/// Acceptance policies that a device has.
-enum class DeviceRule : std::uint8_t { kGreedy, kNaive, kToken, kBlock, kMultiStep, kGreedyOt };
-/// Nothing for a policy that only the CPU has.
-std::optional<DeviceRule> device_rule(std::string_view policy);
 
 /// One drafted tree and what the target says about it. Pointers are to device memory.
 struct VerifyCase {
@@ -29,7 +23,7 @@ struct VerifyCase {
   kernels::Rows<const float> target;      // [nodes, V]; without data: all mass is on `argmax`
   const TokenId* argmax = nullptr;        // [nodes]
   UniformKey uniforms;
-  bool without_replacement = false;  // kMultiStep: how it takes siblings to have been drawn
+  bool without_replacement = false;  // as in DeviceJudge
 };
 
 /// Why a case could not be judged; what else its verdict says then means nothing.
@@ -46,6 +40,12 @@ void check_verdict(const DeviceVerdict& verdict);
 
 inline constexpr int kMostVerifyNodes = 512;  // of one tree, root included
 inline constexpr int kVerifyThreads = 1024;   // enough to have a row's bytes in flight
+/// How many of them a vocabulary keeps busy.
+inline int verify_threads(int vocab) {
+  int threads = 64;
+  while (threads < kVerifyThreads && threads * 8 < vocab) threads *= 2;
+  return threads;
+}
 
 /// verdicts  [count]
 /// paths     [count, most_path] the root, then the accepted nodes, TokenTree::kNone behind the last

@@ -24,13 +24,9 @@ __device__ inline Best warp_best(Best best) {
   return best;
 }
 
-/// The largest element, the lowest index of equal ones, -1 where all are NaN; in every thread. `scratch` holds one Best
-/// per warp. Ends with a barrier.
-__device__ inline Best block_best(const float* row, std::int64_t count, Best* scratch) {
-  Best best = {0.0f, -1};
-  for (std::int64_t i = threadIdx.x; i < count; i += blockDim.x) {
-    if (row[i] == row[i]) best.take(row[i], static_cast<std::int32_t>(i));
-  }
+/// The best of what the threads of a block bring, in every thread. `scratch` holds one Best per warp. Ends with a
+/// barrier.
+__device__ inline Best best_of_block(Best best, Best* scratch) {
   best = warp_best(best);
   if (lane_index() == 0) scratch[warp_index()] = best;
   __syncthreads();
@@ -38,6 +34,15 @@ __device__ inline Best block_best(const float* row, std::int64_t count, Best* sc
   for (int warp = 0; warp < warps; ++warp) best.take(scratch[warp].value, scratch[warp].index);
   __syncthreads();
   return best;
+}
+
+/// The largest element, the lowest index of equal ones, -1 where all are NaN; in every thread. `scratch` as above.
+__device__ inline Best block_best(const float* row, std::int64_t count, Best* scratch) {
+  Best best = {0.0f, -1};
+  for (std::int64_t i = threadIdx.x; i < count; i += blockDim.x) {
+    if (row[i] == row[i]) best.take(row[i], static_cast<std::int32_t>(i));
+  }
+  return best_of_block(best, scratch);
 }
 
 }  // namespace specmoe::kernels::cuda

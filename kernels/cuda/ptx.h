@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/runtime.h"
 
 #ifndef __CUDACC__
 #include <algorithm>
@@ -121,6 +122,17 @@ __device__ inline unsigned take_ticket(unsigned* counter) {
   const unsigned before = std::atomic_ref<unsigned>(*counter).fetch_add(1, std::memory_order_acq_rel);
   cuda_emulation::yield();
   return before;
+#endif
+}
+
+/// Whether the loop of Graph::record_loop() that this kernel is in goes on. One thread of one kernel says it in a
+/// round.
+__device__ inline void continue_loop(LoopFlag loop, bool goes_on) {
+  if (loop.handle == 0) return;
+#ifdef __CUDACC__
+  cudaGraphSetConditional(static_cast<cudaGraphConditionalHandle>(loop.handle), goes_on ? 1 : 0);
+#else
+  *reinterpret_cast<unsigned*>(loop.handle) = goes_on ? 1 : 0;
 #endif
 }
 

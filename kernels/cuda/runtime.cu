@@ -74,6 +74,7 @@ Stream::~Stream() { cudaStreamDestroy(state_->stream); }
 int Stream::device() const { return state_->device; }
 void Stream::synchronize() { SPECMOE_CUDA_CHECK(cudaStreamSynchronize(state_->stream)); }
 void Stream::copy(void* to, const void* from, std::size_t bytes) {
+  if (bytes == 0) return;  // nothing may come from nowhere
   use(state_->device);
   SPECMOE_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, state_->stream));
 }
@@ -87,20 +88,58 @@ Graph::~Graph() = default;
 Graph::Graph(Graph&&) noexcept = default;
 Graph& Graph::operator=(Graph&&) noexcept = default;
 
-void Graph::record(Stream& stream, const std::function<void()>& work) {
-  auto state = std::make_unique<State>();
+namespace {
+
+/// Records `work` between begin() and cudaStreamEndCapture.
+template <class Begin>
+cudaGraph_t capture(Stream& stream, const Begin& begin, const std::function<void()>& work) {
   cudaStream_t queue = stream.state().stream;
+  cudaGraph_t recorded = nullptr;
   use(stream.device());
-  SPECMOE_CUDA_CHECK(cudaStreamBeginCapture(queue, cudaStreamCaptureModeThreadLocal));
+  begin(queue);
   try {
     work();
   } catch (...) {
     // Leave the stream usable for whoever catches it.
-    cudaStreamEndCapture(queue, &state->graph);
+    cudaStreamEndCapture(queue, &recorded);
     static_cast<void>(cudaGetLastError());
     throw;
   }
-  SPECMOE_CUDA_CHECK(cudaStreamEndCapture(queue, &state->graph));
+  SPECMOE_CUDA_CHECK(cudaStreamEndCapture(queue, &recorded));
+  return recorded;
+}
+
+}  // namespace
+
+void Graph::record(Stream& stream, const std::function<void()>& work) {
+  auto state = std::make_unique<State>();
+  const auto begin = [](cudaStream_t queue) {
+    SPECMOE_CUDA_CHECK(cudaStreamBeginCapture(queue, cudaStreamCaptureModeThreadLocal));
+  };
+  state->graph = capture(stream, begin, work);
+  SPECMOE_CUDA_CHECK(cudaGraphInstantiate(&state->ready, state->graph, 0));
+  state_ = std::move(state);
+}
+
+void Graph::record_loop(Stream& stream, const std::function<void(LoopFlag)>& work) {
+  auto state = std::make_unique<State>();
+  use(stream.device());
+  SPECMOE_CUDA_CHECK(cudaGraphCreate(&state->graph, 0));
+  cudaGraphConditionalHandle handle = 0;
+  SPECMOE_CUDA_CHECK(cudaGraphConditionalHandleCreate(&handle, state->graph, 1, cudaGraphCondAssignDefault));
+  cudaGraphNodeParams loop = {};
+  loop.type = cudaGraphNodeTypeConditional;
+  loop.conditional.handle = handle;
+  loop.conditional.type = cudaGraphCondTypeWhile;
+  loop.conditional.size = 1;
+  cudaGraphNode_t node = nullptr;
+  SPECMOE_CUDA_CHECK(cudaGraphAddNode(&node, state->graph, nullptr, nullptr, 0, &loop));
+  cudaGraph_t body = loop.conditional.phGraph_out[0];  // the node's own
+  const auto begin = [body](cudaStream_t queue) {
+    SPECMOE_CUDA_CHECK(
+        cudaStreamBeginCaptureToGraph(queue, body, nullptr, nullptr, 0, cudaStreamCaptureModeThreadLocal));
+  };
+  capture(stream, begin, [&] { work({static_cast<std::uint64_t>(handle)}); });
   SPECMOE_CUDA_CHECK(cudaGraphInstantiate(&state->ready, state->graph, 0));
   state_ = std::move(state);
 }

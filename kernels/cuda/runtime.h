@@ -43,6 +43,11 @@ class Stream {
   std::unique_ptr<State> state_;
 };
 
+/// Through which a kernel of a loop says whether there is another round: continue_loop() of ptx.h. Null: nobody asks.
+struct LoopFlag {
+  std::uint64_t handle = 0;
+};
+
 /// What was queued while it was recorded, to be queued again as a whole. Sizes and addresses stay what they were.
 class Graph {
  public:
@@ -53,6 +58,9 @@ class Graph {
 
   /// Queues nothing now; what `work` would queue on the stream becomes the graph.
   void record(Stream& stream, const std::function<void()>& work);
+  /// The same, to be done again and again on the device for as long as a kernel of `work` asks for it through the flag:
+  /// a conditional node of kind WHILE. `work` may queue kernels only.
+  void record_loop(Stream& stream, const std::function<void(LoopFlag)>& work);
   bool recorded() const { return state_ != nullptr; }
   void launch(Stream& stream);
 

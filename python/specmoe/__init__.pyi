@@ -237,6 +237,7 @@ class Engine:
         tree: str | TreePolicy | None = ...,
         acceptance: str | AcceptancePolicy | None = ...,
         allow_lossy: bool = ...,
+        device_loop: bool = ...,
     ) -> None: ...
     @property
     def target(self) -> Model: ...
@@ -244,6 +245,8 @@ class Engine:
     def spec(self) -> dict[str, Any]: ...
     @property
     def lossless(self) -> bool: ...
+    @property
+    def step_leader(self) -> str: ...
     @overload
     def generate(
         self,

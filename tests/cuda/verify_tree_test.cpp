@@ -134,10 +134,9 @@ TEST_P(VerifyTreeTest, DecidesAsTheCpu) {
         std::vector<VerifyCase> device;
         for (std::uint64_t seed = 1; seed <= 12; ++seed) {
           cases.push_back(random_case(law, !rule->judges_trees(), vocab, seed));
-          device.push_back(
-              upload_case(cases.back(), law == DraftLaw::kWithoutReplacement || law == DraftLaw::kTopPlusSampled));
+          device.push_back(upload_case(cases.back(), rule->on_device(law)->without_replacement));
         }
-        const std::vector<DeviceVerdict> got = judge(*device_rule(policy), device, vocab);
+        const std::vector<DeviceVerdict> got = judge(rule->on_device(law)->rule, device, vocab);
         for (std::size_t i = 0; i < cases.size(); ++i) {
           Verdict expected;
           rule->judge(cases[i].draft, cases[i].target, cases[i].uniforms, expected);

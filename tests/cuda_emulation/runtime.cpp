@@ -54,6 +54,8 @@ void Stream::zero(void* memory, std::size_t bytes) {
 
 struct Graph::State {
   std::vector<Work> work;
+  bool loops = false;
+  unsigned goes_on = 0;
 };
 
 Graph::Graph() = default;
@@ -67,8 +69,14 @@ void Graph::record(Stream& stream, const std::function<void()>& work) {
   work();
   stream.state().recording = nullptr;
 }
+void Graph::record_loop(Stream& stream, const std::function<void(LoopFlag)>& work) {
+  record(stream, [&] { work({reinterpret_cast<std::uint64_t>(&state_->goes_on)}); });
+  state_->loops = true;
+}
 void Graph::launch(Stream&) {
-  for (const Work& work : state_->work) work();
+  do {
+    for (const Work& work : state_->work) work();
+  } while (state_->loops && state_->goes_on != 0);
 }
 
 /// Filled with NaN, and for indices with far too large numbers: what is never written must not look right.

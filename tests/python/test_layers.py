@@ -16,6 +16,7 @@ ALLOWED = {
     "tree": {"tree", "core", "core/nn", "kernels"},
     "draft": {"draft", "core", "core/nn", "kernels"},
     "verify": {"verify", "core", "core/nn", "kernels"},
+    "step": {"step", "tree", "draft", "verify", "core", "core/nn", "kernels"},
 }
 # These stand above all layers and may include anything; the layers may include none of them.
 ABOVE = {"python", "experiments", "tests"}
@@ -68,7 +69,15 @@ def test_checkout_keeps_to_the_table():
     assert violations(files) == []
 
 
-BASE = {"kernels/a.h": "", "core/b.h": "", "core/nn/c.h": "", "tree/d.h": "", "draft/e.h": "", "verify/f.h": ""}
+BASE = {
+    "kernels/a.h": "",
+    "core/b.h": "",
+    "core/nn/c.h": "",
+    "tree/d.h": "",
+    "draft/e.h": "",
+    "verify/f.h": "",
+    "step/g.h": "",
+}
 
 
 @pytest.mark.parametrize(
@@ -86,6 +95,8 @@ BASE = {"kernels/a.h": "", "core/b.h": "", "core/nn/c.h": "", "tree/d.h": "", "d
         ("tree/x.cpp", '"draft/e.h"'),
         ("draft/x.cpp", '"verify/f.h"'),
         ("verify/x.cpp", '"tree/d.h"'),
+        ("verify/x.cpp", '"step/g.h"'),
+        ("core/nn/x.cpp", '"step/g.h"'),
         ("verify/x.cpp", '"f.h"'),
         ("core/x.cpp", '"../kernels/a.h"'),
         ("python/x.cpp", "<torch/extension.h>"),
@@ -105,6 +116,7 @@ def test_a_wrong_include_is_reported(path, include):
         ("core/nn/reference_model.cpp", "<torch/torch.h>"),
         ("draft/x.cpp", '"core/nn/c.h"'),
         ("tree/x.cpp", '"tree/d.h"'),
+        ("step/x.cpp", '"verify/f.h"'),
         ("tests/core/x.cpp", '"verify/f.h"'),
     ],
 )

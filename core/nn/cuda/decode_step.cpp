@@ -39,7 +39,7 @@ DecodeStep::DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& 
       inputs_(limits_.rows, limits_.sequences, stream.device()) {
   const int rows = limits_.rows;
   const int device = stream.device();
-  const int chunks = round_up_to_power(chunks_of(limits_.positions));
+  const int chunks = chunk_count(limits_.positions);
   const auto qkv = [](const DeviceLayer& layer) { return layer.qkv.rows; };
   const auto attended = [](const DeviceLayer& layer) { return layer.output.cols; };
   const auto experts = [](const DeviceLayer& layer) { return layer.gate_up.experts; };
@@ -63,7 +63,7 @@ DecodeStep::DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& 
            [&](const DeviceLayer& layer) { return kernels::cuda::attention_scratch(rows, layer.attention, chunks); }),
       device);
   argmax_ = kernels::cuda::DeviceArray<std::int32_t>(rows, device);
-  plan_active_ = kernels::cuda::DeviceArray<std::int32_t>(1, device);
+  plan_active_ = kernels::cuda::DeviceArray<std::int32_t>(model_.layers.size(), device);
   plan_experts_ = kernels::cuda::DeviceArray<std::int32_t>(most(model_, experts), device);
   plan_offsets_ = kernels::cuda::DeviceArray<std::int32_t>(most(model_, experts) + 1, device);
   plan_pairs_ = kernels::cuda::DeviceArray<std::int32_t>(rows * k, device);
@@ -89,17 +89,16 @@ DecodeStep::Size DecodeStep::upload(const DevicePass& pass) {
                     pass.longest <= limits_.positions,
                 "pass on cuda: expected at most ", limits_.rows, " rows of ", limits_.sequences, " sequences and ",
                 limits_.positions, " positions, got ", rows, " rows of ", pass.sequences.size(), " and ", pass.longest);
-  const Size size = {round_up_to_power(rows), wanted == 0 ? 0 : round_up_to_power(wanted),
-                     round_up_to_power(chunks_of(pass.longest))};
+  const Size size = size_of(rows, wanted, pass.longest);
 
-  // Tiles of the narrowest kind fit every layer's: neighbours of one sequence, the rest of the list unused.
-  const int tile_rows = static_cast<int>(kernels::cuda::attention_tile_rows(static_cast<int>(
-      most(model_, [](const DeviceLayer& layer) { return layer.attention.heads / layer.attention.kv_heads; }))));
+  // Neighbours of one sequence, the rest of the list unused.
+  const int most_of_tile = tile_rows();
   AttentionTile* all = inputs_.tiles.host;
   std::fill_n(all, size.rows, AttentionTile{});
   int tiles = 0;
   for (int t = 0; t < rows; ++t) {
-    const bool joins = t > 0 && pass.rows[t].sequence == pass.rows[t - 1].sequence && all[tiles - 1].rows < tile_rows;
+    const bool joins =
+        t > 0 && pass.rows[t].sequence == pass.rows[t - 1].sequence && all[tiles - 1].rows < most_of_tile;
     if (joins) {
       ++all[tiles - 1].rows;
     } else {
@@ -114,6 +113,25 @@ DecodeStep::Size DecodeStep::upload(const DevicePass& pass) {
   std::copy(pass.sequences.begin(), pass.sequences.end(), inputs_.sequences.host);
   inputs_.upload(stream_);
   return size;
+}
+
+DecodeStep::Size DecodeStep::size_of(int rows, int wanted, int longest) {
+  return {round_up_to_power(rows), wanted == 0 ? 0 : round_up_to_power(wanted), chunk_count(longest)};
+}
+
+int DecodeStep::tile_count(int rows) { return round_up_to_power(rows); }
+int DecodeStep::chunk_count(int longest) { return round_up_to_power(chunks_of(longest)); }
+
+/// Tiles of the narrowest kind fit every layer's.
+int DecodeStep::tile_rows() const {
+  return kernels::cuda::attention_tile_rows(static_cast<int>(
+      most(model_, [](const DeviceLayer& layer) { return layer.attention.heads / layer.attention.kv_heads; })));
+}
+
+void DecodeStep::queue_written(int rows, int wanted, int longest) {
+  SPECMOE_CHECK(rows >= 1 && rows <= limits_.rows && longest <= limits_.positions, "pass on cuda: expected at most ",
+                limits_.rows, " rows and ", limits_.positions, " positions, got ", rows, " and ", longest);
+  queue(size_of(rows, wanted, longest));
 }
 
 void DecodeStep::run(const DevicePass& pass) {
@@ -182,7 +200,8 @@ void DecodeStep::feed_forward(const DeviceLayer& layer, int index, RowCount rows
   const Rows<float> x = x_.view(rows.most, model_.hidden);
   const Rows<float> normed = normed_.view(rows.most, model_.hidden);
   const Rows<float> hidden = hidden_.view(std::int64_t{rows.most} * k, layer.inner);
-  const DevicePlan plan = {k, plan_active_.data(), plan_experts_.data(), plan_offsets_.data(), plan_pairs_.data()};
+  const DevicePlan plan = {k, plan_active_.data() + index, plan_experts_.data(), plan_offsets_.data(),
+                           plan_pairs_.data()};
   kernels::cuda::rms_norm(x, rows, layer.ffn_norm, model_.norm_eps, normed, stream_);
   if (layer.router.rows == 0) {
     kernels::cuda::route_to_one(rows, expert_weight_.data(), plan, stream_);

@@ -76,6 +76,15 @@ class DecodeStep {
   /// Queues the last pass once more, as it was: rows that it added to caches are written again.
   void run_again();
 
+  /// Queues a pass whose inputs are written on the device, by what was queued before: into inputs(), for at most `rows`
+  /// rows of which at most `wanted` have logits, and texts of at most `longest`. A recorded graph may hold it.
+  void queue_written(int rows, int wanted, int longest);
+  const PassInputs& inputs() const { return inputs_; }
+  /// Entries that the list of tiles of such a pass has, and most rows of one tile.
+  static int tile_count(int rows);
+  int tile_rows() const;
+  static int chunk_count(int longest);
+
   /// On the device, once the stream has come so far; overwritten by the next pass.
   kernels::Rows<float> logits() const { return logits_.view(limits_.rows, model_.vocab); }  // row i: of wanted[i]
   const std::int32_t* argmax() const { return argmax_.data(); }
@@ -87,6 +96,8 @@ class DecodeStep {
   /// Where those lie in all_experts(), which holds every layer's.
   std::size_t expert_offset(int layer) const { return expert_offset_[layer]; }
   const kernels::cuda::DeviceArray<std::int32_t>& all_experts() const { return experts_; }
+  /// [layers] distinct experts over all rows of the pass; 1 in dense layers.
+  const std::int32_t* active_experts() const { return plan_active_.data(); }
 
  private:
   /// Rows a whole number of 16 bytes apart.
@@ -107,6 +118,7 @@ class DecodeStep {
     auto operator<=>(const Size&) const = default;
   };
 
+  static Size size_of(int rows, int wanted, int longest);
   Size upload(const DevicePass& pass);
   void queue(const Size& size);
   void attention(const DeviceLayer& layer, const Size& size, kernels::cuda::RowCount rows);

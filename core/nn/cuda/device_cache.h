@@ -18,13 +18,14 @@ class DeviceCache final : public StagedCache {
 
   float* keys() const { return keys_.data(); }
   float* values() const { return values_.data(); }
+  /// Neighbouring layers with heads of one size, taken for one layer with all their heads: what kv_keep moves at once.
+  const std::vector<kernels::cuda::AttentionShape>& runs() const { return runs_; }
 
  protected:
   void move_rows(std::span<const std::int32_t> path) override;
 
  private:
   std::shared_ptr<kernels::cuda::Stream> stream_;
-  /// Neighbouring layers with heads of one size, taken for one layer with all their heads.
   std::vector<kernels::cuda::AttentionShape> runs_;
   kernels::cuda::DeviceArray<float> keys_, values_;
   kernels::cuda::DeviceArray<kernels::cuda::DeviceSequence> device_sequence_;

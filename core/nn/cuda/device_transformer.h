@@ -19,6 +19,11 @@ class DeviceTransformer final : public LanguageModel {
   /// When the device fails, what was staged in the caches of these blocks is dropped, and they can be used again.
   void forward(std::span<const RowBlock> blocks, ForwardResult& result) override;
 
+  const ModelSpec& spec() const { return spec_; }
+  int device() const { return device_; }
+  /// Its weights, for steps that queue passes of their own.
+  const DeviceModel& device_model() const { return weights_.model(); }
+
  private:
   void run(ForwardResult& result);
   void fill_device_pass();

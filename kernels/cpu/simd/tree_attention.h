@@ -77,13 +77,13 @@ struct alignas(64) ChunkScores {
   float at[kChunk + 8];
 };
 
-/// Fetches the rows of the next chunk while `turns` groups of queries go over this one, evenly spread: the processor's
-/// own prefetchers leave a core at half of what it can read here.
+/// Fetches the rows of the next chunk while queries go over this one in `turns` turns, evenly spread: the processor's
+/// own prefetchers leave a core at half of what it can read here, and a burst of fetches waits for itself.
 class FetchAhead {
  public:
   explicit FetchAhead(std::int64_t turns) : turns_(turns) {}
 
-  /// To be called for every `positions` positions that a group has gone over.
+  /// To be called for every `positions` positions of a turn.
   template <class Cached>
   void advance(const Cached& rows, std::int64_t positions) {
     for (due_ += positions; due_ >= turns_; due_ -= turns_) rows.fetch(next_++);
@@ -161,7 +161,7 @@ inline float share_chunk(std::int64_t begin, std::int64_t end, float scale, Quer
 /// for even and one for odd positions.
 template <int Q, int V, class Values, class Part>
 void mix_columns(const Query* query, const ChunkScores* share, const float* keep, const Values& value,
-                 std::int64_t begin, std::int64_t end, std::int64_t column, Part part, FetchAhead* ahead) {
+                 std::int64_t begin, std::int64_t end, std::int64_t column, Part part, FetchAhead& ahead) {
   Floats sums[2][Q][V];
 #pragma GCC unroll 2
   for (int q = 0; q < Q; ++q) {
@@ -183,7 +183,7 @@ void mix_columns(const Query* query, const ChunkScores* share, const float* keep
   std::int64_t i = begin;
   if (i % 2 != 0 && i < end) add_position(i++, sums[1]);
   for (; i + 2 <= end; i += 2) {
-    if (ahead != nullptr) ahead->advance(value, 2);
+    ahead.advance(value, 2);
     add_position(i, sums[0]);
     add_position(i + 1, sums[1]);
   }
@@ -198,6 +198,18 @@ void mix_columns(const Query* query, const ChunkScores* share, const float* keep
   }
 }
 
+/// How many vectors of columns are mixed at once.
+template <int Q>
+inline constexpr int kMixedColumns = kWidth == 8 && Q == 2 ? 2 : 4;
+
+/// How often mix_columns goes over the positions of a chunk for Q queries.
+template <int Q>
+std::int64_t sweeps(std::int64_t value_dim) {
+  const std::int64_t vectors = (value_dim + kWidth - 1) / kWidth;
+  const std::int64_t whole = value_dim / kWidth / kMixedColumns<Q>;
+  return whole + (vectors - whole * kMixedColumns<Q>);
+}
+
 template <int Q, template <class> class Cached, class Element>
 void attend_chunk(Query* query, const Cached<Element>& key, const Cached<Element>& value, std::int64_t begin,
                   std::int64_t end, const AttentionRule& rule, FetchAhead& keys_ahead, FetchAhead& values_ahead) {
@@ -209,14 +221,13 @@ void attend_chunk(Query* query, const Cached<Element>& key, const Cached<Element
     keep[q] = share_chunk(begin, end, rule.scale, query[q], scores[q]);
     if constexpr (kScaled<Element>) value.scale(scores[q].at, begin, end);
   }
-  constexpr int kColumns = kWidth == 8 && Q == 2 ? 2 : 4;
+  constexpr int kColumns = kMixedColumns<Q>;
   std::int64_t d = 0;
   for (; d + kColumns * kWidth <= rule.value_dim; d += kColumns * kWidth) {
-    mix_columns<Q, kColumns>(query, scores, keep, value, begin, end, d, WholeVector{},
-                             d == 0 ? &values_ahead : nullptr);
+    mix_columns<Q, kColumns>(query, scores, keep, value, begin, end, d, WholeVector{}, values_ahead);
   }
   for_each_vector(d, rule.value_dim, [&](std::int64_t column, auto part) {
-    mix_columns<Q, 1>(query, scores, keep, value, begin, end, column, part, column == 0 ? &values_ahead : nullptr);
+    mix_columns<Q, 1>(query, scores, keep, value, begin, end, column, part, values_ahead);
   });
 }
 
@@ -225,7 +236,7 @@ template <class Cached>
 void attend_together(Query* query, std::int64_t count, const Cached& key, const Cached& value, std::int64_t begin,
                      std::int64_t end, const AttentionRule& rule) {
   FetchAhead keys_ahead((count + 1) / 2);
-  FetchAhead values_ahead((count + 1) / 2);
+  FetchAhead values_ahead(count / 2 * sweeps<2>(rule.value_dim) + count % 2 * sweeps<1>(rule.value_dim));
   std::int64_t i = 0;
   for (; i + 2 <= count; i += 2) attend_chunk<2>(query + i, key, value, begin, end, rule, keys_ahead, values_ahead);
   if (i < count) attend_chunk<1>(query + i, key, value, begin, end, rule, keys_ahead, values_ahead);

@@ -2,7 +2,6 @@
 
 #include "core/decide.h"
 #include "kernels/cuda/block_best.h"
-#include "verify/verify_tree.h"
 
 namespace specmoe::cuda {
 
@@ -10,9 +9,10 @@ namespace specmoe::cuda {
 /// same values, and meet in here. The block's shared memory begins with what this needs.
 class BlockTeam {
  public:
-  static constexpr int kChunk = 256;  // blocks of the vocabulary that are summed at a time; terms staged for a draw
+  static constexpr int kMostNodes = 512;  // of one PerNode
+  static constexpr int kChunk = 256;      // blocks of the vocabulary that are summed at a time; terms staged for a draw
   static_assert(kChunk >= kDecideBlock);
-  static constexpr std::size_t kSharedBytes = (kChunk + kMostVerifyNodes) * sizeof(double);
+  static constexpr std::size_t kSharedBytes = (kChunk + kMostNodes) * sizeof(double);
 
   template <class W, class Term, class See>
   __device__ static void block_sums(int vocab, const Term& term, const Taken& taken, const See& see) {
@@ -51,6 +51,40 @@ class BlockTeam {
     return kernels::cuda::block_best(values.data(), static_cast<std::int64_t>(values.size()),
                                      reinterpret_cast<kernels::cuda::Best*>(scratch()))
         .index;
+  }
+
+  /// The likeliest token outside `taken`, the lowest id among equals, -1 when nothing there is above 0.
+  __device__ static TokenId likeliest(std::span<const float> values, const Taken& taken) {
+    kernels::cuda::Best best = {0.0f, -1};
+    const int vocab = static_cast<int>(values.size());
+    const float* data = values.data();
+    for (int x = static_cast<int>(threadIdx.x); x < vocab; x += static_cast<int>(blockDim.x)) {
+      if (data[x] > best.value && !taken.contains(x)) best.take(data[x], x);
+    }
+    return kernels::cuda::best_of_block(best, reinterpret_cast<kernels::cuda::Best*>(scratch())).index;
+  }
+
+  /// The largest index below `end` for which condition(index) holds, -1 if there is none.
+  template <class Condition>
+  __device__ static int last_where(int end, const Condition& condition) {
+    // A block's threads look at as many neighbours at a time, from behind.
+    const int threads = static_cast<int>(blockDim.x);
+    int* last = reinterpret_cast<int*>(scratch());
+    for (int high = end; high > 0; high -= threads) {
+      const int own = high - 1 - static_cast<int>(threadIdx.x);
+      const bool holds = own >= 0 && condition(own);
+      const unsigned votes = __ballot_sync(kernels::cuda::kAllLanes, holds ? 1 : 0);
+      // The lowest lane of a warp has its largest index.
+      if (kernels::cuda::lane_index() == 0) {
+        last[kernels::cuda::warp_index()] = votes == 0 ? -1 : own - (__ffs(static_cast<int>(votes)) - 1);
+      }
+      __syncthreads();
+      int found = -1;
+      for (int warp = 0; warp < threads / kernels::cuda::kWarp; ++warp) found = last[warp] > found ? last[warp] : found;
+      __syncthreads();
+      if (found >= 0) return found;
+    }
+    return -1;
   }
 
   template <class W>
@@ -110,6 +144,26 @@ class BlockTeam {
     for (int step = 1; step < kDecideLanes; step *= 2) sum += __shfl_xor_sync(lanes, sum, step);
     return sum;
   }
+};
+
+/// A row that a block goes through.
+class TeamRow : public ProbRow<float> {
+ public:
+  using Team = BlockTeam;
+  SPECMOE_HD TeamRow() {}
+  __device__ explicit TeamRow(const ProbRow<float>& row) : ProbRow<float>(row) {}
+};
+
+/// What stands for a Uniform and a UniformSource on a device.
+struct BlockUniform {
+  double value;
+  __device__ bool less(double numerator, double denominator = 1.0) const {
+    return uniform_less(value, numerator, denominator);
+  }
+};
+struct BlockUniforms {
+  UniformKey key;
+  __device__ BlockUniform at(UniformAddress address) const { return {key.value(address)}; }
 };
 
 }  // namespace specmoe::cuda
