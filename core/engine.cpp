@@ -257,17 +257,20 @@ void tell_repeats_apart(std::span<Request> requests) {
   }
 }
 
-void Engine::validate(const Request& request) const {
-  const ModelInfo& info = target_->info();
+void check_prompt(const Request& request, const ModelInfo& model) {
   SPECMOE_CHECK(!request.prompt.empty(), "request '", request.id, "': the prompt is empty; it needs one token or more");
-  SPECMOE_CHECK(request.max_new_tokens >= 1, "max_new_tokens must be at least 1, got ", request.max_new_tokens);
-  SPECMOE_CHECK(static_cast<int>(request.prompt.size()) < info.max_positions, "request '", request.id,
-                "': the prompt has ", request.prompt.size(), " tokens, the context of ", info.name, " is ",
-                info.max_positions, "; shorten it");
+  SPECMOE_CHECK(static_cast<int>(request.prompt.size()) < model.max_positions, "request '", request.id,
+                "': the prompt has ", request.prompt.size(), " tokens, the context of ", model.name, " is ",
+                model.max_positions, "; shorten it");
   for (TokenId token : request.prompt) {
-    SPECMOE_CHECK(token >= 0 && token < info.vocab_size, "request '", request.id, "': token id ", token,
-                  " is outside the vocabulary of ", info.vocab_size);
+    SPECMOE_CHECK(token >= 0 && token < model.vocab_size, "request '", request.id, "': token id ", token,
+                  " is outside the vocabulary of ", model.vocab_size);
   }
+}
+
+void Engine::validate(const Request& request) const {
+  check_prompt(request, target_->info());
+  SPECMOE_CHECK(request.max_new_tokens >= 1, "max_new_tokens must be at least 1, got ", request.max_new_tokens);
   request.sampling.validate();
   SPECMOE_CHECK(request.sampling.greedy() || acceptance_ == nullptr || acceptance_->samples(), "acceptance '",
                 spec_.acceptance, "' only follows the argmax; use temperature 0, or a policy that samples");

@@ -49,6 +49,9 @@ struct EngineParts {
 /// every other request keeps the text it would have alone.
 void tell_repeats_apart(std::span<Request> requests);
 
+/// Throws Error for a prompt that a model cannot read: empty, longer than its context, a token outside its vocabulary.
+void check_prompt(const Request& request, const ModelInfo& model);
+
 /// Speculative decoding of any number of requests, up to `batch` at a time with one target pass per step for all of
 /// them. Plain decoding is the same loop with no drafter. One sequence at a time on a device that has whole steps for
 /// its parts is left to these, with the same text.

@@ -64,18 +64,6 @@ Models open_models(const RunOptions& options, const std::string& dtype, Progress
   return models;
 }
 
-namespace {
-
-/// Every prompt is checked before the first one runs.
-void check_prompt(const Request& request, const ModelInfo& target) {
-  SPECMOE_CHECK(!request.prompt.empty(), "question ", request.id, ": the prompt gives no token; it needs some text");
-  SPECMOE_CHECK(static_cast<int>(request.prompt.size()) < target.max_positions, "question ", request.id,
-                ": the prompt has ", request.prompt.size(), " tokens, the context of ", target.name, " is ",
-                target.max_positions, "; shorten it");
-}
-
-}  // namespace
-
 std::vector<Request> make_requests(const RunOptions& options, std::span<const Prompt> prompts, const Models& models,
                                    double temperature) {
   std::vector<Request> requests;
@@ -87,7 +75,7 @@ std::vector<Request> make_requests(const RunOptions& options, std::span<const Pr
     request.sampling.temperature = temperature;
     request.max_new_tokens = options.max_new_tokens;
     if (!options.ignore_eos) request.stop_tokens = models.target->info().stop_tokens;
-    check_prompt(request, models.target->info());
+    check_prompt(request, models.target->info());  // every one before the first one runs
     requests.push_back(std::move(request));
   }
   tell_repeats_apart(requests);
