@@ -278,7 +278,7 @@ void Engine::validate(const Request& request) const {
 
 std::string Engine::step_leader() const {
   if (whole_.step != nullptr) return concat("whole steps on ", target_->info().device);
-  return whole_.why_not.empty() ? "" : "steps led by the host: " + whole_.why_not;
+  return whole_.why_not.empty() ? "" : concat("steps led by the host: ", whole_.why_not);
 }
 
 std::unique_ptr<Engine::Sequence> Engine::start(const Request& request, RequestRecord& record, int batch) const {

@@ -49,8 +49,8 @@ class ChildGroup {
         rows{from},
         row_of(arena.take<std::int32_t>(most), static_cast<std::size_t>(most)) {}
 
+  /// Every draw has met the other threads since it looked at the siblings.
   __device__ void add(NodeId, TokenId token, std::int32_t drawn_from) {
-    __syncthreads();  // others may still look at the siblings
     if (threadIdx.x == 0) {
       tree.children[tree.count] = token;
       tree.next[tree.count] = TokenTree::kNone;

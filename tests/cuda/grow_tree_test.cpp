@@ -32,7 +32,7 @@ std::vector<float> row_after(const std::vector<TokenId>& text, int vocab, std::u
   double total = 0.0;
   for (int x = 0; x < vocab; ++x) {
     if (x > 0 && u(x) > support) continue;
-    row[x] = static_cast<float>(std::floor(1.0 + 5.0 * u(x + vocab)));
+    row[x] = static_cast<float>(std::pow(std::floor(1.0 + 5.0 * u(x + vocab)), 3.0));
     total += static_cast<double>(row[x]);
   }
   for (float& value : row) value = static_cast<float>(static_cast<double>(value) / total);
@@ -139,9 +139,9 @@ class GrowTreeTest : public DeviceTest {
 
 TEST_P(GrowTreeTest, GrowsTheTreesOfTheCpu) {
   int grown = 0, pruned = 0, fewer = 0;
-  for (const std::string spec :
-       {"chain(gamma=3)", "expansion(3,2,law=iid)", "expansion(2,2,1)", "expansion(3,2,law=top_plus_sampled)",
-        "expansion(2,3,law=deterministic)", "confidence(nodes=6,depth=3,width=3)"}) {
+  for (const std::string spec : {"chain(gamma=3)", "expansion(3,2,law=iid)", "expansion(2,2,1)",
+                                 "expansion(3,2,law=top_plus_sampled)", "expansion(2,3,law=deterministic)",
+                                 "confidence(nodes=6,depth=3,width=3)", "confidence(nodes=11,depth=4,width=3)"}) {
     const auto policy = tree_policies().create(spec);
     const LevelPlan plan = *policy->level_plan();
     for (const int vocab : {5, 300}) {

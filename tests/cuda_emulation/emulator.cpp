@@ -75,6 +75,7 @@ void start_block(Block& block) {
   const std::uint64_t index = grid.next++;
   const std::uint64_t plane = std::uint64_t{grid.size.x} * grid.size.y;
   block.ended = 0;
+  ++block.generation;
   block.barrier = {};
   for (const auto& warp : block.warps) {
     for (Gathering& gathering : warp->gatherings) {
@@ -96,7 +97,7 @@ void end_worker() {
   Block& block = *worker.block;
   Grid& grid = emulator().grid;
   finish_copies(worker.groups + 1);
-  release(&block.handed_on);
+  release(&block.handed_on[block.generation % 2]);
   release(&emulator().end);
   if (++block.ended < block.size) return;
   for (std::size_t i = 0; i < kCanaryWords; ++i) {
@@ -113,7 +114,7 @@ void run_worker() {
   Fiber::started();
   for (;;) {
     acquire(&emulator().start);
-    acquire(&self().block->handed_on);
+    acquire(&self().block->handed_on[(self().block->generation + 1) % 2]);
     try {
       (*emulator().grid.body)();
     } catch (const std::exception& error) {

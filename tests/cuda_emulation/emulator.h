@@ -83,7 +83,9 @@ struct Block {
   unsigned size = 0;
   unsigned ended = 0;
   Meeting barrier;
-  char handed_on = 0;  // orders this block's threads after those of the block before it
+  // Orders its threads after those of the block before it, but not after one another: two cells in turn.
+  char handed_on[2] = {};
+  unsigned generation = 0;
 };
 
 struct Grid {

@@ -31,8 +31,10 @@ SPECMOE_WEAK void __asan_unpoison_memory_region(const volatile void* from, std::
 void specmoe_switch_stack(void** save, void* load);
 
 const char* __tsan_default_options() {
-  // Every launch is judged by itself, so equal races are reported again; short histories make fibers cheap.
-  return "history_size=0:suppress_equal_stacks=0:suppress_equal_addresses=0:exitcode=0:report_destroy_locked=0";
+  // Every launch is judged by itself, so equal races are reported again; short histories make fibers cheap. A race does
+  // not change the exit code, since planted ones are no failures; a crash must, so signals are left to the system.
+  return "history_size=0:suppress_equal_stacks=0:suppress_equal_addresses=0:exitcode=0:report_destroy_locked=0:"
+         "handle_segv=0:handle_sigbus=0:handle_sigfpe=0:handle_abort=0";
 }
 }
 

@@ -24,6 +24,13 @@ __global__ void warp_neighbours(float* out, bool faulty) {
   out[threadIdx.x] = cells[(threadIdx.x + 1) % kWarp];
 }
 
+/// All read the first number; then its owner writes it. Threads that end before others begin are not ordered with them.
+__global__ void overwritten(float* out, bool faulty) {
+  const bool untouched = out[0] > 0.0f;
+  if (!faulty) __syncthreads();
+  out[threadIdx.x] = !untouched ? 2.0f : threadIdx.x == 0 ? -1.0f : 1.0f;
+}
+
 /// Copies through shared memory, each thread its own four numbers. The fault: waiting for one group too few.
 __global__ void copied(const float* in, float* out, bool faulty) {
   float* cells = SharedArena().take<float>(8 * kThreads);
@@ -163,6 +170,8 @@ std::vector<Planted> planted_faults() {
        numbers(kThreads, [](int i) { return (i + 1) % kThreads; }), true},
       {"missing_warp_barrier", run_alone<warp_neighbours, kWarp, kCells>,
        numbers(kWarp, [](int i) { return (i + 1) % kWarp; }), true},
+      {"overwritten", run_alone<overwritten, kThreads, 0>, numbers(kThreads, [](int i) { return i == 0 ? -1 : 1; }),
+       true},
       {"missing_wait", run_copied, numbers(kThreads, [](int i) { return 8 * i + 3; }), false},
       {"unordered_hand_over", run_handed_over, {136}, true},
       {"divergent_barrier", run_alone<divided, kThreads, 0>, ones, false},
