@@ -16,7 +16,7 @@ ALLOWED = {
     "tree": {"tree", "core", "core/nn", "kernels"},
     "draft": {"draft", "core", "core/nn", "kernels"},
     "verify": {"verify", "core", "core/nn", "kernels"},
-    "step": {"step", "tree", "draft", "verify", "core", "core/nn", "kernels"},
+    "core/step": {"core/step", "tree", "draft", "verify", "core", "core/nn", "kernels"},
 }
 # These stand above all layers and may include anything; the layers may include none of them.
 ABOVE = {"python", "experiments", "tests"}
@@ -30,8 +30,9 @@ INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^">]+)[">]', re.MULTIL
 
 def layer(path: str) -> str | None:
     """The layer that a path from the repository root belongs to."""
-    if path.startswith("core/nn/"):
-        return "core/nn"
+    for inner in ("core/nn", "core/step"):
+        if path.startswith(inner + "/"):
+            return inner
     top = path.split("/")[0]
     return top if top in ALLOWED or top in ABOVE else None
 
@@ -76,7 +77,7 @@ BASE = {
     "tree/d.h": "",
     "draft/e.h": "",
     "verify/f.h": "",
-    "step/g.h": "",
+    "core/step/g.h": "",
 }
 
 
@@ -95,8 +96,8 @@ BASE = {
         ("tree/x.cpp", '"draft/e.h"'),
         ("draft/x.cpp", '"verify/f.h"'),
         ("verify/x.cpp", '"tree/d.h"'),
-        ("verify/x.cpp", '"step/g.h"'),
-        ("core/nn/x.cpp", '"step/g.h"'),
+        ("verify/x.cpp", '"core/step/g.h"'),
+        ("core/nn/x.cpp", '"core/step/g.h"'),
         ("verify/x.cpp", '"f.h"'),
         ("core/x.cpp", '"../kernels/a.h"'),
         ("python/x.cpp", "<torch/extension.h>"),
@@ -116,7 +117,7 @@ def test_a_wrong_include_is_reported(path, include):
         ("core/nn/reference_model.cpp", "<torch/torch.h>"),
         ("draft/x.cpp", '"core/nn/c.h"'),
         ("tree/x.cpp", '"tree/d.h"'),
-        ("step/x.cpp", '"verify/f.h"'),
+        ("core/step/x.cpp", '"verify/f.h"'),
         ("tests/core/x.cpp", '"verify/f.h"'),
     ],
 )

@@ -1,4 +1,4 @@
-#include "step/device_step.h"
+#include "core/step/device_step.h"
 
 #include <algorithm>
 

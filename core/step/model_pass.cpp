@@ -1,4 +1,4 @@
-#include "step/model_pass.h"
+#include "core/step/model_pass.h"
 
 #include <algorithm>
 #include <bit>

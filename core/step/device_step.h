@@ -4,8 +4,8 @@
 #include <memory>
 #include <vector>
 
+#include "core/step/model_pass.h"
 #include "core/whole_step.h"
-#include "step/model_pass.h"
 #include "tree/grow_tree.h"
 
 namespace specmoe::cuda {

@@ -5,7 +5,7 @@
 #include "core/nn/cuda/decode_step.h"
 #include "core/nn/cuda/device_cache.h"
 #include "core/nn/cuda/device_transformer.h"
-#include "step/step_kernels.h"
+#include "core/step/step_kernels.h"
 
 namespace specmoe::cuda {
 

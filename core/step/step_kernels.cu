@@ -1,4 +1,4 @@
-#include "step/step_kernels.h"
+#include "core/step/step_kernels.h"
 
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.h"
