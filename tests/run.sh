@@ -114,7 +114,7 @@ run_python() {
 }
 
 run_lint() {
-  local folders=(kernels core tree draft verify step python experiments tests) cpp_files
+  local folders=(kernels core tree draft verify python experiments tests) cpp_files
   mapfile -t cpp_files < <(find "${folders[@]}" -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
   say "formatting: ${#cpp_files[@]} C++ files, and the Python files"
   check clang-format .venv/bin/clang-format --dry-run --Werror "${cpp_files[@]}"
