@@ -39,6 +39,28 @@ DEEPSEEK3 = [
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 ]
+DEEPSEEK2 = [
+    r"[\r\n]",
+    r"\s?["
+    r"A-Za-z\x{b5}\x{c0}-\x{d6}\x{d8}-\x{f6}\x{f8}-\x{1ba}\x{1bc}-\x{1bf}\x{1c4}-\x{293}\x{295}-\x{2af}"
+    r"\x{370}-\x{373}\x{376}-\x{377}\x{37b}-\x{37d}\x{37f}\x{386}\x{388}-\x{38a}\x{38c}\x{38e}-\x{3a1}"
+    r"\x{3a3}-\x{3f5}\x{3f7}-\x{481}\x{48a}-\x{52f}\x{531}-\x{556}\x{10a0}-\x{10c5}\x{13a0}-\x{13f5}"
+    r"\x{13f8}-\x{13fd}\x{1c90}-\x{1cba}\x{1cbd}-\x{1cbf}\x{1d00}-\x{1d2b}\x{1d6b}-\x{1d77}\x{1d79}-\x{1d9a}"
+    r"\x{1e00}-\x{1f15}\x{1f18}-\x{1f1d}\x{1f20}-\x{1f45}\x{1f48}-\x{1f4d}\x{1f50}-\x{1f57}\x{1f59}\x{1f5b}"
+    r"\x{1f5d}\x{1f5f}-\x{1f7d}\x{1f80}-\x{1fb4}\x{1fb6}-\x{1fbc}\x{1fbe}\x{1fc2}-\x{1fc4}\x{1fc6}-\x{1fcc}"
+    r"\x{1fd0}-\x{1fd3}\x{1fd6}-\x{1fdb}\x{1fe0}-\x{1fec}\x{1ff2}-\x{1ff4}\x{1ff6}-\x{1ffc}\x{2102}\x{2107}"
+    r"\x{210a}-\x{2113}\x{2115}\x{2119}-\x{211d}\x{2124}\x{2126}\x{2128}\x{212a}-\x{212d}\x{212f}-\x{2134}"
+    r"\x{2139}\x{213c}-\x{213f}\x{2145}-\x{2149}\x{214e}\x{2183}-\x{2184}\x{2c00}-\x{2c7b}\x{2c7e}-\x{2ce4}"
+    r"\x{2ceb}-\x{2cee}\x{2cf2}-\x{2cf3}\x{a640}-\x{a66d}\x{a680}-\x{a69b}\x{a722}-\x{a76f}\x{a771}-\x{a787}"
+    r"\x{a78b}-\x{a78e}\x{ab70}-\x{abbf}\x{fb00}-\x{fb06}\x{fb13}-\x{fb17}\x{ff21}-\x{ff3a}\x{ff41}-\x{ff5a}"
+    r"\x{10400}-\x{1044f}\x{104b0}-\x{104d3}\x{104d8}-\x{104fb}\x{10c80}-\x{10cb2}\x{10cc0}-\x{10cf2}"
+    r"\x{118a0}-\x{118df}\x{1e900}-\x{1e943}"
+    r"]+",
+    "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+",
+    r"\s+$",
+    "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+",
+    r"\p{N}+",
+]
 MARK = "\u2581"
 LONG = 200  # lists above this length are stored as a hash
 READABLE = 300  # later texts are stored as a hash each
@@ -200,10 +222,18 @@ def o200k() -> dict:
     return byte_level_style(sequence(split(O200K), byte_level()), ["<|endoftext|>"], 600)
 
 
-def deepseek3() -> dict:
-    splits = [split(pattern) for pattern in DEEPSEEK3]
+def deepseek(patterns: list[str]) -> dict:
+    splits = [split(pattern) for pattern in patterns]
     begin = "<\uff5cbegin\u2581of\u2581sentence\uff5c>"
     return byte_level_style(sequence(*splits, byte_level()), [begin], 600, post_processor=template((0, begin)))
+
+
+def deepseek2() -> dict:
+    return deepseek(DEEPSEEK2)
+
+
+def deepseek3() -> dict:
+    return deepseek(DEEPSEEK3)
 
 
 def llama2_legacy() -> dict:
@@ -268,7 +298,21 @@ def odd_pieces() -> dict:
     return style
 
 
-STYLES = (gpt2, llama3, qwen2, smollm2, o200k, deepseek3, llama2_legacy, llama2, mixtral, gemma, odd, odd_pieces)
+STYLES = (
+    gpt2,
+    llama3,
+    qwen2,
+    smollm2,
+    o200k,
+    deepseek2,
+    deepseek3,
+    llama2_legacy,
+    llama2,
+    mixtral,
+    gemma,
+    odd,
+    odd_pieces,
+)
 
 
 # --- the same as GGUF metadata ---------------------------------------------------------------------------------------
@@ -280,6 +324,7 @@ GGUF_STYLES = {
     "qwen2": "qwen2",
     "smollm2": "smollm",
     "o200k": "gpt-4o",
+    "deepseek2": "deepseek-llm",
     "deepseek3": "deepseek-v3",
     "llama2_legacy": None,
     "mixtral": None,

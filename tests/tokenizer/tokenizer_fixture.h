@@ -33,8 +33,9 @@ inline std::shared_ptr<const Tokenizer> load_fixture(const std::string& style) {
 }
 
 inline const std::vector<std::string>& fixture_styles() {
-  static const std::vector<std::string> styles{"gpt2",          "llama3", "qwen2",   "smollm2", "o200k", "deepseek3",
-                                               "llama2_legacy", "llama2", "mixtral", "gemma",   "odd",   "odd_pieces"};
+  static const std::vector<std::string> styles{"gpt2",      "llama3",    "qwen2",         "smollm2", "o200k",
+                                               "deepseek2", "deepseek3", "llama2_legacy", "llama2",  "mixtral",
+                                               "gemma",     "odd",       "odd_pieces"};
   return styles;
 }
 
