@@ -18,7 +18,7 @@ void measure(const ModelSpec& spec) {
   for (const auto dtype : {specmoe::kernels::DType::kBFloat16, specmoe::kernels::DType::kInt8}) {
     const ModelSize size = model_size(spec, dtype, spec.tied_embeddings);
     require(size.parameters >= size.active_parameters && size.weight_bytes >= size.active_weight_bytes);
-    require(memory_table(spec, {dtype, spec.max_positions, 64, 2}).total() > 0);
+    require(memory_table(spec, {.dtype = dtype, .context = spec.max_positions, .threads = 2}).total() > 0);
   }
   for (const bool long_context : {false, true}) {
     const auto& rope = spec.layers.front().attention.rope;
