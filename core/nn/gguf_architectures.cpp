@@ -73,9 +73,7 @@ void complete_deepseek(const GgufMetadata& metadata, json& config) {
   config.erase("head_dim");  // that of the wide head
   complete_scores(metadata, config);
   // The converter writes a tenth of mscale_all_dim. It leaves out mscale, which is the same in all releases.
-  const double* tenth = metadata.find("rope.scaling.yarn_log_multiplier") == nullptr
-                            ? nullptr
-                            : std::get_if<double>(metadata.find("rope.scaling.yarn_log_multiplier"));
+  const double* tenth = std::get_if<double>(metadata.find("rope.scaling.yarn_log_multiplier"));
   if (tenth == nullptr || !config.contains("rope_scaling")) return;
   config["rope_scaling"]["mscale"] = config["rope_scaling"]["mscale_all_dim"] = *tenth * 10.0;
 }

@@ -21,7 +21,7 @@ class GgufMetadata;
 struct Architecture {
   const char* name;
   const char* model_type;
-  std::vector<KeyName> keys;
+  std::vector<KeyName> keys = {};
   bool permuted = false;  // rows of query and key are reordered for rotations of neighbouring elements
   nlohmann::json fixed = nlohmann::json::object();  // what every model of the architecture has, and no key says
   /// What takes more than copying a key; last, when everything else is in the configuration.

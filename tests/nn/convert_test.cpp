@@ -55,21 +55,22 @@ std::vector<float> logits_of(const std::string& folder, DType dtype, const std::
   return append(*model, *cache, ids).logits;
 }
 
+void expect_bits_of_source(const Fixture& source, const FolderCopy& folder) {
+  for (const DType dtype : {DType::kInt8, DType::kBFloat16}) {
+    convert(source.folder, folder.path(), dtype);
+    EXPECT_TRUE(packed_bytes(folder.path(), dtype) == packed_bytes(source.folder, dtype)) << dtype_name(dtype);
+    EXPECT_TRUE(same_bits(logits_of(folder.path(), dtype, source.ids), logits_of(source.folder, dtype, source.ids)))
+        << dtype_name(dtype);
+  }
+}
+
 class Convert : public ::testing::TestWithParam<std::string> {
  protected:
   Fixture fixture_ = load_fixture(GetParam());
   FolderCopy folder_{fixture_.folder};  // a name; emptied before each conversion
 };
 
-TEST_P(Convert, LoadedItHasTheBitsOfItsSource) {
-  for (const DType dtype : {DType::kInt8, DType::kBFloat16}) {
-    convert(fixture_.folder, folder_.path(), dtype);
-    EXPECT_TRUE(packed_bytes(folder_.path(), dtype) == packed_bytes(fixture_.folder, dtype)) << dtype_name(dtype);
-    EXPECT_TRUE(
-        same_bits(logits_of(folder_.path(), dtype, fixture_.ids), logits_of(fixture_.folder, dtype, fixture_.ids)))
-        << dtype_name(dtype);
-  }
-}
+TEST_P(Convert, LoadedItHasTheBitsOfItsSource) { expect_bits_of_source(fixture_, folder_); }
 
 TEST_P(Convert, Int8LoadsInOtherTypesToo) {
   convert(fixture_.folder, folder_.path(), DType::kInt8);
@@ -111,15 +112,7 @@ class ConvertGguf : public ::testing::TestWithParam<std::string> {
   FolderCopy folder_{fixture_.folder};
 };
 
-TEST_P(ConvertGguf, LoadedItHasTheBitsOfItsSource) {
-  for (const DType dtype : {DType::kInt8, DType::kBFloat16}) {
-    convert(fixture_.folder, folder_.path(), dtype);
-    EXPECT_TRUE(packed_bytes(folder_.path(), dtype) == packed_bytes(fixture_.folder, dtype)) << dtype_name(dtype);
-    EXPECT_TRUE(
-        same_bits(logits_of(folder_.path(), dtype, fixture_.ids), logits_of(fixture_.folder, dtype, fixture_.ids)))
-        << dtype_name(dtype);
-  }
-}
+TEST_P(ConvertGguf, LoadedItHasTheBitsOfItsSource) { expect_bits_of_source(fixture_, folder_); }
 
 INSTANTIATE_TEST_SUITE_P(Models, ConvertGguf, ::testing::ValuesIn(gguf_models()),
                          [](const auto& info) { return info.param; });
