@@ -95,6 +95,7 @@ def load(
     threads: int = ...,
     kv_dtype: str = ...,
     cache: str | PathLike[str] | None = ...,
+    fast_prefill: bool = ...,
 ) -> Model: ...
 
 class TokenTree:

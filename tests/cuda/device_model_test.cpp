@@ -1,6 +1,8 @@
 #include "core/engine.h"
+#include "core/logit_rows.h"
 #include "core/nn/cuda/device_weights.h"
 #include "tests/cuda/device_test.h"
+#include "tests/cuda/tiny_model.h"
 #include "tests/nn/model_fixture.h"
 
 namespace specmoe::nn::cuda {
@@ -75,6 +77,33 @@ TEST_P(DeviceModelTest, SpeculativeTextIsThePlainOneAndTheCpus) {
   EXPECT_EQ(texts("cuda", {}), plain);
   // The model drafts for itself: the second child is never kept, so rows have to move.
   EXPECT_EQ(texts("cuda", {"independent(path=" + fixture.folder + ")", "expansion(2,1)"}), plain);
+}
+
+// A prompt of a whole chunk and some more: the chunk goes through the other product, for plain and speculative alike.
+TEST_P(DeviceModelTest, FastPrefillKeepsSpeculativeTextPlain) {
+  const specmoe::testing::TinyModel tiny("fast_prefill");
+  Request request;
+  for (TokenId i = 0; i < kPrefillRows + 4; ++i) request.prompt.push_back(3 + i * i % 31);
+  request.max_new_tokens = 6;
+  LoadOptions options;
+  options.dtype = kernels::DType::kFloat32;
+  options.device = "cuda";
+  options.fast_prefill = true;
+  options.threads = 1;
+  const auto text = [&](const EngineSpec& spec) {
+    const auto model = load_model(tiny.path(), options);
+    EXPECT_NE(model->info().instruction_set.find("cuBLASLt"), std::string::npos);
+    Engine engine(model, spec, draft_loader(options));
+    return engine.generate(std::span(&request, 1), 1)[0].tokens;
+  };
+  const auto plain = text({});
+  EXPECT_EQ(text({"ngram", "chain(gamma=2)"}), plain);
+  options.fast_prefill = false;
+  options.device = "cpu";
+  const auto cpu = load_model(tiny.path(), options);
+  EXPECT_EQ(Engine(cpu, {}, draft_loader(options)).generate(std::span(&request, 1), 1)[0].tokens, plain);
+  options.fast_prefill = true;
+  EXPECT_NE(error_of([&] { load_model(tiny.path(), options); }).find("fast_prefill"), std::string::npos);
 }
 
 // Row t of a pass has the bits it has alone, also behind rows that were moved.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "core/logit_rows.h"
 #include "core/nn/cuda/device_cache.h"
 #include "core/nn/device_loader.h"
 #include "core/nn/model_loader.h"
@@ -15,12 +16,21 @@ using kernels::cuda::DeviceArray;
 using kernels::cuda::DeviceInfo;
 using kernels::cuda::Stream;
 
-DeviceTransformer::DeviceTransformer(ModelSpec spec, const Weights& weights, ModelInfo info, int device)
+DeviceTransformer::DeviceTransformer(ModelSpec spec, const Weights& weights, ModelInfo info, int device,
+                                     bool fast_prefill)
     : spec_(std::move(spec)),
       info_(std::move(info)),
       device_(device),
       stream_(std::make_shared<Stream>(device)),
-      weights_(spec_, weights, device, *stream_) {}
+      weights_(spec_, weights, device, *stream_) {
+  if (!fast_prefill) return;
+  std::vector<kernels::cuda::DeviceMatrix> projections;
+  for (const DeviceLayer& layer : weights_.model().layers) {
+    projections.push_back(layer.qkv);
+    projections.push_back(layer.output);
+  }
+  dense_ = std::make_unique<kernels::cuda::DenseLinear>(kPrefillRows, projections, *stream_);
+}
 
 std::unique_ptr<KVCache> DeviceTransformer::new_cache(int capacity, std::optional<int> text) const {
   return std::make_unique<DeviceCache>(spec_, capacity, this, text.value_or(capacity), device_, stream_);
@@ -88,7 +98,7 @@ DecodeStep& DeviceTransformer::step_for(const DevicePass& pass) {
                                    grown(have.positions, static_cast<std::size_t>(pass.longest))};
   if (step_ == nullptr || need != have) {
     step_.reset();  // two of them may be more than the device has
-    step_ = std::make_unique<DecodeStep>(weights_.model(), need, *stream_);
+    step_ = std::make_unique<DecodeStep>(weights_.model(), need, *stream_, dense_.get());
   }
   return *step_;
 }
@@ -123,8 +133,9 @@ void DeviceTransformer::take_experts(const DecodeStep& step, ForwardResult& resu
 
 namespace {
 
-std::shared_ptr<LanguageModel> load(ModelSpec spec, const ModelTensors& tensors, kernels::DType dtype, int device,
+std::shared_ptr<LanguageModel> load(ModelSpec spec, const ModelTensors& tensors, const LoadOptions& options, int device,
                                     kernels::ThreadPool& pool) {
+  const kernels::DType dtype = options.dtype;
   const DeviceInfo there = kernels::cuda::device_info(device);
   const std::string name = concat("cuda:", device);
   check_family(spec);
@@ -134,9 +145,9 @@ std::shared_ptr<LanguageModel> load(ModelSpec spec, const ModelTensors& tensors,
   check_device_memory(table, spec.name, name, there);
   ModelInfo info = describe_model(spec, dtype, kernels::DType::kFloat32, tensors.tied);
   info.device = name;
-  info.instruction_set = concat("sm_", there.capability);
+  info.instruction_set = concat("sm_", there.capability, options.fast_prefill ? ", prompts by cuBLASLt" : "");
   const Weights weights = pack_weights(spec, tensors, dtype, kernels::Backend::kScalar, pool);
-  return std::make_shared<DeviceTransformer>(std::move(spec), weights, std::move(info), device);
+  return std::make_shared<DeviceTransformer>(std::move(spec), weights, std::move(info), device, options.fast_prefill);
 }
 
 const DeviceLoaderRegistration registration(load);

@@ -12,7 +12,7 @@ namespace specmoe::nn::cuda {
 /// A ModelSpec run on a CUDA device: a pass is one upload, one recorded graph, one download.
 class DeviceTransformer final : public LanguageModel {
  public:
-  DeviceTransformer(ModelSpec spec, const Weights& weights, ModelInfo info, int device);
+  DeviceTransformer(ModelSpec spec, const Weights& weights, ModelInfo info, int device, bool fast_prefill = false);
 
   const ModelInfo& info() const override { return info_; }
   std::unique_ptr<KVCache> new_cache(int capacity, std::optional<int> text) const override;
@@ -36,7 +36,8 @@ class DeviceTransformer final : public LanguageModel {
   int device_;
   std::shared_ptr<kernels::cuda::Stream> stream_;
   DeviceWeights weights_;
-  std::unique_ptr<DecodeStep> step_;  // with room for the largest pass so far
+  std::unique_ptr<kernels::cuda::DenseLinear> dense_;  // null: not wanted
+  std::unique_ptr<DecodeStep> step_;                   // with room for the largest pass so far
 
   Pass pass_;
   DevicePass device_pass_;
