@@ -69,6 +69,9 @@ DecodeStep::DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& 
   plan_experts_ = kernels::cuda::DeviceArray<std::int32_t>(most(model_, experts), device);
   plan_offsets_ = kernels::cuda::DeviceArray<std::int32_t>(most(model_, experts) + 1, device);
   plan_pairs_ = kernels::cuda::DeviceArray<std::int32_t>(rows * k, device);
+  if (rows > kernels::cuda::PlanSorter::kFewRows) {
+    plan_sorter_ = std::make_unique<kernels::cuda::PlanSorter>(static_cast<int>(rows * k), stream_);
+  }
   std::size_t chosen = 0;
   for (const DeviceLayer& layer : model_.layers) {
     SPECMOE_CHECK(layer.attention.heads <= kMostGroup * layer.attention.kv_heads,
@@ -223,7 +226,7 @@ void DecodeStep::feed_forward(const DeviceLayer& layer, int index, RowCount rows
     const Rows<float> logits = router_logits_.view(rows.most, layer.router.rows);
     kernels::cuda::packed_linear(normed, rows, layer.router, nullptr, {}, logits, stream_);
     kernels::cuda::route(logits, rows, layer.renormalise, experts_.data() + expert_offset_[index],
-                         expert_weight_.data(), plan, stream_);
+                         expert_weight_.data(), plan, stream_, plan_sorter_.get());
   }
   kernels::cuda::moe_up(normed, rows, layer.gate_up, plan, hidden, stream_);
   kernels::cuda::moe_down(hidden, rows, layer.down, plan, expert_weight_.data(), x,

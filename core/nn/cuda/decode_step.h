@@ -1,12 +1,14 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <tuple>
 #include <vector>
 
 #include "core/nn/cuda/pass_inputs.h"
 #include "kernels/cuda/decode_ops.h"
 #include "kernels/cuda/dense_linear.h"
+#include "kernels/cuda/plan_sorter.h"
 
 namespace specmoe::nn::cuda {
 
@@ -149,6 +151,7 @@ class DecodeStep {
   kernels::cuda::DeviceArray<std::int32_t> argmax_, experts_, plan_active_, plan_experts_, plan_offsets_, plan_pairs_;
   kernels::cuda::DeviceArray<unsigned> attention_counters_, down_counters_;
   std::vector<std::size_t> expert_offset_;
+  std::unique_ptr<kernels::cuda::PlanSorter> plan_sorter_;  // null: no pass has enough rows
 };
 
 }  // namespace specmoe::nn::cuda
