@@ -21,12 +21,18 @@ using DeviceLoader = std::shared_ptr<LanguageModel> (*)(ModelSpec spec, const Mo
                                                         const LoadOptions& options, int device,
                                                         kernels::ThreadPool& pool);
 
-/// The CUDA part of the library, where it is built, adds its loader when the program starts.
+/// The logits [rows, V] of the last pass of a model that this loaded, on its device, in memory of their own.
+using DeviceLogits = std::shared_ptr<float> (*)(LanguageModel& model);
+
+/// The CUDA part of the library, where it is built, adds its own when the program starts.
 struct DeviceLoaderRegistration {
-  explicit DeviceLoaderRegistration(DeviceLoader loader);
+  DeviceLoaderRegistration(DeviceLoader loader, DeviceLogits logits);
 };
 
 /// Throws Error that says how to build it in a build without CUDA.
 DeviceLoader device_loader();
+
+/// As DeviceLogits, of a model on a device.
+std::shared_ptr<float> device_logits(LanguageModel& model);
 
 }  // namespace specmoe::nn

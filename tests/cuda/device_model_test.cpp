@@ -1,6 +1,7 @@
 #include "core/engine.h"
 #include "core/logit_rows.h"
 #include "core/nn/cuda/device_weights.h"
+#include "core/nn/device_loader.h"
 #include "tests/cuda/device_test.h"
 #include "tests/cuda/tiny_model.h"
 #include "tests/nn/model_fixture.h"
@@ -77,6 +78,19 @@ TEST_P(DeviceModelTest, SpeculativeTextIsThePlainOneAndTheCpus) {
   EXPECT_EQ(texts("cuda", {}), plain);
   // The model drafts for itself: the second child is never kept, so rows have to move.
   EXPECT_EQ(texts("cuda", {"independent(path=" + fixture.folder + ")", "expansion(2,1)"}), plain);
+}
+
+TEST_P(DeviceModelTest, LogitsStayOnTheDeviceWhenTheyAreKept) {
+  const Fixture fixture = load_fixture("llama_default");
+  const auto model = load_on("cuda", fixture.folder);
+  const auto cache = model->new_cache(16);
+  const auto count = 3 * static_cast<std::size_t>(fixture.vocab);
+  const ForwardResult result = testing::append(*model, *cache, std::span(fixture.ids).first(3));
+  const std::shared_ptr<float> kept = device_logits(*model);
+  testing::append(*model, *cache, std::span(fixture.ids).subspan(3, 2));  // another pass does not touch them
+  EXPECT_EQ(download(kept.get(), count), result.logits);
+  EXPECT_NE(download(device_logits(*model).get(), 2 * static_cast<std::size_t>(fixture.vocab)),
+            std::vector<float>(result.logits.begin(), result.logits.begin() + 2 * fixture.vocab));
 }
 
 // A prompt of a whole chunk and some more: the chunk goes through the other product, for plain and speculative alike.

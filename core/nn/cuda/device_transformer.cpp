@@ -103,15 +103,27 @@ DecodeStep& DeviceTransformer::step_for(const DevicePass& pass) {
   return *step_;
 }
 
+/// The rows that were wanted, one behind the other.
+void DeviceTransformer::copy_rows(Rows<float> from, float* to) {
+  const std::size_t wanted = pass_.wanted.size();
+  const auto row_bytes = static_cast<std::size_t>(from.cols) * sizeof(float);
+  if (from.stride == from.cols) return stream_->copy(to, from.data, wanted * row_bytes);
+  for (std::size_t i = 0; i < wanted; ++i) {
+    stream_->copy(to + i * static_cast<std::size_t>(from.cols), from.row(static_cast<std::int64_t>(i)), row_bytes);
+  }
+}
+
+std::shared_ptr<float> DeviceTransformer::keep_logits() {
+  SPECMOE_CHECK(step_ != nullptr, "logits on ", info_.device, ": there was no pass yet");
+  const auto kept =
+      std::make_shared<DeviceArray<float>>(pass_.wanted.size() * static_cast<std::size_t>(spec_.vocab_size), device_);
+  copy_rows(step_->logits(), kept->data());
+  stream_->synchronize();
+  return {kept, kept->data()};
+}
+
 void DeviceTransformer::download(const DecodeStep& step, ForwardResult& result) {
   const std::size_t wanted = pass_.wanted.size();
-  const auto copy_rows = [this, wanted](Rows<float> from, float* to) {
-    const auto row_bytes = static_cast<std::size_t>(from.cols) * sizeof(float);
-    if (from.stride == from.cols) return stream_->copy(to, from.data, wanted * row_bytes);
-    for (std::size_t i = 0; i < wanted; ++i) {
-      stream_->copy(to + i * static_cast<std::size_t>(from.cols), from.row(static_cast<std::int64_t>(i)), row_bytes);
-    }
-  };
   if (result.want_logits) copy_rows(step.logits(), result.logits.data());
   stream_->copy(result.argmax.data(), step.argmax(), wanted * sizeof(TokenId));
   if (result.want_hidden) copy_rows(step.hidden(), result.hidden.data());
@@ -150,7 +162,11 @@ std::shared_ptr<LanguageModel> load(ModelSpec spec, const ModelTensors& tensors,
   return std::make_shared<DeviceTransformer>(std::move(spec), weights, std::move(info), device, options.fast_prefill);
 }
 
-const DeviceLoaderRegistration registration(load);
+std::shared_ptr<float> last_logits(LanguageModel& model) {
+  return dynamic_cast<DeviceTransformer&>(model).keep_logits();
+}
+
+const DeviceLoaderRegistration registration(load, last_logits);
 
 }  // namespace
 }  // namespace specmoe::nn::cuda

@@ -19,6 +19,9 @@ class DeviceTransformer final : public LanguageModel {
   /// When the device fails, what was staged in the caches of these blocks is dropped, and they can be used again.
   void forward(std::span<const RowBlock> blocks, ForwardResult& result) override;
 
+  /// The logits that the last pass left on the device, [rows wanted, V], in memory of their own.
+  std::shared_ptr<float> keep_logits();
+
   const ModelSpec& spec() const { return spec_; }
   int device() const { return device_; }
   /// Its weights, for steps that queue passes of their own.
@@ -28,6 +31,7 @@ class DeviceTransformer final : public LanguageModel {
   void run(ForwardResult& result);
   void fill_device_pass();
   DecodeStep& step_for(const DevicePass& pass);
+  void copy_rows(kernels::Rows<float> from, float* to);
   void download(const DecodeStep& step, ForwardResult& result);
   void take_experts(const DecodeStep& step, ForwardResult& result) const;
 
