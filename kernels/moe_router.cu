@@ -1,6 +1,7 @@
 #include "kernels/check.h"
 #include "kernels/cuda/decode_ops.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/plan_sorter.h"
 
 namespace specmoe::kernels::cuda {
 namespace {
@@ -92,15 +93,17 @@ __device__ void build_plan(const std::int32_t* expert, int pair_count, int exper
   }
 }
 
-/// One block: a warp per row, then the plan.
+/// A warp per row. One block makes the plan too; several leave it to a PlanSorter.
 __global__ void __launch_bounds__(kThreads)
     route_kernel(Rows<const float> logits, const std::int32_t* rows, bool renormalise, std::int32_t* expert,
                  float* weight, DevicePlan plan) {
   const int experts = static_cast<int>(logits.cols);
   const int k = plan.k;
-  for (int t = warp_index(); t < *rows; t += kThreads / kWarp) {
+  constexpr int kWarps = kThreads / kWarp;
+  for (int t = static_cast<int>(blockIdx.x) * kWarps + warp_index(); t < *rows; t += kWarps * gridDim.x) {
     route_row(logits.row(t), experts, k, renormalise, expert + t * k, weight + t * k);
   }
+  if (gridDim.x > 1) return;
   __syncthreads();
   build_plan(expert, *rows * k, experts, plan, SharedArena().take<std::int32_t>(experts));
 }
@@ -121,12 +124,15 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void route(Rows<const float> logits, RowCount rows, bool renormalise, std::int32_t* expert, float* weight,
-           const DevicePlan& plan, Stream& stream) {
+           const DevicePlan& plan, Stream& stream, const PlanSorter* sorter) {
   SPECMOE_CHECK(logits.cols <= kMostExperts && plan.k <= logits.cols,
                 "moe_router on cuda: expected k <= experts <= ", kMostExperts, ", got k = ", plan.k, " of ",
                 logits.cols, " experts");
-  launch(route_kernel, 1, kThreads, arena_bytes<std::int32_t>(logits.cols), stream, logits, rows.actual, renormalise,
-         expert, weight, plan);
+  const bool sorts = sorter != nullptr && rows.most > PlanSorter::kFewRows;
+  const unsigned blocks = sorts ? static_cast<unsigned>((rows.most + kThreads / kWarp - 1) / (kThreads / kWarp)) : 1;
+  launch(route_kernel, blocks, kThreads, arena_bytes<std::int32_t>(logits.cols), stream, logits, rows.actual,
+         renormalise, expert, weight, plan);
+  if (sorts) sorter->build(expert, rows, static_cast<int>(logits.cols), plan, stream);
 }
 
 void route_to_one(RowCount rows, float* weight, const DevicePlan& plan, Stream& stream) {

@@ -123,9 +123,12 @@ void tree_attention(Rows<const float> qkv, const AttentionTile* tiles, int tile_
                     const DeviceSequence* sequences, const AttentionShape& shape, int chunks, float* scratch,
                     unsigned* counters, Rows<float> out, Stream& stream);
 
-/// As moe_router, then MoePlan::build.
+class PlanSorter;
+
+/// As moe_router, then MoePlan::build. sorter: makes the plans of passes with many rows; null: they are made like
+/// others
 void route(Rows<const float> logits, RowCount rows, bool renormalise, std::int32_t* expert, float* weight,
-           const DevicePlan& plan, Stream& stream);
+           const DevicePlan& plan, Stream& stream, const PlanSorter* sorter = nullptr);
 
 /// The plan of a dense layer: every row goes to expert 0 with weight 1.
 void route_to_one(RowCount rows, float* weight, const DevicePlan& plan, Stream& stream);

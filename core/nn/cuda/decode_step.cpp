@@ -32,10 +32,12 @@ std::int64_t most(const DeviceModel& model, const Of& of) {
 
 }  // namespace
 
-DecodeStep::DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& stream)
+DecodeStep::DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& stream,
+                       kernels::cuda::DenseLinear* dense)
     : model_(std::move(model)),
       limits_{round_up_to_power(limits.rows), limits.sequences, limits.positions},
       stream_(stream),
+      dense_(dense),
       inputs_(limits_.rows, limits_.sequences, stream.device()) {
   const int rows = limits_.rows;
   const int device = stream.device();
@@ -67,6 +69,9 @@ DecodeStep::DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& 
   plan_experts_ = kernels::cuda::DeviceArray<std::int32_t>(most(model_, experts), device);
   plan_offsets_ = kernels::cuda::DeviceArray<std::int32_t>(most(model_, experts) + 1, device);
   plan_pairs_ = kernels::cuda::DeviceArray<std::int32_t>(rows * k, device);
+  if (rows > kernels::cuda::PlanSorter::kFewRows) {
+    plan_sorter_ = std::make_unique<kernels::cuda::PlanSorter>(static_cast<int>(rows * k), stream_);
+  }
   std::size_t chosen = 0;
   for (const DeviceLayer& layer : model_.layers) {
     SPECMOE_CHECK(layer.attention.heads <= kMostGroup * layer.attention.kv_heads,
@@ -89,7 +94,8 @@ DecodeStep::Size DecodeStep::upload(const DevicePass& pass) {
                     pass.longest <= limits_.positions,
                 "pass on cuda: expected at most ", limits_.rows, " rows of ", limits_.sequences, " sequences and ",
                 limits_.positions, " positions, got ", rows, " rows of ", pass.sequences.size(), " and ", pass.longest);
-  const Size size = size_of(rows, wanted, pass.longest);
+  Size size = size_of(rows, wanted, pass.longest);
+  size.dense = takes_dense(pass);
 
   // Neighbours of one sequence, the rest of the list unused.
   const int most_of_tile = tile_rows();
@@ -117,6 +123,11 @@ DecodeStep::Size DecodeStep::upload(const DevicePass& pass) {
 
 DecodeStep::Size DecodeStep::size_of(int rows, int wanted, int longest) {
   return {round_up_to_power(rows), wanted == 0 ? 0 : round_up_to_power(wanted), chunk_count(longest)};
+}
+
+bool DecodeStep::takes_dense(const DevicePass& pass) const {
+  return dense_ != nullptr && static_cast<int>(pass.rows.size()) == dense_->rows() && pass.wanted.empty() &&
+         pass.sequences.size() == 1 && pass.rows[0].slot % dense_->rows() == 0;
 }
 
 int DecodeStep::tile_count(int rows) { return round_up_to_power(rows); }
@@ -169,13 +180,19 @@ void DecodeStep::queue(const Size& size) {
   kernels::cuda::row_argmax(logits, wanted, argmax_.data(), stream_);
 }
 
+void DecodeStep::project(const Size& size, Rows<const float> x, const kernels::cuda::DeviceMatrix& weight,
+                         const float* bias, Rows<const float> residual, Rows<float> out) {
+  if (size.dense) return dense_->multiply(x, weight, bias, residual, out);
+  kernels::cuda::packed_linear(x, {size.rows, inputs_.counts.device}, weight, bias, residual, out, stream_);
+}
+
 void DecodeStep::attention(const DeviceLayer& layer, const Size& size, RowCount rows) {
   const Rows<float> x = x_.view(rows.most, model_.hidden);
   const Rows<float> normed = normed_.view(rows.most, model_.hidden);
   const Rows<float> qkv = qkv_.view(rows.most, layer.qkv.rows);
   const Rows<float> attended = attended_.view(rows.most, layer.output.cols);
   kernels::cuda::rms_norm(x, rows, layer.attention_norm, model_.norm_eps, normed, stream_);
-  kernels::cuda::packed_linear(normed, rows, layer.qkv, layer.qkv_bias, {}, qkv, stream_);
+  project(size, normed, layer.qkv, layer.qkv_bias, {}, qkv);
   kernels::cuda::HeadNorms head_norms;
   if (layer.flat_norms) {
     const std::int64_t queries = std::int64_t{layer.attention.heads} * layer.attention.head_dim;
@@ -192,7 +209,7 @@ void DecodeStep::attention(const DeviceLayer& layer, const Size& size, RowCount 
   kernels::cuda::tree_attention(qkv, inputs_.tiles.device, size.rows, inputs_.rows.device, inputs_.sequences.device,
                                 layer.attention, size.chunks, attention_scratch_.data(), attention_counters_.data(),
                                 attended, stream_);
-  kernels::cuda::packed_linear(attended, rows, layer.output, layer.output_bias, x, x, stream_);
+  project(size, attended, layer.output, layer.output_bias, x, x);
 }
 
 void DecodeStep::feed_forward(const DeviceLayer& layer, int index, RowCount rows) {
@@ -209,7 +226,7 @@ void DecodeStep::feed_forward(const DeviceLayer& layer, int index, RowCount rows
     const Rows<float> logits = router_logits_.view(rows.most, layer.router.rows);
     kernels::cuda::packed_linear(normed, rows, layer.router, nullptr, {}, logits, stream_);
     kernels::cuda::route(logits, rows, layer.renormalise, experts_.data() + expert_offset_[index],
-                         expert_weight_.data(), plan, stream_);
+                         expert_weight_.data(), plan, stream_, plan_sorter_.get());
   }
   kernels::cuda::moe_up(normed, rows, layer.gate_up, plan, hidden, stream_);
   kernels::cuda::moe_down(hidden, rows, layer.down, plan, expert_weight_.data(), x,

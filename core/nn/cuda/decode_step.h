@@ -1,11 +1,14 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <tuple>
 #include <vector>
 
 #include "core/nn/cuda/pass_inputs.h"
 #include "kernels/cuda/decode_ops.h"
+#include "kernels/cuda/dense_linear.h"
+#include "kernels/cuda/plan_sorter.h"
 
 namespace specmoe::nn::cuda {
 
@@ -65,7 +68,9 @@ class DecodeStep {
     bool operator==(const Limits&) const = default;
   };
 
-  DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& stream);
+  /// dense  computes the dense projections of whole chunks, see takes_dense(); null: as those of every other row
+  DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& stream,
+             kernels::cuda::DenseLinear* dense = nullptr);
   const Limits& limits() const { return limits_; }
 
   /// Queues the pass; the one before must be done. Throws Error when it is larger than the limits.
@@ -115,18 +120,26 @@ class DecodeStep {
     int rows = 0;
     int wanted = 0;
     int chunks = 0;
+    bool dense = false;
     auto operator<=>(const Size&) const = default;
   };
 
   static Size size_of(int rows, int wanted, int longest);
   Size upload(const DevicePass& pass);
+  /// Whether the rows of a pass are a whole chunk of a text that is only read: of dense_->rows() rows of one sequence
+  /// from a multiple of that on, without logits. So which product computes a row is decided by its place in a prompt
+  /// and by nothing that plain and speculative decoding do differently.
+  bool takes_dense(const DevicePass& pass) const;
   void queue(const Size& size);
+  void project(const Size& size, kernels::Rows<const float> x, const kernels::cuda::DeviceMatrix& weight,
+               const float* bias, kernels::Rows<const float> residual, kernels::Rows<float> out);
   void attention(const DeviceLayer& layer, const Size& size, kernels::cuda::RowCount rows);
   void feed_forward(const DeviceLayer& layer, int index, kernels::cuda::RowCount rows);
 
   DeviceModel model_;
   Limits limits_;
   kernels::cuda::Stream& stream_;
+  kernels::cuda::DenseLinear* dense_;
   std::map<Size, kernels::cuda::Graph> graphs_;
   Size last_;
 
@@ -138,6 +151,7 @@ class DecodeStep {
   kernels::cuda::DeviceArray<std::int32_t> argmax_, experts_, plan_active_, plan_experts_, plan_offsets_, plan_pairs_;
   kernels::cuda::DeviceArray<unsigned> attention_counters_, down_counters_;
   std::vector<std::size_t> expert_offset_;
+  std::unique_ptr<kernels::cuda::PlanSorter> plan_sorter_;  // null: no pass has enough rows
 };
 
 }  // namespace specmoe::nn::cuda
