@@ -27,7 +27,7 @@ void logits_to_probs(const ForwardResult& result, int row, NodeId node, const Sa
 }
 
 void prefill(LanguageModel& model, KVCache& cache, std::span<const TokenId> tokens) {
-  constexpr std::size_t kPassRows = 256;
+  constexpr std::size_t kPassRows = kPrefillRows;
   ForwardResult result;
   result.want_experts = false;
   std::vector<std::int32_t> chain(std::min(tokens.size(), kPassRows));

@@ -17,7 +17,10 @@ TokenId checked_argmax(const ForwardResult& result, int row, NodeId node);
 void logits_to_probs(const ForwardResult& result, int row, NodeId node, const SamplingParams& sampling,
                      std::span<float> probs, std::vector<std::int32_t>& scratch);
 
-/// Fills a cache with `tokens` in passes of bounded size, without logits.
+/// Rows of prefill()'s passes but the last.
+inline constexpr int kPrefillRows = 256;
+
+/// Fills a cache with `tokens` in passes of kPrefillRows, without logits.
 void prefill(LanguageModel& model, KVCache& cache, std::span<const TokenId> tokens);
 
 /// The target's rows of one tree: made from logits when first asked for, a point on the argmax when the request is

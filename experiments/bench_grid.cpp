@@ -60,7 +60,9 @@ std::string cell_id(const RunOptions& options, const std::string& weights, const
               options.stops,
               options.ignore_eos,
               options.repeat};
-  if (spec.device_loop) all.push_back("device loop");  // otherwise cells keep the names that they have always had
+  // Otherwise cells keep the names that they have always had.
+  if (spec.device_loop) all.push_back("device loop");
+  if (options.fast_prefill) all.push_back("fast prefill");
   return digest(all.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 

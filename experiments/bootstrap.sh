@@ -10,6 +10,7 @@ Usage: experiments/bootstrap.sh [OPTION]...
 Installs what is missing, then builds the program (build/cpu/specmoe) and the Python module.
 
   --no-build    stop after the packages
+  --cuda        also cuBLAS for the CUDA build, where there is nvcc and its toolkit came without (420 MB)
   --no-system   do not look at Debian packages (another distribution, or tools of your own)
   --help        this text
 
@@ -20,10 +21,12 @@ TEXT
 }
 
 build=yes
+cuda=no
 system=yes
 for argument in "$@"; do
   case "$argument" in
     --no-build) build=no ;;
+    --cuda) cuda=yes ;;
     --no-system) system=no ;;
     --help | -h) usage; exit 0 ;;
     *) echo "bootstrap: unknown option '$argument'; see --help" >&2; exit 2 ;;
@@ -40,6 +43,7 @@ packages=(
   libgtest-dev libeigen3-dev libboost-program-options-dev nlohmann-json3-dev libonig-dev
 )
 torch_version=2.13.0
+cublas=nvidia-cublas==13.0.2.14
 requirements=python/requirements.txt
 venv=.venv
 
@@ -124,6 +128,21 @@ install_python_packages() {
   echo "$wanted" >"$stamp"
 }
 
+# Where there is a CUDA compiler but its toolkit came without cuBLAS, the CUDA build takes it from here.
+install_cublas() {
+  local nvcc toolkit
+  nvcc="$(command -v nvcc)" || return 0
+  "$venv/bin/python" -c 'import sys; from importlib.util import find_spec
+sys.exit(not (find_spec("nvidia") and find_spec("nvidia.cu13")))' && return
+  # The toolkit is where nvcc says that it is: nvcc itself may be a link or a script.
+  toolkit="$("$nvcc" --dryrun --cuda --output-file /dev/null -x cu /dev/null 2>&1 | sed -n 's/^#\$ TOP=//p')"
+  if compgen -G "${toolkit:-/usr/local/cuda}/lib64/libcublasLt.so*" >/dev/null ||
+    compgen -G "${toolkit:-/usr/local/cuda}/targets/*/lib/libcublasLt.so*" >/dev/null; then return; fi
+  say "Python packages: $cublas, which the CUDA toolkit at hand lacks (a download of 420 MB)"
+  "$venv/bin/python" -m pip --disable-pip-version-check --no-input install --quiet --no-deps "$cublas" >&2 ||
+    die "pip could not install $cublas; its message is above"
+}
+
 # `import specmoe` from .venv finds the sources in python/ and the compiled module in build/cpu.
 link_module() {
   local site
@@ -148,4 +167,5 @@ if [[ $system == yes ]]; then install_packages; fi
 exec 9<"${BASH_SOURCE[0]}"
 flock 9
 install_python_packages
+if [[ $cuda == yes ]]; then install_cublas; fi
 if [[ $build == yes ]]; then build_program; fi

@@ -47,6 +47,7 @@ Models open_models(const RunOptions& options, const std::string& dtype, Progress
   models.options.dtype = parse_dtype("dtype", dtype);
   models.options.kv_dtype = options.kv_dtype;
   models.options.device = options.device;
+  models.options.fast_prefill = options.fast_prefill;
   models.options.cache = options.cache;
   models.options.pool = std::make_shared<kernels::ThreadPool>(options.threads);
   models.target = load_reporting(options.target, models.options, progress);

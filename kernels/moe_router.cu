@@ -1,6 +1,7 @@
 #include "kernels/check.h"
 #include "kernels/cuda/decode_ops.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/plan_sorter.h"
 #include "kernels/router_rule.h"
 
 namespace specmoe::kernels::cuda {
@@ -187,15 +188,17 @@ __device__ void build_plan(const std::int32_t* expert, int pair_count, int exper
   }
 }
 
-/// One block: a warp per row, then the plan.
+/// A warp per row. One block makes the plan too; several leave it to a PlanSorter.
 __global__ void __launch_bounds__(kThreads)
     route_kernel(Rows<const float> logits, const std::int32_t* rows, bool renormalise, std::int32_t* expert,
                  float* weight, DevicePlan plan) {
   const int experts = static_cast<int>(logits.cols);
   const int k = plan.k;
-  for (int t = warp_index(); t < *rows; t += kThreads / kWarp) {
+  constexpr int kWarps = kThreads / kWarp;
+  for (int t = static_cast<int>(blockIdx.x) * kWarps + warp_index(); t < *rows; t += kWarps * gridDim.x) {
     route_row(logits.row(t), experts, k, renormalise, expert + t * k, weight + t * k);
   }
+  if (gridDim.x > 1) return;
   __syncthreads();
   build_plan(expert, *rows * k, experts, plan, SharedArena().take<std::int32_t>(experts));
 }
@@ -208,10 +211,12 @@ __global__ void __launch_bounds__(kThreads)
   SharedArena arena;
   std::int32_t* counts = arena.take<std::int32_t>(experts);
   float* group_scores = arena.take<float>(kThreads / kWarp * kMostGroups) + warp_index() * kMostGroups;
-  for (int t = warp_index(); t < *rows; t += kThreads / kWarp) {
+  constexpr int kWarps = kThreads / kWarp;
+  for (int t = static_cast<int>(blockIdx.x) * kWarps + warp_index(); t < *rows; t += kWarps * gridDim.x) {
     RuleRow(routing, logits.row(t), experts, choice_bias, group_scores).route(expert + t * k, weight + t * k);
     __syncwarp();
   }
+  if (gridDim.x > 1) return;
   __syncthreads();
   build_plan(expert, *rows * k, experts, plan, counts);
 }
@@ -234,22 +239,33 @@ void check_experts(std::int64_t experts, std::int32_t k) {
                 ", got k = ", k, " of ", experts, " experts");
 }
 
+bool sorts(RowCount rows, const PlanSorter* sorter) { return sorter != nullptr && rows.most > PlanSorter::kFewRows; }
+
+/// One makes the plan too; several leave it to the sorter.
+unsigned blocks_for(RowCount rows, const PlanSorter* sorter) {
+  constexpr int kWarps = kThreads / kWarp;
+  return sorts(rows, sorter) ? static_cast<unsigned>((rows.most + kWarps - 1) / kWarps) : 1;
+}
+
 }  // namespace
 
 void route(Rows<const float> logits, RowCount rows, bool renormalise, std::int32_t* expert, float* weight,
-           const DevicePlan& plan, Stream& stream) {
+           const DevicePlan& plan, Stream& stream, const PlanSorter* sorter) {
   check_experts(logits.cols, plan.k);
-  launch(route_kernel, 1, kThreads, arena_bytes<std::int32_t>(logits.cols), stream, logits, rows.actual, renormalise,
-         expert, weight, plan);
+  launch(route_kernel, blocks_for(rows, sorter), kThreads, arena_bytes<std::int32_t>(logits.cols), stream, logits,
+         rows.actual, renormalise, expert, weight, plan);
+  if (sorts(rows, sorter)) sorter->build(expert, rows, static_cast<int>(logits.cols), plan, stream);
 }
 
 void route_by_rule(Rows<float> logits, RowCount rows, const Routing& routing, const float* choice_bias,
-                   std::int32_t* expert, float* weight, const DevicePlan& plan, Stream& stream) {
+                   std::int32_t* expert, float* weight, const DevicePlan& plan, Stream& stream,
+                   const PlanSorter* sorter) {
   check_experts(logits.cols, plan.k);
   check_groups(routing, logits.cols);
   const std::size_t bytes = arena_bytes<std::int32_t>(logits.cols) + arena_bytes<float>(kThreads / kWarp * kMostGroups);
-  launch(route_by_rule_kernel, 1, kThreads, bytes, stream, logits, rows.actual, routing, choice_bias, expert, weight,
-         plan);
+  launch(route_by_rule_kernel, blocks_for(rows, sorter), kThreads, bytes, stream, logits, rows.actual, routing,
+         choice_bias, expert, weight, plan);
+  if (sorts(rows, sorter)) sorter->build(expert, rows, static_cast<int>(logits.cols), plan, stream);
 }
 
 void route_to_one(RowCount rows, Rows<const float> gate, float scale, float* weight, const DevicePlan& plan,

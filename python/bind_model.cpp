@@ -3,14 +3,18 @@
 #include <numeric>
 
 #include "core/nn/chat_template.h"
+#include "core/nn/device_loader.h"
 #include "kernels/check.h"
 #include "python/bindings.h"
 
 namespace specmoe::python {
 namespace {
 
-/// One pass over a text of its own, every position wanted.
-ForwardResult forward(Model& model, const std::vector<TokenId>& tokens, bool want_experts) {
+/// One pass over a text of its own. Experts: of the last position alone; otherwise of none. after: with the result,
+/// before another pass may run.
+template <class After>
+ForwardResult forward(Model& model, const std::vector<TokenId>& tokens, bool want_experts, bool want_logits,
+                      const After& after) {
   SPECMOE_CHECK(!tokens.empty(), "token_ids: expected one token or more, got none");
   const int limit = model.network->info().max_positions;
   SPECMOE_CHECK(static_cast<std::int64_t>(tokens.size()) <= limit, "token_ids: ", tokens.size(),
@@ -19,19 +23,40 @@ ForwardResult forward(Model& model, const std::vector<TokenId>& tokens, bool wan
   std::iota(parents.begin(), parents.end(), -1);
   ForwardResult result;
   result.want_experts = want_experts;
+  result.want_logits = want_logits;
 
   py::gil_scoped_release unlocked;
   const std::lock_guard alone(model.running);
   const std::unique_ptr<KVCache> cache = model.network->new_cache(static_cast<int>(tokens.size()));
   const RowBlock block{cache.get(), tokens, parents, want_experts ? LogitsWanted::kLast : LogitsWanted::kAll};
   model.network->forward(std::span(&block, 1), result);
+  after();
   return result;
+}
+
+ForwardResult forward(Model& model, const std::vector<TokenId>& tokens, bool want_experts) {
+  return forward(model, tokens, want_experts, true, [] {});
 }
 
 py::array logits(Model& model, py::handle token_ids) {
   const std::vector<TokenId> tokens = to_token_ids(token_ids, "token_ids");
   ForwardResult result = forward(model, tokens, false);
   return adopt(std::move(result.logits), {static_cast<py::ssize_t>(tokens.size()), result.vocab});
+}
+
+Tensor logits_tensor(Model& model, py::handle token_ids) {
+  const std::vector<TokenId> tokens = to_token_ids(token_ids, "token_ids");
+  Tensor tensor;
+  tensor.rows = static_cast<std::int64_t>(tokens.size());
+  tensor.cols = model.network->info().vocab_size;
+  tensor.cuda = nn::cuda_device(model.network->info().device);
+  if (tensor.cuda) {
+    forward(model, tokens, false, false, [&] { tensor.memory = nn::device_logits(*model.network); });
+  } else {
+    auto kept = std::make_shared<std::vector<float>>(forward(model, tokens, false).logits);
+    tensor.memory = std::shared_ptr<float>(kept, kept->data());
+  }
+  return tensor;
 }
 
 py::array experts(Model& model, py::handle token_ids) {
@@ -120,8 +145,7 @@ void bind_chat_template(py::module_& m) {
 
 std::vector<TokenId> to_token_ids(py::handle given, const std::string& what) {
   std::vector<TokenId> ids;
-  py::object array = py::module_::import("numpy").attr("asarray")(given);
-  const auto numbers = array.cast<py::array>();
+  const auto numbers = as_array(given).cast<py::array>();
   if (numbers.size() == 0) return ids;
   const char kind = numbers.dtype().kind();
   if ((kind != 'i' && kind != 'u') || numbers.ndim() != 1) {
@@ -168,6 +192,9 @@ void bind_model(py::module_& m) {
            "Logits after each position of a text: float32 [T, V].\n\n"
            "token_ids  T ids, a list or an integer array\n"
            "raises     Error when T is 0 or exceeds the context, or an id is outside the vocabulary")
+      .def("logits_tensor", &logits_tensor, py::arg("token_ids"),
+           "The same as a Tensor, which stays on the model's device: torch.from_dlpack(model.logits_tensor(ids)).\n\n"
+           "token_ids  T ids, a list or an integer array")
       .def("experts", &experts, py::arg("token_ids"),
            "Experts that each position is routed to: int32 [MoE layers, T, K], by falling weight.\n\n"
            "token_ids  T ids, a list or an integer array")
@@ -181,18 +208,20 @@ void bind_model(py::module_& m) {
   m.def(
       "load",
       [](const py::object& path, const std::string& dtype, const std::string& device, int threads,
-         const std::string& kv_dtype, const py::object& cache) {
+         const std::string& kv_dtype, const py::object& cache, bool fast_prefill) {
         nn::LoadOptions options;
         options.dtype = kernels::packed_dtype_from_name(dtype);
         options.kv_dtype = kernels::packed_dtype_from_name(kv_dtype);
         options.device = device;
         options.threads = threads;
         if (!cache.is_none()) options.cache = fspath(cache);
+        options.fast_prefill = fast_prefill;
         return load(fspath(path), options);
       },
       py::arg("path"), py::arg("dtype") = std::string(kernels::dtype_name(defaults.dtype)),
       py::arg("device") = defaults.device, py::arg("threads") = defaults.threads,
       py::arg("kv_dtype") = std::string(kernels::dtype_name(defaults.kv_dtype)), py::arg("cache") = py::none(),
+      py::arg("fast_prefill") = defaults.fast_prefill,
       "Opens a Hugging Face folder or a GGUF file.\n\n"
       "path     folder with config.json and safetensors, and tokenizer.json where there is one; or a .gguf file, "
       "whose\n"
@@ -205,6 +234,8 @@ void bind_model(py::module_& m) {
       "         engine take it over\n"
       "cache    folder where the packed weights are kept, and taken from the next time; a file in it that is damaged\n"
       "         or of another checkpoint is made anew, with a RuntimeWarning\n"
+      "fast_prefill  on a device, put each 256 tokens of a prompt through cuBLASLt: faster, but a prompt's rows then\n"
+      "         have other last bits than the same text decoded token by token\n"
       "raises   Error when anything in the folder is missing, extra, mis-shaped or not supported");
 }
 

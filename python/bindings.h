@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,6 +22,7 @@ namespace specmoe::python {
 
 namespace py = pybind11;
 
+void bind_tensor(py::module_& m);
 void bind_model(py::module_& m);
 void bind_values(py::module_& m);
 void bind_acceptance(py::module_& m);
@@ -65,6 +67,18 @@ py::array adopt(std::vector<T> values, std::vector<py::ssize_t> shape) {
   py::capsule owner(kept.release(), [](void* memory) { delete static_cast<std::vector<T>*>(memory); });
   return py::array_t<T>(std::move(shape), data, owner);
 }
+
+/// A float32 matrix whose rows follow one another, on the CPU or on a CUDA device.
+struct Tensor {
+  std::shared_ptr<float> memory;
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  std::optional<int> cuda;
+};
+
+/// The NumPy array of what a caller gave: anything that numpy.asarray takes, or that speaks DLPack, copied to the CPU
+/// when it lies on a device.
+py::object as_array(py::handle given);
 
 /// Token ids from a sequence of integers or an integer array. what names them in errors.
 std::vector<TokenId> to_token_ids(py::handle given, const std::string& what);

@@ -12,6 +12,7 @@ PYBIND11_MODULE(_specmoe, m) {
   py::register_exception<specmoe::Error>(m, "Error", PyExc_ValueError).doc() =
       "What specmoe raises: one line that says what was wanted, what came and what to do. A ValueError.";
 
+  bind_tensor(m);
   bind_model(m);
   bind_values(m);
   bind_acceptance(m);

@@ -8,6 +8,7 @@ namespace specmoe::nn {
 namespace {
 
 constinit DeviceLoader registered = nullptr;
+constinit DeviceLogits registered_logits = nullptr;
 
 }  // namespace
 
@@ -24,13 +25,21 @@ std::optional<int> cuda_device(const std::string& name) {
   return device;
 }
 
-DeviceLoaderRegistration::DeviceLoaderRegistration(DeviceLoader loader) { registered = loader; }
+DeviceLoaderRegistration::DeviceLoaderRegistration(DeviceLoader loader, DeviceLogits logits) {
+  registered = loader;
+  registered_logits = logits;
+}
 
 DeviceLoader device_loader() {
   SPECMOE_CHECK(registered != nullptr,
                 "device 'cuda': this build has the CPU only; build it with `cmake --preset cuda && cmake --build "
-                "--preset cuda` (-DSPECMOE_PYTHON=ON for Python), or use device cpu");
+                "--preset cuda`, or use device cpu");
   return registered;
+}
+
+std::shared_ptr<float> device_logits(LanguageModel& model) {
+  device_loader();
+  return registered_logits(model);
 }
 
 }  // namespace specmoe::nn

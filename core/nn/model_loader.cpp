@@ -66,7 +66,9 @@ std::shared_ptr<LanguageModel> load_model(const std::string& path, const LoadOpt
                 kernels::dtype_name(options.kv_dtype), " is not supported on cuda; known: float32");
   SPECMOE_CHECK(!cuda || options.cache.empty(), "a cache of packed weights is for device cpu, not for ", options.device,
                 "; leave it out");
-  if (cuda) return load_on_device(std::move(spec), tensors, options.dtype, *cuda, *pool);
+  SPECMOE_CHECK(cuda || !options.fast_prefill, "fast_prefill is for models on cuda, got device ", options.device,
+                "; leave it out");
+  if (cuda) return load_on_device(std::move(spec), tensors, options, *cuda, *pool);
   const kernels::Backend backend = options.backend ? *options.backend : kernels::default_cpu_backend();
   SPECMOE_CHECK(kernels::backend_available(backend), "this machine cannot run ", kernels::backend_name(backend));
   info.instruction_set = kernels::backend_name(backend);

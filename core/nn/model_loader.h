@@ -19,6 +19,7 @@ struct LoadOptions {
   kernels::DType dtype = kernels::DType::kBFloat16;    // of the packed weights
   kernels::DType kv_dtype = kernels::DType::kFloat32;  // of keys and values in the caches: float32, bfloat16 or int8
   std::string device = "cpu";                 // or "cuda", "cuda:1"; on a device threads only pack, backend is unused
+  bool fast_prefill = false;                  // on a device: whole chunks of a prompt by cuBLASLt, with other last bits
   int threads = 0;                            // 0: one per usable core; ignored when pool is set
   std::shared_ptr<kernels::ThreadPool> pool;  // shared by target and drafter
   std::optional<kernels::Backend> backend;    // nothing: the best this machine has

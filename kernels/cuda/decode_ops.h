@@ -194,16 +194,20 @@ void tree_attention(Rows<const float> queries, const AttentionTile* tiles, int t
                     const DeviceSequence* sequences, const AttentionShape& shape, int chunks, float* scratch,
                     unsigned* counters, Rows<float> out, Stream& stream);
 
-/// As moe_router, then MoePlan::build.
+class PlanSorter;
+
+/// As moe_router, then MoePlan::build. sorter: makes the plans of passes with many rows; null: they are made like
+/// others
 void route(Rows<const float> logits, RowCount rows, bool renormalise, std::int32_t* expert, float* weight,
-           const DevicePlan& plan, Stream& stream);
+           const DevicePlan& plan, Stream& stream, const PlanSorter* sorter = nullptr);
 
 /// The same for every kind of routing.
 ///
 /// logits       overwritten
 /// choice_bias  [E] or null
 void route_by_rule(Rows<float> logits, RowCount rows, const Routing& routing, const float* choice_bias,
-                   std::int32_t* expert, float* weight, const DevicePlan& plan, Stream& stream);
+                   std::int32_t* expert, float* weight, const DevicePlan& plan, Stream& stream,
+                   const PlanSorter* sorter = nullptr);
 
 /// The plan of a dense layer or of a shared expert: every row goes to expert 0 with weight `scale`, times
 /// sigmoid(gate[t]) where there is a gate [T, 1].

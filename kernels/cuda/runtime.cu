@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kernels/check.h"
+#include "kernels/cuda/native.h"
 
 namespace specmoe::kernels::cuda {
 namespace {
@@ -70,6 +71,11 @@ Stream::Stream(int device) : state_(std::make_unique<State>()) {
   SPECMOE_CUDA_CHECK(cudaStreamCreateWithFlags(&state_->stream, cudaStreamNonBlocking));
 }
 Stream::~Stream() { cudaStreamDestroy(state_->stream); }
+
+cudaStream_t native_stream(Stream& stream) {
+  use(stream.device());
+  return stream.state().stream;
+}
 
 int Stream::device() const { return state_->device; }
 void Stream::synchronize() { SPECMOE_CUDA_CHECK(cudaStreamSynchronize(state_->stream)); }

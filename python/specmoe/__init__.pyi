@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, Protocol, TypeAlias, TypeVar, overload
 
 import numpy as np
 import pandas
 from numpy.typing import ArrayLike, NDArray
 
-TokenIds: TypeAlias = Sequence[int] | NDArray[np.integer]
+class _SpeaksDLPack(Protocol):
+    def __dlpack__(self, *, stream: Any = ...) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+TokenIds: TypeAlias = Sequence[int] | NDArray[np.integer] | _SpeaksDLPack
 _Class = TypeVar("_Class", bound=type)
 
 __version__: str
@@ -70,7 +74,21 @@ class Model:
     @property
     def path(self) -> str: ...
     def logits(self, token_ids: TokenIds) -> NDArray[np.float32]: ...
+    def logits_tensor(self, token_ids: TokenIds) -> Tensor: ...
     def experts(self, token_ids: TokenIds) -> NDArray[np.int32]: ...
+
+class Tensor:
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = ...,
+        max_version: Any = ...,
+        dl_device: tuple[int, int] | None = ...,
+        copy: bool | None = ...,
+    ) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
 
 class ChatTemplate:
     @property
@@ -95,6 +113,7 @@ def load(
     threads: int = ...,
     kv_dtype: str = ...,
     cache: str | PathLike[str] | None = ...,
+    fast_prefill: bool = ...,
 ) -> Model: ...
 
 class TokenTree:

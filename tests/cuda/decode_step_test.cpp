@@ -301,6 +301,48 @@ TEST_P(DecodeStepTest, BitsDoNotDependOnHowATextIsComputed) {
   }
 }
 
+// Whole chunks of a prompt go another way; every other pass keeps its bits, whatever there is to choose from.
+TEST_P(DecodeStepTest, OnlyWholeChunksOfAPromptAreDense) {
+  constexpr int kChunk = 4;
+  const std::vector<std::int32_t> text = {3, 39, 0, 17, 17, 8, 21};
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    const Model host(dtype);
+    const Vector expected = reference(host, text);
+    const DeviceModel model = upload_model(host);
+    std::vector<DeviceMatrix> projections;
+    for (const DeviceLayer& layer : model.layers) projections.insert(projections.end(), {layer.qkv, layer.output});
+    DenseLinear dense(kChunk, projections, *stream_);
+    DecodeStep plain(model, {16, 2, kCapacity}, *stream_), fast(model, {16, 2, kCapacity}, *stream_, &dense);
+    // The text's first `chunk` tokens in passes of `rows` without logits, then the rest with them.
+    const auto rest = [&](DecodeStep& step, int rows, bool wanted, int begin = 0) {
+      const Cache cache;
+      int at = 0;
+      const auto run = [&](int count, bool logits) {
+        DevicePass pass;
+        add(pass, cache, at, {text.begin() + at, text.begin() + at + count}, chain(count));
+        if (!logits) pass.wanted.clear();
+        step.run(pass);
+        at += count;
+      };
+      if (begin > 0) run(begin, true);
+      for (const int end = begin + kChunk; at < end;) run(rows, wanted);
+      const int count = static_cast<int>(text.size()) - at;
+      run(count, true);
+      return logits(step, count);
+    };
+    const std::vector<float> dense_chunk = rest(fast, kChunk, false);
+    const std::vector<float> same = rest(plain, kChunk, false);
+    EXPECT_NE(dense_chunk, same) << "no pass was dense";
+    EXPECT_EQ(rest(fast, kChunk, false), dense_chunk);
+    EXPECT_EQ(rest(fast, kChunk, true), same) << "rows with logits";
+    EXPECT_EQ(rest(fast, kChunk / 2, false), same) << "half a chunk";
+    EXPECT_EQ(rest(fast, kChunk, false, 1), rest(plain, kChunk, false, 1)) << "rows from 1 on";
+    for (std::size_t i = 0; i < dense_chunk.size(); ++i) {
+      expect_close(dense_chunk[i], expected[kChunk * kVocab + i], {1e-4, 1e-4}, concat("logit ", i));
+    }
+  }
+}
+
 TEST_P(DecodeStepTest, RefusesAPassBeyondItsLimits) {
   const DeviceModel model = upload_model(Model(DType::kFloat32));
   DecodeStep step(model, {2, 1, kCapacity}, *stream_);

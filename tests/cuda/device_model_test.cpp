@@ -1,6 +1,9 @@
 #include "core/engine.h"
+#include "core/logit_rows.h"
 #include "core/nn/cuda/device_weights.h"
+#include "core/nn/device_loader.h"
 #include "tests/cuda/device_test.h"
+#include "tests/cuda/tiny_model.h"
 #include "tests/nn/model_fixture.h"
 
 namespace specmoe::nn::cuda {
@@ -48,6 +51,46 @@ TEST_P(DeviceModelTest, SpeculativeTextIsThePlainOneAndTheCpus) {
   EXPECT_EQ(texts("cuda", {}), plain);
   // The model drafts for itself: the second child is never kept, so rows have to move.
   EXPECT_EQ(texts("cuda", {"independent(path=" + fixture.folder + ")", "expansion(2,1)"}), plain);
+}
+
+TEST_P(DeviceModelTest, LogitsStayOnTheDeviceWhenTheyAreKept) {
+  const Fixture fixture = load_fixture("llama_default");
+  const auto model = load_on("cuda", fixture.folder);
+  const auto cache = model->new_cache(16);
+  const auto count = 3 * static_cast<std::size_t>(fixture.vocab);
+  const ForwardResult result = testing::append(*model, *cache, std::span(fixture.ids).first(3));
+  const std::shared_ptr<float> kept = device_logits(*model);
+  testing::append(*model, *cache, std::span(fixture.ids).subspan(3, 2));  // another pass does not touch them
+  EXPECT_EQ(download(kept.get(), count), result.logits);
+  EXPECT_NE(download(device_logits(*model).get(), 2 * static_cast<std::size_t>(fixture.vocab)),
+            std::vector<float>(result.logits.begin(), result.logits.begin() + 2 * fixture.vocab));
+}
+
+// A prompt of a whole chunk and some more: the chunk goes through the other product, for plain and speculative alike.
+TEST_P(DeviceModelTest, FastPrefillKeepsSpeculativeTextPlain) {
+  const specmoe::testing::TinyModel tiny("fast_prefill");
+  Request request;
+  for (TokenId i = 0; i < kPrefillRows + 4; ++i) request.prompt.push_back(3 + i * i % 31);
+  request.max_new_tokens = 6;
+  LoadOptions options;
+  options.dtype = kernels::DType::kFloat32;
+  options.device = "cuda";
+  options.fast_prefill = true;
+  options.threads = 1;
+  const auto text = [&](const EngineSpec& spec) {
+    const auto model = load_model(tiny.path(), options);
+    EXPECT_NE(model->info().instruction_set.find("cuBLASLt"), std::string::npos);
+    Engine engine(model, spec, draft_loader(options));
+    return engine.generate(std::span(&request, 1), 1)[0].tokens;
+  };
+  const auto plain = text({});
+  EXPECT_EQ(text({"ngram", "chain(gamma=2)"}), plain);
+  options.fast_prefill = false;
+  options.device = "cpu";
+  const auto cpu = load_model(tiny.path(), options);
+  EXPECT_EQ(Engine(cpu, {}, draft_loader(options)).generate(std::span(&request, 1), 1)[0].tokens, plain);
+  options.fast_prefill = true;
+  EXPECT_NE(error_of([&] { load_model(tiny.path(), options); }).find("fast_prefill"), std::string::npos);
 }
 
 // Row t of a pass has the bits it has alone, also behind rows that were moved.

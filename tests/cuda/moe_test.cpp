@@ -1,5 +1,6 @@
 #include <numeric>
 
+#include "kernels/cuda/plan_sorter.h"
 #include "kernels/moe_router.h"
 #include "tests/cuda/device_test.h"
 #include "tests/support/router_reference.h"
@@ -30,12 +31,13 @@ class DeviceMoeTest : public DeviceTest {
     MoePlan plan;
   };
   Choice choose(const std::vector<float>& logits, std::int64_t rows, std::int64_t experts, std::int64_t k,
-                bool renormalise) {
+                bool renormalise, std::int64_t most = 0, const PlanSorter* sorter = nullptr) {
+    most = std::max(most, rows);
     const DeviceRows device = upload_rows(logits, rows, experts);
-    const PlanMemory memory(rows, experts, k);
+    const PlanMemory memory(most, experts, k);
     const DeviceArray<std::int32_t> expert(rows * k);
     const DeviceArray<float> weight(rows * k);
-    route(device.view(), count(rows, rows), renormalise, expert.data(), weight.data(), memory.view(), *stream_);
+    route(device.view(), count(rows, most), renormalise, expert.data(), weight.data(), memory.view(), *stream_, sorter);
     Choice choice{download(expert.data(), rows * k), download(weight.data(), rows * k), {}};
     const auto active = static_cast<std::size_t>(download(memory.active.data(), 1)[0]);
     choice.plan.experts = download(memory.ids.data(), active);
@@ -60,6 +62,25 @@ TEST_P(DeviceMoeTest, RouterAndPlanAreTheReferences) {
       EXPECT_EQ(got.plan.pairs, plan.pairs);
     }
   }
+}
+
+TEST_P(DeviceMoeTest, SortedPlansAreTheOthers) {
+  constexpr std::int64_t kMost = PlanSorter::kFewRows + 6;
+  for (const Shape& s : {Shape{kMost, 0, 0, 5, 2}, Shape{kMost, 0, 0, 40, 8}, Shape{3, 0, 0, 8, 2},
+                         Shape{1, 0, 0, 1, 1}, Shape{0, 0, 0, 4, 2}}) {
+    SCOPED_TRACE(concat(s.rows, " rows, ", s.k, " of ", s.experts));
+    const std::vector<float> logits = random_floats(s.rows * s.experts, 23, 4.0f);
+    const PlanSorter sorter(static_cast<int>(kMost * s.k), *stream_);
+    const Choice sorted = choose(logits, s.rows, s.experts, s.k, true, kMost, &sorter);
+    const Choice other = choose(logits, s.rows, s.experts, s.k, true, kMost);
+    EXPECT_EQ(sorted.expert, other.expert);
+    EXPECT_EQ(sorted.weight, other.weight);
+    EXPECT_EQ(sorted.plan.experts, other.plan.experts);
+    EXPECT_EQ(sorted.plan.offsets, other.plan.offsets);
+    EXPECT_EQ(sorted.plan.pairs, other.plan.pairs);
+  }
+  const PlanSorter small(8, *stream_);
+  EXPECT_THROW(choose(random_floats(kMost * 4, 1), kMost, 4, 2, true, kMost, &small), Error);
 }
 
 TEST_P(DeviceMoeTest, RouterGivesValidIdsForBrokenLogits) {

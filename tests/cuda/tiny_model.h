@@ -80,7 +80,7 @@ class TinyModel {
             {"num_local_experts", kExperts},
             {"num_experts_per_tok", 2},
             {"vocab_size", kVocab},
-            {"max_position_embeddings", 256},
+            {"max_position_embeddings", 512},
             {"rms_norm_eps", 1e-5},
             {"rope_theta", 10000.0},
             {"sliding_window", nullptr},

@@ -81,6 +81,22 @@ def test_changed_requirements_are_installed(sandbox):
     assert "requirements.txt" in sandbox.log.read_text()
 
 
+def test_cublas_comes_when_asked_for_and_the_toolkit_has_none(sandbox):
+    sandbox.tool("tools/dpkg-query", "echo installed")
+    sandbox.tool(".venv/bin/python", f'case "$*" in *nvidia.cu13*) exit 1 ;; esac; echo "python $*" >>{sandbox.log}')
+    sandbox.tool("tools/nvcc", f"echo '#$ TOP={sandbox.root}/cuda' >&2")
+    assert sandbox.run().returncode == 0
+    assert "nvidia-cublas" not in sandbox.log.read_text()
+    assert sandbox.run("--cuda").returncode == 0
+    assert "nvidia-cublas==" in sandbox.log.read_text()
+    sandbox.log.write_text("")
+    library = sandbox.root / "cuda/lib64/libcublasLt.so.13"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    assert sandbox.run("--cuda").returncode == 0
+    assert sandbox.log.read_text() == ""
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_without_root_or_sudo_it_names_the_packages(sandbox):
     sandbox.tool("tools/sudo", "echo a password is required >&2; exit 1")

@@ -10,6 +10,7 @@ import pytest
 import specmoe
 
 STUB = Path(specmoe.__file__).with_name("__init__.pyi")
+SPECIAL = {"__len__", "__dlpack__", "__dlpack_device__"}  # methods with such names that a stub has to declare
 INHERITED = {name for name in dir(object)} | {"__module__", "__dict__", "__weakref__"}
 
 
@@ -17,7 +18,8 @@ def stub_parameters(function: ast.FunctionDef) -> list[tuple[str, bool]]:
     """(name, has a default) of each parameter."""
     names = [argument.arg for argument in function.args.args]
     bare = len(names) - len(function.args.defaults)
-    return [(name, i >= bare) for i, name in enumerate(names)]
+    named = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+    return [(name, i >= bare) for i, name in enumerate(names)] + [(a.arg, d is not None) for a, d in named]
 
 
 def module_parameters(function) -> list[tuple[str, bool]]:
@@ -31,7 +33,7 @@ def module_parameters(function) -> list[tuple[str, bool]]:
     flat = re.sub(r"'[^']*'", "''", inside)
     while (shorter := re.sub(r"\[[^\[\]]*\]|\([^()]*\)", "", flat)) != flat:
         flat = shorter
-    parameters = [part.strip() for part in flat.split(",") if part.strip()]
+    parameters = [part.strip() for part in flat.split(",") if part.strip() not in ("", "*")]
     return [(part.split(":")[0].split("=")[0].strip(), "=" in part) for part in parameters]
 
 
@@ -43,7 +45,7 @@ def class_differences(name: str, stub: ast.ClassDef, actual: type) -> list[str]:
     found = []
     overloads = [node for node in stub.body if isinstance(node, ast.FunctionDef)]
     members = {node.name: node for node in overloads}
-    public = {key for key in vars(actual) if not key.startswith("_")} | ({"__len__"} & set(vars(actual)))
+    public = {key for key in vars(actual) if not key.startswith("_")} | (SPECIAL & set(vars(actual)))
     declared = set(members) - {"__init__"}
     found += [f"{name}.{key}: not in the stub" for key in sorted(public - declared)]
     found += [f"{name}.{key}: not in the module" for key in sorted(declared - public)]
@@ -77,7 +79,11 @@ def differences(text: str) -> list[str]:
         elif callable(actual):
             missing = name not in functions
             found += [f"{name}: not in the stub"] if missing else function_differences(name, functions[name], actual)
-    found += [f"{name}: not in the module" for name in [*classes, *functions] if name not in specmoe.__all__]
+    found += [
+        f"{name}: not in the module"
+        for name in [*classes, *functions]
+        if name not in {*specmoe.__all__, "_SpeaksDLPack"}
+    ]
     return found
 
 

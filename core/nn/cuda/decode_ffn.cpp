@@ -63,9 +63,11 @@ void DecodeStep::route(const DeviceFfn& ffn, const DevicePlan& plan, int index, 
   kernels::cuda::packed_linear(normed, rows, ffn.router, ffn.router_bias, {}, logits, stream_);
   if (plain_softmax(ffn)) {
     const bool of_chosen = ffn.routing.score == kernels::Routing::Score::kSoftmaxOfChosen;
-    kernels::cuda::route(logits, rows, ffn.routing.renormalise || of_chosen, expert, weight, plan, stream_);
+    kernels::cuda::route(logits, rows, ffn.routing.renormalise || of_chosen, expert, weight, plan, stream_,
+                         plan_sorter_.get());
   } else {
-    kernels::cuda::route_by_rule(logits, rows, ffn.routing, ffn.choice_bias, expert, weight, plan, stream_);
+    kernels::cuda::route_by_rule(logits, rows, ffn.routing, ffn.choice_bias, expert, weight, plan, stream_,
+                                 plan_sorter_.get());
   }
 }
 

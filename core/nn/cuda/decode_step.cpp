@@ -23,12 +23,17 @@ int heads_per_kv_head(const DeviceLayer& layer) { return layer.attention.heads /
 
 }  // namespace
 
-DecodeStep::DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& stream)
+DecodeStep::DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& stream,
+                       kernels::cuda::DenseLinear* dense)
     : model_(std::move(model)),
       limits_{round_up_to_power(limits.rows), limits.sequences, limits.positions},
       stream_(stream),
+      dense_(dense),
       inputs_(limits_.rows, limits_.sequences, stream.device()),
-      buffers_(model_, limits_.rows, chunk_count(limits_.positions), stream) {}
+      buffers_(model_, limits_.rows, chunk_count(limits_.positions), stream) {
+  if (limits_.rows <= kernels::cuda::PlanSorter::kFewRows) return;
+  plan_sorter_ = std::make_unique<kernels::cuda::PlanSorter>(static_cast<int>(buffers_.plan.pairs.size()), stream_);
+}
 
 DecodeStep::Size DecodeStep::upload(const DevicePass& pass) {
   const int rows = static_cast<int>(pass.tokens.size());
@@ -37,7 +42,8 @@ DecodeStep::Size DecodeStep::upload(const DevicePass& pass) {
                     pass.longest <= limits_.positions,
                 "pass on cuda: expected at most ", limits_.rows, " rows of ", limits_.sequences, " sequences and ",
                 limits_.positions, " positions, got ", rows, " rows of ", pass.sequences.size(), " and ", pass.longest);
-  const Size size = size_of(rows, wanted, pass.longest);
+  Size size = size_of(rows, wanted, pass.longest);
+  size.dense = takes_dense(pass);
 
   // Neighbours of one sequence, the rest of the list unused.
   const int most_of_tile = tile_rows();
@@ -65,6 +71,11 @@ DecodeStep::Size DecodeStep::upload(const DevicePass& pass) {
 
 DecodeStep::Size DecodeStep::size_of(int rows, int wanted, int longest) {
   return {round_up_to_power(rows), wanted == 0 ? 0 : round_up_to_power(wanted), chunk_count(longest)};
+}
+
+bool DecodeStep::takes_dense(const DevicePass& pass) const {
+  return dense_ != nullptr && static_cast<int>(pass.rows.size()) == dense_->rows() && pass.wanted.empty() &&
+         pass.sequences.size() == 1 && pass.rows[0].slot % dense_->rows() == 0;
 }
 
 int DecodeStep::tile_count(int rows) { return round_up_to_power(rows); }
@@ -126,6 +137,7 @@ void DecodeStep::queue(const Size& size) {
 
 void DecodeStep::project(const Size& size, Rows<const float> x, const kernels::cuda::DeviceMatrix& weight,
                          const float* bias, Rows<const float> residual, Rows<float> out) {
+  if (size.dense) return dense_->multiply(x, weight, bias, residual, out);
   kernels::cuda::packed_linear(x, all_rows(size), weight, bias, residual, out, stream_);
 }
 

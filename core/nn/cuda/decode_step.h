@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <tuple>
 #include <vector>
 
@@ -8,6 +9,8 @@
 #include "core/nn/cuda/pass_inputs.h"
 #include "core/nn/cuda/step_buffers.h"
 #include "kernels/cuda/decode_ops.h"
+#include "kernels/cuda/dense_linear.h"
+#include "kernels/cuda/plan_sorter.h"
 
 namespace specmoe::nn::cuda {
 
@@ -32,7 +35,9 @@ class DecodeStep {
     bool operator==(const Limits&) const = default;
   };
 
-  DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& stream);
+  /// dense  computes the dense projections of whole chunks, see takes_dense(); null: as those of every other row
+  DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& stream,
+             kernels::cuda::DenseLinear* dense = nullptr);
   const Limits& limits() const { return limits_; }
 
   /// Queues the pass; the one before must be done. Throws Error when it is larger than the limits.
@@ -72,11 +77,16 @@ class DecodeStep {
     int rows = 0;
     int wanted = 0;
     int chunks = 0;
+    bool dense = false;
     auto operator<=>(const Size&) const = default;
   };
 
   static Size size_of(int rows, int wanted, int longest);
   Size upload(const DevicePass& pass);
+  /// Whether the rows of a pass are a whole chunk of a text that is only read: of dense_->rows() rows of one sequence
+  /// from a multiple of that on, without logits. So which product computes a row is decided by its place in a prompt
+  /// and by nothing that plain and speculative decoding do differently.
+  bool takes_dense(const DevicePass& pass) const;
   void queue(const Size& size);
   kernels::cuda::RowCount all_rows(const Size& size) const { return {size.rows, inputs_.counts.device}; }
   kernels::Rows<float> rows_of(const RowBuffer& buffer, const Size& size, std::int64_t cols) const {
@@ -104,10 +114,12 @@ class DecodeStep {
   DeviceModel model_;
   Limits limits_;
   kernels::cuda::Stream& stream_;
+  kernels::cuda::DenseLinear* dense_;
   std::map<Size, kernels::cuda::Graph> graphs_;
   Size last_;
   PassInputs inputs_;
   StepBuffers buffers_;
+  std::unique_ptr<kernels::cuda::PlanSorter> plan_sorter_;  // null: no pass has enough rows
 };
 
 }  // namespace specmoe::nn::cuda

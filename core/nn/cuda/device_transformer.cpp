@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "core/logit_rows.h"
 #include "core/nn/cuda/device_cache.h"
 #include "core/nn/device_loader.h"
 #include "core/nn/model_loader.h"
@@ -15,12 +16,21 @@ using kernels::cuda::DeviceArray;
 using kernels::cuda::DeviceInfo;
 using kernels::cuda::Stream;
 
-DeviceTransformer::DeviceTransformer(ModelSpec spec, const Weights& weights, ModelInfo info, int device)
+DeviceTransformer::DeviceTransformer(ModelSpec spec, const Weights& weights, ModelInfo info, int device,
+                                     bool fast_prefill)
     : spec_(std::move(spec)),
       info_(std::move(info)),
       device_(device),
       stream_(std::make_shared<Stream>(device)),
-      weights_(spec_, weights, device, *stream_) {}
+      weights_(spec_, weights, device, *stream_) {
+  if (!fast_prefill) return;
+  std::vector<kernels::cuda::DeviceMatrix> projections;
+  for (const DeviceLayer& layer : weights_.model().layers) {
+    projections.push_back(layer.qkv);
+    projections.push_back(layer.output);
+  }
+  dense_ = std::make_unique<kernels::cuda::DenseLinear>(kPrefillRows, projections, *stream_);
+}
 
 std::unique_ptr<KVCache> DeviceTransformer::new_cache(int capacity, std::optional<int> text) const {
   return std::make_unique<DeviceCache>(spec_, capacity, this, text.value_or(capacity), device_, stream_);
@@ -88,20 +98,32 @@ DecodeStep& DeviceTransformer::step_for(const DevicePass& pass) {
                                    grown(have.positions, static_cast<std::size_t>(pass.longest))};
   if (step_ == nullptr || need != have) {
     step_.reset();  // two of them may be more than the device has
-    step_ = std::make_unique<DecodeStep>(weights_.model(), need, *stream_);
+    step_ = std::make_unique<DecodeStep>(weights_.model(), need, *stream_, dense_.get());
   }
   return *step_;
 }
 
+/// The rows that were wanted, one behind the other.
+void DeviceTransformer::copy_rows(Rows<float> from, float* to) {
+  const std::size_t wanted = pass_.wanted.size();
+  const auto row_bytes = static_cast<std::size_t>(from.cols) * sizeof(float);
+  if (from.stride == from.cols) return stream_->copy(to, from.data, wanted * row_bytes);
+  for (std::size_t i = 0; i < wanted; ++i) {
+    stream_->copy(to + i * static_cast<std::size_t>(from.cols), from.row(static_cast<std::int64_t>(i)), row_bytes);
+  }
+}
+
+std::shared_ptr<float> DeviceTransformer::keep_logits() {
+  SPECMOE_CHECK(step_ != nullptr, "logits on ", info_.device, ": there was no pass yet");
+  const auto kept =
+      std::make_shared<DeviceArray<float>>(pass_.wanted.size() * static_cast<std::size_t>(spec_.vocab_size), device_);
+  copy_rows(step_->logits(), kept->data());
+  stream_->synchronize();
+  return {kept, kept->data()};
+}
+
 void DeviceTransformer::download(const DecodeStep& step, ForwardResult& result) {
   const std::size_t wanted = pass_.wanted.size();
-  const auto copy_rows = [this, wanted](Rows<float> from, float* to) {
-    const auto row_bytes = static_cast<std::size_t>(from.cols) * sizeof(float);
-    if (from.stride == from.cols) return stream_->copy(to, from.data, wanted * row_bytes);
-    for (std::size_t i = 0; i < wanted; ++i) {
-      stream_->copy(to + i * static_cast<std::size_t>(from.cols), from.row(static_cast<std::int64_t>(i)), row_bytes);
-    }
-  };
   if (result.want_logits) copy_rows(step.logits(), result.logits.data());
   stream_->copy(result.argmax.data(), step.argmax(), wanted * sizeof(TokenId));
   if (result.want_hidden) copy_rows(step.hidden(), result.hidden.data());
@@ -123,8 +145,9 @@ void DeviceTransformer::take_experts(const DecodeStep& step, ForwardResult& resu
 
 namespace {
 
-std::shared_ptr<LanguageModel> load(ModelSpec spec, const ModelTensors& tensors, kernels::DType dtype, int device,
+std::shared_ptr<LanguageModel> load(ModelSpec spec, const ModelTensors& tensors, const LoadOptions& options, int device,
                                     kernels::ThreadPool& pool) {
+  const kernels::DType dtype = options.dtype;
   const DeviceInfo there = kernels::cuda::device_info(device);
   const std::string name = concat("cuda:", device);
   check_sizes(spec);
@@ -134,12 +157,16 @@ std::shared_ptr<LanguageModel> load(ModelSpec spec, const ModelTensors& tensors,
   check_device_memory(table, spec.name, name, there);
   ModelInfo info = describe_model(spec, dtype, kernels::DType::kFloat32, tensors.tied);
   info.device = name;
-  info.instruction_set = concat("sm_", there.capability);
+  info.instruction_set = concat("sm_", there.capability, options.fast_prefill ? ", prompts by cuBLASLt" : "");
   const Weights weights = pack_weights(spec, tensors, dtype, kernels::Backend::kScalar, pool);
-  return std::make_shared<DeviceTransformer>(std::move(spec), weights, std::move(info), device);
+  return std::make_shared<DeviceTransformer>(std::move(spec), weights, std::move(info), device, options.fast_prefill);
 }
 
-const DeviceLoaderRegistration registration(load);
+std::shared_ptr<float> last_logits(LanguageModel& model) {
+  return dynamic_cast<DeviceTransformer&>(model).keep_logits();
+}
+
+const DeviceLoaderRegistration registration(load, last_logits);
 
 }  // namespace
 }  // namespace specmoe::nn::cuda

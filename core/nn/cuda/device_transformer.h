@@ -12,12 +12,15 @@ namespace specmoe::nn::cuda {
 /// A ModelSpec run on a CUDA device: a pass is one upload, one recorded graph, one download.
 class DeviceTransformer final : public LanguageModel {
  public:
-  DeviceTransformer(ModelSpec spec, const Weights& weights, ModelInfo info, int device);
+  DeviceTransformer(ModelSpec spec, const Weights& weights, ModelInfo info, int device, bool fast_prefill = false);
 
   const ModelInfo& info() const override { return info_; }
   std::unique_ptr<KVCache> new_cache(int capacity, std::optional<int> text) const override;
   /// When the device fails, what was staged in the caches of these blocks is dropped, and they can be used again.
   void forward(std::span<const RowBlock> blocks, ForwardResult& result) override;
+
+  /// The logits that the last pass left on the device, [rows wanted, V], in memory of their own.
+  std::shared_ptr<float> keep_logits();
 
   const ModelSpec& spec() const { return spec_; }
   int device() const { return device_; }
@@ -28,6 +31,7 @@ class DeviceTransformer final : public LanguageModel {
   void run(ForwardResult& result);
   void fill_device_pass();
   DecodeStep& step_for(const DevicePass& pass);
+  void copy_rows(kernels::Rows<float> from, float* to);
   void download(const DecodeStep& step, ForwardResult& result);
   void take_experts(const DecodeStep& step, ForwardResult& result) const;
 
@@ -36,7 +40,8 @@ class DeviceTransformer final : public LanguageModel {
   int device_;
   std::shared_ptr<kernels::cuda::Stream> stream_;
   DeviceWeights weights_;
-  std::unique_ptr<DecodeStep> step_;  // with room for the largest pass so far
+  std::unique_ptr<kernels::cuda::DenseLinear> dense_;  // null: not wanted
+  std::unique_ptr<DecodeStep> step_;                   // with room for the largest pass so far
 
   Pass pass_;
   DevicePass device_pass_;

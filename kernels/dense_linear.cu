@@ -1,0 +1,118 @@
+#include "kernels/cuda/dense_linear.h"
+
+#include <algorithm>
+
+#include "kernels/check.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/panel_product.h"
+
+namespace specmoe::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kTileWords = kTileBytes / 4;  // one float32, or two neighbouring bfloat16 inputs of one output
+
+std::int64_t padded(std::int64_t count, std::int64_t to) { return (count + to - 1) / to * to; }
+int parts(DType dtype) { return dtype == DType::kBFloat16 ? 3 : 1; }
+std::int64_t element_bytes(DType dtype) { return dtype == DType::kBFloat16 ? 2 : 4; }
+
+/// Whole panels of whole tiles: 32 bytes of each output.
+ProductShape product_shape(int rows, const DeviceMatrix& weight) {
+  return {std::int64_t{rows} * parts(weight.dtype), padded(weight.rows, kPanelOutputs),
+          weight.panel_bytes / kPanelOutputs / element_bytes(weight.dtype), weight.dtype};
+}
+
+/// A block per tile of a panel, a thread per word: the inverse of device_order.h.
+template <class Weight>
+__global__ void __launch_bounds__(kTileWords)
+    unpack_kernel(DeviceMatrix weight, std::int64_t row_words, std::uint32_t* out) {
+  const int word = static_cast<int>(threadIdx.x), lane = word / 4, i = word % 4;
+  const std::byte* tile = weight.data + blockIdx.y * weight.panel_bytes + std::int64_t{blockIdx.x} * kTileBytes;
+  const bool pairs = Weight::kTileInputs == 16;
+  const int output = pairs ? lane / 4 + i % 2 * 8 : lane % kPanelOutputs;
+  const int line = pairs ? lane % 4 + i / 2 * 4 : lane / kPanelOutputs * 4 + i;
+  constexpr int kLines = kTileWords / kPanelOutputs;
+  const std::int64_t row = std::int64_t{blockIdx.y} * kPanelOutputs + output;
+  out[row * row_words + std::int64_t{blockIdx.x} * kLines + line] = reinterpret_cast<const std::uint32_t*>(tile)[word];
+}
+
+/// A block per row of x, with zeros behind its inputs.
+__global__ void __launch_bounds__(kThreads) pad_kernel(Rows<const float> x, std::int64_t inputs, float* out) {
+  const float* from = x.row(blockIdx.x);
+  float* to = out + blockIdx.x * inputs;
+  for (std::int64_t k = threadIdx.x; k < inputs; k += kThreads) to[k] = k < x.cols ? from[k] : 0.0f;
+}
+
+/// The same, cut into three: part p of row t is row p * rows + t.
+__global__ void __launch_bounds__(kThreads)
+    split_kernel(Rows<const float> x, int rows, std::int64_t inputs, Bf16x2* out) {
+  const float* from = x.row(blockIdx.x);
+  const std::int64_t row_pairs = inputs / 2;
+  for (std::int64_t pair = threadIdx.x; pair < row_pairs; pair += kThreads) {
+    const float2 two = two_inputs(from, static_cast<int>(2 * pair), static_cast<int>(x.cols));
+    const SplitInputs split = split_inputs(two, {0.0f, 0.0f});
+    for (int p = 0; p < 3; ++p) out[(std::int64_t{p} * rows + blockIdx.x) * row_pairs + pair] = split.part[p].b[0];
+  }
+}
+
+/// out = the parts' sums, the smallest first, + bias + residual.
+__global__ void __launch_bounds__(kThreads)
+    finish_kernel(const float* sums, int parts, int rows, std::int64_t outputs, const float* bias,
+                  Rows<const float> residual, Rows<float> out) {
+  const std::int64_t n = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const int t = static_cast<int>(blockIdx.y);
+  if (n >= out.cols) return;
+  float sum = 0.0f;
+  for (int p = parts - 1; p >= 0; --p) sum += sums[(std::int64_t{p} * rows + t) * outputs + n];
+  if (bias != nullptr) sum += bias[n];
+  if (residual.data != nullptr) sum += residual.row(t)[n];
+  out.row(t)[n] = sum;
+}
+
+template <class Weight>
+void unpack(const DeviceMatrix& weight, const ProductShape& shape, std::byte* out, Stream& stream) {
+  const dim3 grid(static_cast<unsigned>(weight.panel_bytes / kTileBytes),
+                  static_cast<unsigned>(shape.outputs / kPanelOutputs));
+  launch(unpack_kernel<Weight>, grid, kTileWords, 0, stream, weight, shape.inputs * element_bytes(weight.dtype) / 4,
+         reinterpret_cast<std::uint32_t*>(out));
+}
+
+}  // namespace
+
+DenseLinear::DenseLinear(int rows, std::span<const DeviceMatrix> weights, Stream& stream)
+    : rows_(rows), stream_(stream), product_(stream) {
+  std::int64_t weight_bytes = 1, x_bytes = 1, sums = 1;
+  for (const DeviceMatrix& weight : weights) {
+    const ProductShape shape = product_shape(rows, weight);
+    const std::int64_t row_bytes = shape.inputs * element_bytes(shape.dtype);
+    weight_bytes = std::max(weight_bytes, shape.outputs * row_bytes);
+    x_bytes = std::max(x_bytes, shape.rows * row_bytes);
+    sums = std::max(sums, shape.rows * shape.outputs);
+  }
+  weight_ = DeviceArray<std::byte>(static_cast<std::size_t>(weight_bytes), stream.device());
+  x_ = DeviceArray<std::byte>(static_cast<std::size_t>(x_bytes), stream.device());
+  sums_ = DeviceArray<float>(static_cast<std::size_t>(sums), stream.device());
+}
+
+void DenseLinear::multiply(Rows<const float> x, const DeviceMatrix& weight, const float* bias,
+                           Rows<const float> residual, Rows<float> out) {
+  const ProductShape shape = product_shape(rows_, weight);
+  SPECMOE_CHECK(x.rows == rows_ && x.stride % 2 == 0, "dense_linear on cuda: expected ", rows_,
+                " rows an even number of floats apart, got ", x.rows, " rows ", x.stride, " apart");
+  SPECMOE_CHECK(shape.outputs * shape.inputs * element_bytes(shape.dtype) <= static_cast<std::int64_t>(weight_.size()),
+                "dense_linear on cuda: there is no room for a matrix [", weight.rows, ", ", weight.cols, "]");
+  const auto blocks = static_cast<unsigned>(rows_);
+  if (weight.dtype == DType::kBFloat16) {
+    unpack<Bfloat16Weight>(weight, shape, weight_.data(), stream_);
+    launch(split_kernel, blocks, kThreads, 0, stream_, x, rows_, shape.inputs, reinterpret_cast<Bf16x2*>(x_.data()));
+  } else {
+    unpack<Float32Weight>(weight, shape, weight_.data(), stream_);
+    launch(pad_kernel, blocks, kThreads, 0, stream_, x, shape.inputs, reinterpret_cast<float*>(x_.data()));
+  }
+  product_.multiply(shape, x_.data(), weight_.data(), sums_.data());
+  const dim3 grid(static_cast<unsigned>((out.cols + kThreads - 1) / kThreads), blocks);
+  launch(finish_kernel, grid, kThreads, 0, stream_, sums_.data(), parts(weight.dtype), rows_, shape.outputs, bias,
+         residual, out);
+}
+
+}  // namespace specmoe::kernels::cuda
