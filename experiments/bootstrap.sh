@@ -10,6 +10,7 @@ Usage: experiments/bootstrap.sh [OPTION]...
 Installs what is missing, then builds the program (build/cpu/specmoe) and the Python module.
 
   --no-build    stop after the packages
+  --cuda        also cuBLAS for the CUDA build, where there is nvcc and its toolkit came without (420 MB)
   --no-system   do not look at Debian packages (another distribution, or tools of your own)
   --help        this text
 
@@ -20,10 +21,12 @@ TEXT
 }
 
 build=yes
+cuda=no
 system=yes
 for argument in "$@"; do
   case "$argument" in
     --no-build) build=no ;;
+    --cuda) cuda=yes ;;
     --no-system) system=no ;;
     --help | -h) usage; exit 0 ;;
     *) echo "bootstrap: unknown option '$argument'; see --help" >&2; exit 2 ;;
@@ -164,5 +167,5 @@ if [[ $system == yes ]]; then install_packages; fi
 exec 9<"${BASH_SOURCE[0]}"
 flock 9
 install_python_packages
-install_cublas
+if [[ $cuda == yes ]]; then install_cublas; fi
 if [[ $build == yes ]]; then build_program; fi

@@ -1,7 +1,6 @@
 #include "kernels/moe_ffn.h"
 
-#include <algorithm>
-#include <cmath>
+#include "kernels/activate.h"
 
 namespace specmoe::kernels {
 
@@ -19,21 +18,6 @@ float dot(const float* x, const PackedMatrix& weight, std::int64_t row) {
   float sum = 0;
   for (std::int64_t k = 0; k < weight.cols(); ++k) sum += x[k] * weight.at(row, k);
   return sum;
-}
-
-float activate(const Activation& activation, float gate, float up) {
-  switch (activation.kind) {
-    case Activation::Kind::kSilu:
-      return gate / (1.0f + std::exp(-gate)) * up;
-    case Activation::Kind::kGeluTanh:  // tanh(u) = 2 / (1 + e^(-2 u)) - 1
-      return gate / (1.0f + std::exp(-1.5957691216f * (gate + 0.044715f * gate * gate * gate))) * up;
-    case Activation::Kind::kClamped: {
-      const float low = std::min(gate, activation.limit);
-      const float kept = std::clamp(up, -activation.limit, activation.limit);
-      return low / (1.0f + std::exp(-activation.alpha * low)) * (kept + 1.0f);
-    }
-  }
-  return NAN;
 }
 
 void moe_up_scalar(Rows<const float> x, const PackedMatrix* gate_up, const MoePlan& plan, const MoeUp& how,

@@ -5,6 +5,7 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/router_parts.h"
+#include "kernels/router_rule.h"
 
 namespace specmoe::kernels {
 
@@ -12,49 +13,17 @@ constinit Kernel<void(Rows<float>, const Routing&, const float*, std::int32_t*, 
 
 namespace {
 
-/// An insertion sort of the best so far; a later equal one stays behind, and so does whatever follows a NaN.
-template <class Score>
-void choose_best(const Score& score, std::int64_t experts, std::int64_t k, std::int32_t* chosen) {
-  std::int64_t count = 0;
-  for (std::int32_t e = 0; e < experts; ++e) {
-    if (count == k && !(score(e) > score(chosen[k - 1]))) continue;
-    std::int64_t at = count < k ? count++ : k - 1;
-    for (; at > 0 && score(e) > score(chosen[at - 1]); --at) chosen[at] = chosen[at - 1];
-    chosen[at] = e;
-  }
-}
-
-float sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
-
-void softmax(float* logits, std::int64_t count) {
-  const float largest = *std::max_element(logits, logits + count);
-  float total = 0;
-  for (std::int64_t e = 0; e < count; ++e) total += logits[e] = std::exp(logits[e] - largest);
-  for (std::int64_t e = 0; e < count; ++e) logits[e] /= total;
-}
-
 /// One bit per group whose experts can be chosen.
 template <class Score>
-std::uint64_t kept_groups(const Score& score, std::int64_t experts, const Routing& routing) {
-  constexpr std::int64_t kMostGroups = 64;
+std::uint64_t allowed_groups(const Score& score, std::int64_t experts, const Routing& routing) {
   if (routing.groups == 1) return 1;
-  SPECMOE_CHECK(routing.groups <= kMostGroups && experts % routing.groups == 0 && experts / routing.groups >= 2,
-                "router: ", experts, " experts cannot be cut into ", routing.groups,
-                " equal groups of 2 or more, at most ", kMostGroups);
+  check_groups(routing, experts);
   const std::int64_t size = experts / routing.groups;
-  float group_score[kMostGroups];
+  float scores[kMostGroups];
   for (std::int32_t g = 0; g < routing.groups; ++g) {
-    const auto member = [&](std::int32_t i) { return score(static_cast<std::int32_t>(g * size) + i); };
-    std::int32_t best[2];
-    choose_best(member, size, 2, best);
-    group_score[g] = member(best[0]);
-    if (routing.group_score == Routing::GroupScore::kSumOfTopTwo) group_score[g] += member(best[1]);
+    scores[g] = group_score(score, static_cast<std::int32_t>(g * size), size, routing.group_score);
   }
-  std::int32_t kept[kMostGroups];
-  choose_best([&](std::int32_t g) { return group_score[g]; }, routing.groups, routing.kept_groups, kept);
-  std::uint64_t bits = 0;
-  for (int i = 0; i < routing.kept_groups; ++i) bits |= std::uint64_t{1} << kept[i];
-  return bits;
+  return kept_groups(scores, routing.groups, routing.kept_groups);
 }
 
 /// Two rounds: the best expert, weighted by a softmax over those that come close to it, without the one chosen before.
@@ -64,8 +33,7 @@ void sparsemix(const float* logits, std::int64_t experts, float jitter, std::int
     const float best = logits[chosen[round]];
     float total = 0;
     for (std::int32_t e = 0; e < experts; ++e) {
-      const float distance = (best - logits[e]) / std::max(std::abs(logits[e]), best);
-      if (distance > 2 * jitter || (round == 1 && e == chosen[0])) continue;
+      if (!takes_part(best, logits[e], jitter) || (round == 1 && e == chosen[0])) continue;
       total += std::exp(logits[e] - best);
     }
     weight[round] = 1.0f / total;
@@ -78,15 +46,7 @@ void choose_experts(const float* logits, std::int64_t experts, std::int64_t k, s
   choose_best([logits](std::int32_t e) { return logits[e]; }, experts, k, chosen);
 }
 
-void finish_weights(const Routing& routing, float* weight) {
-  const int k = routing.experts_per_token;
-  if (routing.renormalise && routing.score != Routing::Score::kSoftmaxOfChosen) {
-    float total = 0;
-    for (int rank = 0; rank < k; ++rank) total += weight[rank];
-    for (int rank = 0; rank < k; ++rank) weight[rank] /= total + routing.epsilon;
-  }
-  for (int rank = 0; rank < k; ++rank) weight[rank] *= routing.scale;
-}
+void finish_weights(const Routing& routing, float* weight) { share_out(routing, weight); }
 
 void route_row(float* logits, std::int64_t experts, const Routing& routing, const float* choice_bias,
                std::int32_t* chosen, float* weight) {
@@ -104,7 +64,7 @@ void route_row(float* logits, std::int64_t experts, const Routing& routing, cons
   if (routing.score == Score::kSigmoid) std::transform(logits, logits + experts, logits, sigmoid);
   if (!by_logit) {
     const auto score = [&](std::int32_t e) { return logits[e] + (choice_bias == nullptr ? 0.0f : choice_bias[e]); };
-    const std::uint64_t kept = kept_groups(score, experts, routing);
+    const std::uint64_t kept = allowed_groups(score, experts, routing);
     const std::int64_t size = experts / routing.groups;
     const auto allowed = [&](std::int32_t e) { return (kept >> (e / size) & 1) != 0 ? score(e) : -INFINITY; };
     choose_best(allowed, experts, k, chosen);

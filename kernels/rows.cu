@@ -1,4 +1,5 @@
 #include "kernels/cuda/decode_ops.h"
+#include "kernels/cuda/device_order.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.h"
 
@@ -7,15 +8,37 @@ namespace {
 
 constexpr int kThreads = 256;
 
+/// An embedding as a table.
+struct TableEmbedding {
+  const void* data;
+  DType dtype;
+  std::int64_t cols;
+  __device__ float at(std::int64_t row, std::int32_t d) const {
+    return dtype == DType::kBFloat16 ? low_float(static_cast<const std::uint16_t*>(data)[row * cols + d])
+                                     : static_cast<const float*>(data)[row * cols + d];
+  }
+};
+
+/// An embedding in the panels of the output head.
+struct PanelEmbedding {
+  DeviceMatrix head;
+  __device__ float at(std::int32_t row, std::int32_t d) const {
+    constexpr auto kPanel = static_cast<std::int32_t>(PackedMatrix::kPanel);
+    const std::byte* panel = head.data + row / kPanel * head.panel_bytes;
+    const std::byte* element = panel + device_element(head.dtype, row % kPanel, d);
+    return head.dtype == DType::kBFloat16 ? low_float(*reinterpret_cast<const std::uint16_t*>(element))
+                                          : *reinterpret_cast<const float*>(element);
+  }
+};
+
 /// A block per row.
-__global__ void __launch_bounds__(kThreads) embed_kernel(const void* embedding, DType dtype, const std::int32_t* tokens,
-                                                         const std::int32_t* rows, Rows<float> out) {
+template <class Embedding>
+__global__ void __launch_bounds__(kThreads) embed_kernel(Embedding embedding, const std::int32_t* tokens,
+                                                         const std::int32_t* rows, float scale, Rows<float> out) {
   const auto t = static_cast<std::int64_t>(blockIdx.x);
   if (t >= *rows) return;
-  const std::int64_t first = tokens[t] * out.cols;
-  for (std::int64_t d = threadIdx.x; d < out.cols; d += kThreads) {
-    out.row(t)[d] = dtype == DType::kBFloat16 ? low_float(static_cast<const std::uint16_t*>(embedding)[first + d])
-                                              : static_cast<const float*>(embedding)[first + d];
+  for (int d = static_cast<int>(threadIdx.x); d < out.cols; d += kThreads) {
+    out.row(t)[d] = embedding.at(tokens[t], d) * scale;
   }
 }
 
@@ -36,30 +59,48 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+__global__ void __launch_bounds__(kThreads)
+    shape_logits_kernel(Rows<float> logits, const std::int32_t* rows, LogitShape shape) {
+  const auto t = static_cast<std::int64_t>(blockIdx.y);
+  const std::int64_t n = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (t >= *rows || n >= logits.cols) return;
+  const float scaled = logits.row(t)[n] * shape.scale;
+  logits.row(t)[n] = shape.softcap > 0.0f ? shape.softcap * tanhf(scaled / shape.softcap) : scaled;
+}
+
 /// A block per head and sequence. A thread moves its own dimensions, row after row: rows only move down, and to places
 /// whose old contents have already been moved or dropped.
 __global__ void __launch_bounds__(kThreads)
     kv_keep_kernel(const DeviceSequence* sequences, const std::int32_t* path, int most_path, AttentionShape shape) {
   const DeviceSequence sequence = sequences[blockIdx.z];
   const int head = static_cast<int>(blockIdx.x);
-  const std::int64_t first = (shape.first + static_cast<std::int64_t>(head) * shape.head_dim) * sequence.capacity +
-                             static_cast<std::int64_t>(sequence.committed) * shape.head_dim;
-  float* rows = (blockIdx.y == 0 ? sequence.keys : sequence.values) + first;
+  const bool is_key = blockIdx.y == 0;
+  const int size = is_key ? shape.head_dim : shape.value_size();
+  float* rows = (is_key ? sequence.keys : sequence.values) +
+                ((is_key ? shape.first : shape.values()) + static_cast<std::int64_t>(head) * size) * sequence.capacity +
+                static_cast<std::int64_t>(sequence.committed) * size;
   const std::int32_t* kept = path + static_cast<std::int64_t>(blockIdx.z) * most_path;
-  for (int d = static_cast<int>(threadIdx.x); d < shape.head_dim; d += kThreads) {
+  for (int d = static_cast<int>(threadIdx.x); d < size; d += kThreads) {
     for (int i = 0; i < most_path && kept[i] >= 0; ++i) {
-      if (kept[i] != i) rows[i * shape.head_dim + d] = rows[static_cast<std::int64_t>(kept[i]) * shape.head_dim + d];
+      if (kept[i] != i) rows[i * size + d] = rows[static_cast<std::int64_t>(kept[i]) * size + d];
     }
   }
 }
 
 }  // namespace
 
-void embed(const void* embedding, DType dtype, const std::int32_t* tokens, RowCount rows, Rows<float> out,
+void embed(const void* embedding, DType dtype, const std::int32_t* tokens, RowCount rows, float scale, Rows<float> out,
            Stream& stream) {
   if (rows.most == 0) return;
-  launch(embed_kernel, static_cast<unsigned>(rows.most), kThreads, 0, stream, embedding, dtype, tokens, rows.actual,
-         out);
+  launch(embed_kernel<TableEmbedding>, static_cast<unsigned>(rows.most), kThreads, 0, stream,
+         TableEmbedding{embedding, dtype, out.cols}, tokens, rows.actual, scale, out);
+}
+
+void embed(const DeviceMatrix& head, const std::int32_t* tokens, RowCount rows, float scale, Rows<float> out,
+           Stream& stream) {
+  if (rows.most == 0) return;
+  launch(embed_kernel<PanelEmbedding>, static_cast<unsigned>(rows.most), kThreads, 0, stream, PanelEmbedding{head},
+         tokens, rows.actual, scale, out);
 }
 
 void gather_rows(Rows<const float> x, const std::int32_t* wanted, RowCount rows, Rows<float> out, Stream& stream) {
@@ -70,6 +111,12 @@ void gather_rows(Rows<const float> x, const std::int32_t* wanted, RowCount rows,
 void silu_times(Rows<float> gate, RowCount rows, Rows<const float> up, Stream& stream) {
   if (rows.most == 0) return;
   launch(silu_times_kernel, static_cast<unsigned>(rows.most), kThreads, 0, stream, gate, rows.actual, up);
+}
+
+void shape_logits(Rows<float> logits, RowCount rows, const LogitShape& shape, Stream& stream) {
+  if (rows.most == 0 || shape.plain()) return;
+  const dim3 grid(static_cast<unsigned>((logits.cols + kThreads - 1) / kThreads), static_cast<unsigned>(rows.most));
+  launch(shape_logits_kernel, grid, kThreads, 0, stream, logits, rows.actual, shape);
 }
 
 void kv_keep(const DeviceSequence* sequences, int count, const std::int32_t* path, int most_path,

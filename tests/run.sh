@@ -141,6 +141,7 @@ run_cuda() {
     say "CUDA: skipped, there is no nvcc (the kernels' logic is tested without it, in the emulation)"
     return
   fi
+  check "cuBLAS" experiments/bootstrap.sh --no-build --no-system --cuda
   say "CUDA: building"
   check "build of preset cuda" build cuda specmoe specmoe_program _specmoe cuda_tests device_bench
   say "CUDA: device tests, skipped one by one where there is no device"

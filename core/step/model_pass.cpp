@@ -54,8 +54,8 @@ bool ModelPass::open(std::span<const TokenId> prompt, int text, kernels::cuda::S
     staged_.tile_rows = step_->tile_rows();
   }
   const auto& cache = static_cast<const DeviceCache&>(*cache_);
-  const DeviceSequence sequence = {cache.keys(),      cache.values(), cache.capacity(),
-                                   cache.committed(), staged_.words,  staged_.ancestors};
+  const DeviceSequence sequence = {cache.keys(),  cache.values(),    cache.capacity(), cache.committed(),
+                                   staged_.words, staged_.ancestors, cache.text()};
   stream.copy(staged_.sequence, &sequence, sizeof(sequence));
   stream.zero(staged_.staged, 2 * sizeof(std::int32_t));
   stream.synchronize();

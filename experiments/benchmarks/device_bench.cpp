@@ -95,7 +95,7 @@ class RandomModel {
     model.vocab = shape.vocab;
     model.embedding_dtype = DType::kBFloat16;
     model.embedding = fill(std::size_t(shape.vocab) * shape.hidden * 2);
-    model.final_norm = ones(shape.hidden);
+    model.final_norm.weight = ones(shape.hidden);
     model.head = matrix(shape.vocab, shape.hidden, DType::kBFloat16);
     const float* cos_sin = ones(2 * kCommitted * shape.head_dim);
     for (int i = 0; i < shape.layers; ++i) model.layers.push_back(layer(i, cos_sin));
@@ -162,19 +162,19 @@ class RandomModel {
   DeviceLayer layer(int index, const float* cos_sin) {
     const Shape& s = shape_;
     DeviceLayer layer;
-    layer.attention_norm = ones(s.hidden);
-    layer.ffn_norm = ones(s.hidden);
+    layer.attention_norm.weight = ones(s.hidden);
+    layer.ffn_norm.weight = ones(s.hidden);
     layer.qkv = matrix((s.heads + 2 * s.kv_heads) * s.head_dim, s.hidden, DType::kBFloat16);
     layer.output = matrix(s.hidden, s.heads * s.head_dim, DType::kBFloat16);
     layer.attention = {std::int64_t{index} * s.kv_heads * s.head_dim, s.heads, s.kv_heads, s.head_dim, 0, 0.1F};
-    layer.cos_sin = cos_sin;
-    layer.half = s.head_dim / 2;
-    layer.router = matrix(s.experts, s.hidden, DType::kFloat32);
-    layer.gate_up = matrices(2 * s.inner, s.hidden);
-    layer.down = matrices(s.hidden, s.inner);
-    layer.inner = s.inner;
-    layer.experts_per_token = s.chosen;
-    expert_bytes = static_cast<double>(bytes_of(layer.gate_up.shape) + bytes_of(layer.down.shape));
+    layer.heads.cos_sin = cos_sin;
+    layer.heads.half = s.head_dim / 2;
+    layer.ffn.router = matrix(s.experts, s.hidden, DType::kFloat32);
+    layer.ffn.gate_up = matrices(2 * s.inner, s.hidden);
+    layer.ffn.down = matrices(s.hidden, s.inner);
+    layer.ffn.width = s.inner;
+    layer.ffn.routing.experts_per_token = s.chosen;
+    expert_bytes = static_cast<double>(bytes_of(layer.ffn.gate_up.shape) + bytes_of(layer.ffn.down.shape));
     return layer;
   }
 

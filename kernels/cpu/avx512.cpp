@@ -46,6 +46,7 @@ constexpr bool takes(DType /*dtype*/) { return true; }
 #include "kernels/cpu/simd/moe_router.h"
 #include "kernels/cpu/simd/norm_rope.h"
 #include "kernels/cpu/simd/sampling.h"
+#include "kernels/cpu/simd/attention_chunk.h"
 #include "kernels/cpu/simd/tree_attention.h"
 // clang-format on
 #pragma GCC pop_options

@@ -2,7 +2,12 @@
 
 #include <cstdint>
 
+#include "kernels/activation.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/host_device.h"
+#include "kernels/linear.h"
+#include "kernels/moe_ffn.h"
+#include "kernels/moe_router.h"
 #include "kernels/packed_matrix.h"
 #include "kernels/view.h"
 
@@ -42,7 +47,7 @@ struct DevicePlan {
   std::int32_t* pairs = nullptr;    // [most * k]
 };
 
-/// One sequence of a pass. Its keys are [layer][kv head][capacity][head_dim], its values the same.
+/// One sequence of a pass. Its keys are [layer][kv head][capacity][head_dim], its values the same with their own size.
 struct DeviceSequence {
   float* keys = nullptr;
   float* values = nullptr;
@@ -50,6 +55,7 @@ struct DeviceSequence {
   std::int32_t committed = 0;
   std::int32_t words = 0;                    // of an ancestor mask
   const std::uint64_t* ancestors = nullptr;  // [new rows, words]: bits of staged rows
+  std::int32_t text = 0;                     // tokens of the longest text meant for it: StagedCache::text()
 };
 
 /// Where a new row belongs: `slot` is its row in the cache, `own` its number among the sequence's new rows.
@@ -68,6 +74,20 @@ struct AttentionShape {
   std::int32_t head_dim = 0;
   std::int32_t window = 0;
   float scale = 1.0f;
+
+  // What few layers have.
+  std::int32_t value_dim = 0;    // 0: values are as large as keys, and lie as they do
+  std::int64_t first_value = 0;  // floats per position of all earlier layers' values; read with a value_dim
+  std::int32_t chunk = 0;        // as in AttentionRule
+  float out_scale = 1.0f;        // multiplies what comes out
+  const float* sinks = nullptr;  // [heads] as in AttentionRule, on the device
+
+  SPECMOE_HD std::int32_t value_size() const { return value_dim > 0 ? value_dim : head_dim; }
+  SPECMOE_HD std::int64_t values() const { return value_dim > 0 ? first_value : first; }
+  /// Whether the kernel for what most layers have takes it.
+  bool plain() const {
+    return value_dim == 0 && chunk == 0 && out_scale == 1.0f && sinks == nullptr && head_dim % 4 == 0;
+  }
 };
 
 /// Rows whose queries one block attends together: neighbours of one sequence. At most attention_tile_rows().
@@ -76,12 +96,28 @@ struct AttentionTile {
   std::int32_t rows = 0;  // 0: an unused place of the list
 };
 
-/// out[t] = row tokens[t] of an embedding [V, D] in float32 or bfloat16.
-void embed(const void* embedding, DType dtype, const std::int32_t* tokens, RowCount rows, Rows<float> out,
+/// out[t] = scale * row tokens[t] of an embedding [V, D] in float32 or bfloat16.
+void embed(const void* embedding, DType dtype, const std::int32_t* tokens, RowCount rows, float scale, Rows<float> out,
+           Stream& stream);
+/// The same of an embedding that is the output head too.
+void embed(const DeviceMatrix& head, const std::int32_t* tokens, RowCount rows, float scale, Rows<float> out,
            Stream& stream);
 
 /// As rms_norm. x.cols need not be a multiple of anything.
 void rms_norm(Rows<const float> x, RowCount rows, const float* weight, float eps, Rows<float> out, Stream& stream);
+
+/// The weights of a norm. Without a bias rms_norm, with one layer_norm.
+struct DeviceNorm {
+  const float* weight = nullptr;  // [D]
+  const float* bias = nullptr;    // [D]
+};
+
+/// As layer_norm.
+void layer_norm(Rows<const float> x, RowCount rows, const DeviceNorm& norm, float eps, Rows<float> out, Stream& stream);
+
+/// x[t] += scale * the norm of branch[t].
+void add_normed(Rows<const float> branch, RowCount rows, const DeviceNorm& norm, float eps, float scale, Rows<float> x,
+                Stream& stream);
 
 /// out[i] = x[wanted[i]], for the rows that logits are wanted of.
 void gather_rows(Rows<const float> x, const std::int32_t* wanted, RowCount rows, Rows<float> out, Stream& stream);
@@ -105,6 +141,41 @@ void rope_append(Rows<float> qkv, RowCount rows, const DeviceRow* row_info, cons
                  const AttentionShape& shape, const HeadNorms& norms, const float* cos_sin, std::int32_t half,
                  Stream& stream);
 
+/// Where the heads of new rows are before append_heads().
+struct HeadInputs {
+  Rows<float> query;             // [T, heads * head_dim], turned in place
+  Rows<const float> key;         // head h's begin at column h * key_stride
+  std::int64_t key_stride = 0;   // floats
+  std::int32_t key_dim = 0;      // elements that are a head's own; the other ones are
+  Rows<const float> shared_key;  // [T, head_dim - key_dim], the same for all heads
+  Rows<const float> value;
+  std::int64_t value_stride = 0;
+};
+
+/// What happens to heads between projection and cache, in this order.
+struct HeadRule {
+  HeadNorms norms;    // of queries and keys
+  float clip = 0.0f;  // > 0: queries, keys and values are clamped to +-clip
+  // Queries and keys turn from element `first_turned` on, 2 * half elements.
+  const float* cos_sin = nullptr;
+  std::int32_t half = 0;
+  std::int32_t first_turned = 0;
+  const float* long_cos_sin = nullptr;  // for sequences whose text is longer than `short_text`
+  std::int32_t short_text = 0;
+  bool l2_norm = false;  // of turned queries and keys: rms_norm without a weight, with norms.eps
+  // Queries at position p are multiplied by 1 + temperature_scale * ln(1 + floor((p + 1) / temperature_floor)).
+  float temperature_floor = 0.0f;  // 0: they are not
+  float temperature_scale = 0.0f;
+};
+
+/// As rope_append for layers that ask for more.
+void append_heads(const HeadInputs& heads, RowCount rows, const DeviceRow* row_info, const DeviceSequence* sequences,
+                  const AttentionShape& shape, const HeadRule& rule, Stream& stream);
+
+inline constexpr int kMostHeadDim = 256;  // elements of a head of keys or values
+inline constexpr int kMostGroup = 32;     // query heads per kv head, so that at least one row fits a tile
+inline constexpr int kMostExperts = 1024;
+
 /// Rows that fit one AttentionTile. Throws Error when `group` query heads per kv head are more than it can hold.
 int attention_tile_rows(int group);
 /// Positions per chunk: a row's sums are grouped by chunks of logical positions.
@@ -114,12 +185,12 @@ std::int64_t attention_scratch(int rows, const AttentionShape& shape, int chunks
 
 /// As tree_attention, for all heads and sequences of a pass.
 ///
-/// qkv       as rope_append leaves it; only queries are read
+/// queries   [T, heads * head_dim] as rope_append or append_heads leave them; more columns are not read
 /// tiles     [tile_count] on the device; every row is in one tile
 /// chunks    covers the longest text: at least ceil((committed + depth) / kAttentionChunk)
 /// counters  [tile_count, kv_heads] zeros; zeros again afterwards
-/// out       [T, heads * head_dim]
-void tree_attention(Rows<const float> qkv, const AttentionTile* tiles, int tile_count, const DeviceRow* row_info,
+/// out       [T, heads * shape.value_size()]
+void tree_attention(Rows<const float> queries, const AttentionTile* tiles, int tile_count, const DeviceRow* row_info,
                     const DeviceSequence* sequences, const AttentionShape& shape, int chunks, float* scratch,
                     unsigned* counters, Rows<float> out, Stream& stream);
 
@@ -130,20 +201,33 @@ class PlanSorter;
 void route(Rows<const float> logits, RowCount rows, bool renormalise, std::int32_t* expert, float* weight,
            const DevicePlan& plan, Stream& stream, const PlanSorter* sorter = nullptr);
 
-/// The plan of a dense layer: every row goes to expert 0 with weight 1.
-void route_to_one(RowCount rows, float* weight, const DevicePlan& plan, Stream& stream);
+/// The same for every kind of routing.
+///
+/// logits       overwritten
+/// choice_bias  [E] or null
+void route_by_rule(Rows<float> logits, RowCount rows, const Routing& routing, const float* choice_bias,
+                   std::int32_t* expert, float* weight, const DevicePlan& plan, Stream& stream,
+                   const PlanSorter* sorter = nullptr);
 
-/// As moe_up.
-void moe_up(Rows<const float> x, RowCount rows, const DeviceMatrices& gate_up, const DevicePlan& plan,
+/// The plan of a dense layer or of a shared expert: every row goes to expert 0 with weight `scale`, times
+/// sigmoid(gate[t]) where there is a gate [T, 1].
+void route_to_one(RowCount rows, Rows<const float> gate, float scale, float* weight, const DevicePlan& plan,
+                  Stream& stream);
+
+/// As moe_up; what `how` points to is on the device.
+void moe_up(Rows<const float> x, RowCount rows, const DeviceMatrices& gate_up, const DevicePlan& plan, const MoeUp& how,
             Rows<float> hidden, Stream& stream);
 
 /// As moe_down. counters: [ceil(D / 16)] zeros; zeros again afterwards.
 void moe_down(Rows<const float> hidden, RowCount rows, const DeviceMatrices& down, const DevicePlan& plan,
-              const float* weight, Rows<const float> residual, Rows<float> scratch, unsigned* counters, Rows<float> out,
-              Stream& stream);
+              const float* weight, const float* bias, Rows<const float> residual, Rows<float> scratch,
+              unsigned* counters, Rows<float> out, Stream& stream);
 
 /// gate[t] = silu(gate[t]) * up[t], in place.
 void silu_times(Rows<float> gate, RowCount rows, Rows<const float> up, Stream& stream);
+
+/// As LogitShape::apply on every row.
+void shape_logits(Rows<float> logits, RowCount rows, const LogitShape& shape, Stream& stream);
 
 /// As row_argmax.
 void row_argmax(Rows<const float> x, RowCount rows, std::int32_t* argmax, Stream& stream);

@@ -9,18 +9,17 @@
 namespace specmoe::kernels::cuda {
 namespace {
 
-constexpr std::size_t kTileBytes = 512;
 constexpr std::size_t kWordBytes = 4;  // one float32, or two neighbouring bfloat16 inputs of one output
 constexpr std::size_t kTileWords = kTileBytes / kWordBytes;
 
 /// Where word [line][output] of a tile in PackedMatrix's order goes: 8 lines of 16 outputs.
 std::array<std::size_t, kTileWords> word_order(DType dtype) {
   std::array<std::size_t, kTileWords> order{};
-  for (std::size_t line = 0; line < 8; ++line) {
-    for (std::size_t output = 0; output < 16; ++output) {
-      order[line * 16 + output] = dtype == DType::kFloat32
-                                      ? (output + line / 4 * 16) * 4 + line % 4
-                                      : (output % 8 * 4 + line % 4) * 4 + line / 4 * 2 + output / 8;
+  const std::int32_t inputs = dtype == DType::kFloat32 ? 1 : 2;  // of a line
+  for (std::int32_t line = 0; line < 8; ++line) {
+    for (std::int32_t output = 0; output < 16; ++output) {
+      const std::int32_t to = device_element(dtype, output, line * inputs);
+      order[static_cast<std::size_t>(line * 16 + output)] = static_cast<std::size_t>(to) / kWordBytes;
     }
   }
   return order;
@@ -32,7 +31,7 @@ std::int64_t device_panel_bytes(std::int64_t cols, DType dtype) {
   SPECMOE_CHECK(dtype == DType::kFloat32 || dtype == DType::kBFloat16,
                 "weights on cuda: expected float32 or bfloat16, got ", dtype_name(dtype));
   const std::int64_t tile_inputs = dtype == DType::kFloat32 ? 8 : 16;
-  return (cols + tile_inputs - 1) / tile_inputs * static_cast<std::int64_t>(kTileBytes);
+  return (cols + tile_inputs - 1) / tile_inputs * kTileBytes;
 }
 
 std::vector<std::byte> to_device_order(const PackedMatrix& matrix) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/cuda/device_order.h"
 #include "kernels/cuda/ptx.h"
 #include "kernels/packed_matrix.h"
 
@@ -16,7 +17,6 @@ inline constexpr int kProductThreads = kProductWarps * kWarp;
 inline constexpr int kPanelOutputs = 16;
 inline constexpr int kGroupRows = 8;  // columns of one mma
 inline constexpr int kGroupCells = kPanelOutputs * kGroupRows;
-inline constexpr int kTileBytes = 512;
 
 struct Bfloat16Weight {
   static constexpr int kTileInputs = 16;

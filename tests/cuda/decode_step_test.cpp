@@ -176,16 +176,31 @@ class DecodeStepTest : public DeviceTest {
             device_matrix(matrices.front(), nullptr)};
   }
   DeviceModel upload_model(const Model& host) {
-    DeviceModel model{kHidden,         kVocab, kEps, keep(host.embedding), DType::kFloat32, keep(host.final_norm),
-                      keep(host.head), {}};
+    DeviceModel model;
+    model.hidden = kHidden;
+    model.vocab = kVocab;
+    model.norm_eps = kEps;
+    model.embedding = keep(host.embedding);
+    model.final_norm.weight = keep(host.final_norm);
+    model.head = keep(host.head);
     const float* cos_sin = keep(host.cos_sin);
     for (std::size_t i = 0; i < host.layers.size(); ++i) {
       const Model::Layer& layer = host.layers[i];
-      const AttentionShape shape = {static_cast<std::int64_t>(i) * kKvHeads * kDim, kHeads, kKvHeads, kDim, 0, 0.4F};
-      model.layers.push_back({keep(layer.attention_norm), keep(layer.ffn_norm), keep(layer.qkv), keep(layer.output),
-                              keep(layer.qkv_bias), nullptr, shape, cos_sin, kHalf, keep(layer.router),
-                              keep(layer.gate_up), keep(layer.down), kInner, layer.router.rows() > 0 ? kChosen : 1,
-                              true});
+      DeviceLayer to;
+      to.attention_norm.weight = keep(layer.attention_norm);
+      to.ffn_norm.weight = keep(layer.ffn_norm);
+      to.qkv = keep(layer.qkv);
+      to.output = keep(layer.output);
+      to.qkv_bias = keep(layer.qkv_bias);
+      to.attention = {static_cast<std::int64_t>(i) * kKvHeads * kDim, kHeads, kKvHeads, kDim, 0, 0.4F};
+      to.heads.cos_sin = cos_sin;
+      to.heads.half = kHalf;
+      to.ffn.router = keep(layer.router);
+      to.ffn.routing.experts_per_token = kChosen;
+      to.ffn.gate_up = keep(layer.gate_up);
+      to.ffn.down = keep(layer.down);
+      to.ffn.width = kInner;
+      model.layers.push_back(to);
     }
     return model;
   }

@@ -152,9 +152,9 @@ class DeviceMoeLayerTest : public DeviceMoeTest {
     stream_->zero(counters.data(), counters.size() * sizeof(unsigned));
     const RowCount row_count = count(rows, most);
     route(logits.view(), row_count, true, expert.data(), weight.data(), plan.view(), *stream_);
-    moe_up(x.view(), row_count, matrices(layer.gate_up_table, layer.gate_up), plan.view(), hidden.view(), *stream_);
-    moe_down(hidden.view(), row_count, matrices(layer.down_table, layer.down), plan.view(), weight.data(), out.view(),
-             scratch.view(), counters.data(), out.view(), *stream_);
+    moe_up(x.view(), row_count, matrices(layer.gate_up_table, layer.gate_up), plan.view(), {}, hidden.view(), *stream_);
+    moe_down(hidden.view(), row_count, matrices(layer.down_table, layer.down), plan.view(), weight.data(), nullptr,
+             out.view(), scratch.view(), counters.data(), out.view(), *stream_);
     EXPECT_EQ(download(counters.data(), counters.size()), std::vector<unsigned>(counters.size(), 0));
     return {download_rows(hidden.view()), download_rows(out.view()), download(expert.data(), rows * s.k),
             download(weight.data(), rows * s.k)};

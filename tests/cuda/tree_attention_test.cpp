@@ -39,7 +39,8 @@ Tree bushy(int rows) {
   return Tree(parents);
 }
 
-/// A sequence's text: keys and values [kv heads, committed + staged, head_dim] behind `first` floats per position.
+/// A sequence's text: keys [kv heads, committed + staged, head_dim] behind `first` floats per position, values the same
+/// behind values().
 struct Text {
   std::int64_t committed;
   Tree tree;
@@ -50,15 +51,19 @@ struct Text {
 class DeviceAttentionTest : public DeviceTest {
  protected:
   static Text text(std::int64_t committed, Tree tree, const AttentionShape& shape, std::uint32_t seed) {
-    const std::int64_t floats = (shape.first + shape.kv_heads * shape.head_dim) * (committed + tree.size());
-    return {committed, std::move(tree), random_floats(floats, seed, 2.0f), random_floats(floats, seed + 1)};
+    const std::int64_t positions = committed + tree.size();
+    const std::int64_t keys = (shape.first + shape.kv_heads * shape.head_dim) * positions;
+    const std::int64_t values = (shape.values() + shape.kv_heads * shape.value_size()) * positions;
+    return {committed, std::move(tree), random_floats(keys, seed, 2.0f), random_floats(values, seed + 1)};
   }
 
   /// Attention of rows [first, first + rows) of every text's tree; queries [all trees' rows, heads * head_dim].
-  std::vector<float> run(const AttentionShape& shape, const std::vector<Text>& texts, const std::vector<float>& queries,
+  std::vector<float> run(AttentionShape shape, const std::vector<Text>& texts, const std::vector<float>& queries,
                          std::int64_t first, std::int64_t rows, int extra_chunks = 0) {
     const std::int64_t width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim;
-    const std::int64_t out_width = shape.heads * shape.head_dim;
+    const std::int64_t query_width = shape.heads * shape.head_dim;
+    const DeviceArray<float> sinks = upload(kSinks);
+    if (shape.sinks != nullptr) shape.sinks = sinks.data();
     std::vector<DeviceArray<float>> memory;
     std::vector<DeviceArray<std::uint64_t>> masks;
     std::vector<DeviceSequence> sequences;
@@ -81,9 +86,9 @@ class DeviceAttentionTest : public DeviceTest {
                          static_cast<std::int32_t>(std::min<std::int64_t>(tile_rows, end - j))});
         for (std::int64_t i = j; i < std::min<std::int64_t>(j + tile_rows, end); ++i) {
           row_info.push_back({static_cast<std::int32_t>(s), 0, 0, static_cast<std::int32_t>(i - first)});
-          qkv.insert(qkv.end(), queries.begin() + (before + i) * out_width,
-                     queries.begin() + (before + i + 1) * out_width);
-          qkv.insert(qkv.end(), width - out_width, NAN);
+          qkv.insert(qkv.end(), queries.begin() + (before + i) * query_width,
+                     queries.begin() + (before + i + 1) * query_width);
+          qkv.insert(qkv.end(), width - query_width, NAN);
           longest = std::max<std::int64_t>(longest, text.committed + text.tree.depth[i]);
         }
       }
@@ -93,7 +98,7 @@ class DeviceAttentionTest : public DeviceTest {
     const auto count = static_cast<std::int64_t>(row_info.size());
     const int chunks = static_cast<int>((longest + kAttentionChunk - 1) / kAttentionChunk) + extra_chunks;
     const DeviceRows in = upload_rows(qkv, count, width);
-    const DeviceRows out(count, out_width);
+    const DeviceRows out(count, shape.heads * shape.value_size());
     const auto device_tiles = upload(tiles);
     const auto device_rows = upload(row_info);
     const auto device_sequences = upload(sequences);
@@ -111,27 +116,79 @@ class DeviceAttentionTest : public DeviceTest {
                                        std::int64_t row, std::int64_t head) {
     const std::int64_t kv_head = head / (shape.heads / shape.kv_heads);
     const std::int64_t base = (shape.first + kv_head * shape.head_dim) * text.positions();
+    const std::int64_t value_base = (shape.values() + kv_head * shape.value_size()) * text.positions();
     const std::int64_t position = text.committed - 1 + text.tree.depth[row];
-    std::vector<double> out(static_cast<std::size_t>(shape.head_dim), 0.0);
-    double total = 0;
+    std::vector<double> out(static_cast<std::size_t>(shape.value_size()), 0.0);
+    double total = shape.sinks != nullptr ? std::exp(double{kSinks[head]}) : 0.0;
     for (std::int64_t i = 0; i < text.positions(); ++i) {
       const std::int64_t j = i - text.committed;
       if (j >= 0 && (text.tree.ancestors[row * text.tree.words + j / 64] >> (j % 64) & 1) == 0) continue;
       const std::int64_t at = j < 0 ? i : text.committed - 1 + text.tree.depth[j];
       if (shape.window > 0 && at <= position - shape.window) continue;
+      if (shape.chunk > 0 && at < position / shape.chunk * shape.chunk) continue;
       double score = 0;
       for (std::int64_t d = 0; d < shape.head_dim; ++d) {
         score += double{query[d]} * text.keys[base + i * shape.head_dim + d];
       }
       const double share = std::exp(shape.scale * score);
       total += share;
-      for (std::int64_t d = 0; d < shape.head_dim; ++d) {
-        out[d] += share * text.values[base + i * shape.head_dim + d];
+      for (std::int64_t d = 0; d < shape.value_size(); ++d) {
+        out[d] += share * text.values[value_base + i * shape.value_size() + d];
       }
     }
-    for (double& x : out) x /= total;
+    for (double& x : out) x *= shape.out_scale / total;
     return out;
   }
+
+  void compare(const AttentionShape& shape, std::int64_t committed) {
+    const std::vector<Text> texts = {text(committed, bushy(13), shape, 1), text(committed / 2, chain(70), shape, 7),
+                                     text(committed, chain(1), shape, 9)};
+    const std::int64_t width = shape.heads * shape.head_dim, out_width = shape.heads * shape.value_size();
+    const std::vector<float> queries = random_floats(84 * width, 3, 2.0f);
+    const std::vector<float> out = run(shape, texts, queries, 0, 70, 1);
+    std::int64_t t = 0;
+    for (const Text& text : texts) {
+      for (std::int64_t row = 0; row < text.tree.size(); ++row, ++t) {
+        for (std::int64_t head = 0; head < shape.heads; ++head) {
+          const float* query = queries.data() + t * width + head * shape.head_dim;
+          const std::vector<double> expected = reference(shape, text, query, row, head);
+          for (std::int64_t d = 0; d < shape.value_size(); ++d) {
+            expect_close(
+                out[t * out_width + head * shape.value_size() + d], expected[d], kSums,
+                concat("head_dim ", shape.head_dim, " committed ", committed, " row ", t, " head ", head, " at ", d));
+          }
+        }
+      }
+    }
+  }
+
+  void expect_rows_alone(const AttentionShape& shape, std::int64_t committed) {
+    const std::vector<Text> texts = {text(committed, bushy(33), shape, 1)};
+    const std::int64_t width = shape.heads * shape.head_dim, out_width = shape.heads * shape.value_size();
+    const std::vector<float> queries = random_floats(33 * width, 3, 2.0f);
+    std::vector<float> alone;
+    for (std::int64_t t = 0; t < 33; ++t) {
+      const std::vector<float> out = run(shape, texts, queries, t, 1);
+      alone.insert(alone.end(), out.begin(), out.end());
+    }
+    for (const std::int64_t rows : kRowCounts) {
+      EXPECT_EQ(run(shape, texts, queries, 0, rows),
+                std::vector<float>(alone.begin(), alone.begin() + rows * out_width));
+    }
+  }
+
+  /// Every part that a plain shape does not have.
+  static AttentionShape general(std::int32_t heads, std::int32_t kv_heads, std::int32_t head_dim,
+                                std::int32_t value_dim) {
+    AttentionShape shape = {12, heads, kv_heads, head_dim, 0, 0.3f};
+    shape.value_dim = value_dim;
+    shape.first_value = 20;
+    shape.chunk = 48;
+    shape.out_scale = 0.5f;
+    shape.sinks = kSinks.data();
+    return shape;
+  }
+  static inline const std::vector<float> kSinks = {1.5f, -0.5f, 3.0f, 0.0f};
 };
 
 TEST_P(DeviceAttentionTest, MatchesDoubleReference) {
@@ -141,51 +198,37 @@ TEST_P(DeviceAttentionTest, MatchesDoubleReference) {
   };
   for (const Case& c : {Case{1, 1, 32, 0, 0}, Case{4, 2, 20, 0, 63}, Case{3, 1, 64, 0, 130}, Case{1, 1, 40, 40, 150},
                         Case{1, 1, 16, 1, 40}, Case{1, 1, 128, 0, 257}}) {
-    const AttentionShape shape = {12, c.heads, c.kv_heads, c.head_dim, c.window, 0.3f};
-    const std::vector<Text> texts = {text(c.committed, bushy(13), shape, 1), text(c.committed / 2, chain(70), shape, 7),
-                                     text(c.committed, chain(1), shape, 9)};
-    const std::int64_t width = shape.heads * shape.head_dim;
-    const std::vector<float> queries = random_floats(84 * width, 3, 2.0f);
-    const std::vector<float> out = run(shape, texts, queries, 0, 70, 1);
-    std::int64_t t = 0;
-    for (const Text& text : texts) {
-      for (std::int64_t row = 0; row < text.tree.size(); ++row, ++t) {
-        for (std::int64_t head = 0; head < shape.heads; ++head) {
-          const std::int64_t at = t * width + head * shape.head_dim;
-          const std::vector<double> expected = reference(shape, text, queries.data() + at, row, head);
-          for (std::int64_t d = 0; d < shape.head_dim; ++d) {
-            expect_close(out[at + d], expected[d], kSums,
-                         concat("committed ", c.committed, " window ", c.window, " row ", t, " head ", head));
-          }
-        }
-      }
-    }
+    compare({12, c.heads, c.kv_heads, c.head_dim, c.window, 0.3f}, c.committed);
   }
 }
 
+TEST_P(DeviceAttentionTest, WhatFewLayersHaveMatchesToo) {
+  AttentionShape odd = {12, 4, 2, 18, 40, 0.3f};  // rows of keys and values that are not whole 16 bytes
+  compare(odd, 63);
+  odd.sinks = kSinks.data();
+  odd.window = 0;
+  compare(odd, 130);
+  compare(general(2, 2, 20, 10), 63);
+  compare(general(3, 1, 40, 72), 130);
+}
+
 TEST_P(DeviceAttentionTest, RowsDoNotDependOnTheirNumber) {
-  for (const auto& [committed, window] : {std::pair{100, 0}, std::pair{130, 50}}) {
-    const AttentionShape shape = {0, 2, 1, 32, window, 0.3f};
-    const std::vector<Text> texts = {text(committed, bushy(33), shape, 1)};
-    const std::int64_t width = shape.heads * shape.head_dim;
-    const std::vector<float> queries = random_floats(33 * width, 3, 2.0f);
-    std::vector<float> alone;
-    for (std::int64_t t = 0; t < 33; ++t) {
-      const std::vector<float> out = run(shape, texts, queries, t, 1);
-      alone.insert(alone.end(), out.begin(), out.end());
-    }
-    for (const std::int64_t rows : kRowCounts) {
-      EXPECT_EQ(run(shape, texts, queries, 0, rows), std::vector<float>(alone.begin(), alone.begin() + rows * width));
-    }
-  }
+  expect_rows_alone({0, 2, 1, 32, 0, 0.3f}, 100);
+  expect_rows_alone({0, 2, 1, 32, 50, 0.3f}, 130);
+  expect_rows_alone(general(2, 1, 18, 12), 130);
 }
 
 // The row of a path's last node, computed with 0, 1, ... of the path's nodes committed and the rest staged among
 // siblings that are not its ancestors: always the same bits.
 TEST_P(DeviceAttentionTest, CommittedAndStagedAncestorsGiveTheSameBits) {
   constexpr std::int64_t kPath = 6;
-  for (const std::int64_t committed : {0, 29, 124}) {
-    const AttentionShape shape = {0, 2, 1, 20, committed == 29 ? 12 : 0, 0.3f};
+  for (const auto& [committed, is_general] :
+       {std::pair<std::int64_t, bool>{0, false}, {29, false}, {124, false}, {124, true}}) {
+    AttentionShape shape = {0, 2, 1, 20, committed == 29 ? 12 : 0, 0.3f};
+    if (is_general) {
+      shape.sinks = kSinks.data();
+      shape.chunk = 64;
+    }
     const std::int64_t dim = shape.head_dim;
     const std::vector<float> keys = random_floats((committed + kPath) * dim, 1, 2.0f);
     const std::vector<float> values = random_floats((committed + kPath) * dim, 2);

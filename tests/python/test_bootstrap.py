@@ -81,17 +81,19 @@ def test_changed_requirements_are_installed(sandbox):
     assert "requirements.txt" in sandbox.log.read_text()
 
 
-def test_cublas_comes_where_the_toolkit_has_none(sandbox):
+def test_cublas_comes_when_asked_for_and_the_toolkit_has_none(sandbox):
     sandbox.tool("tools/dpkg-query", "echo installed")
     sandbox.tool(".venv/bin/python", f'case "$*" in *nvidia.cu13*) exit 1 ;; esac; echo "python $*" >>{sandbox.log}')
     sandbox.tool("tools/nvcc", f"echo '#$ TOP={sandbox.root}/cuda' >&2")
     assert sandbox.run().returncode == 0
+    assert "nvidia-cublas" not in sandbox.log.read_text()
+    assert sandbox.run("--cuda").returncode == 0
     assert "nvidia-cublas==" in sandbox.log.read_text()
     sandbox.log.write_text("")
     library = sandbox.root / "cuda/lib64/libcublasLt.so.13"
     library.parent.mkdir(parents=True)
     library.touch()
-    assert sandbox.run().returncode == 0
+    assert sandbox.run("--cuda").returncode == 0
     assert sandbox.log.read_text() == ""
 
 

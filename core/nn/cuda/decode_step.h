@@ -5,47 +5,14 @@
 #include <tuple>
 #include <vector>
 
+#include "core/nn/cuda/device_model.h"
 #include "core/nn/cuda/pass_inputs.h"
+#include "core/nn/cuda/step_buffers.h"
 #include "kernels/cuda/decode_ops.h"
 #include "kernels/cuda/dense_linear.h"
 #include "kernels/cuda/plan_sorter.h"
 
 namespace specmoe::nn::cuda {
-
-/// One layer on the device. Norms are [hidden], biases null where there are none.
-struct DeviceLayer {
-  const float* attention_norm = nullptr;
-  const float* ffn_norm = nullptr;
-  kernels::cuda::DeviceMatrix qkv;     // [(heads + 2 * kv_heads) * head_dim, hidden]
-  kernels::cuda::DeviceMatrix output;  // [hidden, heads * head_dim]
-  const float* qkv_bias = nullptr;
-  const float* output_bias = nullptr;
-  kernels::cuda::AttentionShape attention;
-  const float* cos_sin = nullptr;  // [positions, 2 * half]
-  int half = 0;
-  kernels::cuda::DeviceMatrix router;     // [E, hidden] float32; without rows: a dense layer
-  kernels::cuda::DeviceMatrices gate_up;  // [2 * inner, hidden] each, packed with pack_gate_up
-  kernels::cuda::DeviceMatrices down;     // [hidden, inner] each
-  int inner = 0;
-  int experts_per_token = 1;
-  bool renormalise = true;
-  // Norms of queries and keys before they turn: over each head, or over all heads as one vector. Null: none.
-  const float* query_norm = nullptr;  // [head_dim], or [heads * head_dim]
-  const float* key_norm = nullptr;    // [head_dim], or [kv_heads * head_dim]
-  bool flat_norms = false;
-};
-
-/// A decoder-only transformer on the device. Borrowed memory.
-struct DeviceModel {
-  int hidden = 0;
-  int vocab = 0;
-  float norm_eps = 1e-5F;
-  const void* embedding = nullptr;  // [vocab, hidden]
-  kernels::DType embedding_dtype = kernels::DType::kFloat32;
-  const float* final_norm = nullptr;
-  kernels::cuda::DeviceMatrix head;  // [vocab, hidden]
-  std::vector<DeviceLayer> layers;
-};
 
 /// The new rows of one pass, on the host.
 struct DevicePass {
@@ -91,31 +58,21 @@ class DecodeStep {
   static int chunk_count(int longest);
 
   /// On the device, once the stream has come so far; overwritten by the next pass.
-  kernels::Rows<float> logits() const { return logits_.view(limits_.rows, model_.vocab); }  // row i: of wanted[i]
-  const std::int32_t* argmax() const { return argmax_.data(); }
-  kernels::Rows<float> hidden() const {
-    return wanted_normed_.view(limits_.rows, model_.hidden);
-  }  // after the last norm
+  kernels::Rows<float> logits() const {
+    return buffers_.logits.view(limits_.rows, model_.vocab);
+  }  // row i: of wanted[i]
+  const std::int32_t* argmax() const { return buffers_.argmax.data(); }
+  /// After the last norm.
+  kernels::Rows<float> hidden() const { return buffers_.wanted_normed.view(limits_.rows, model_.hidden); }
   /// [T, k] of layer `layer`, by rank.
-  const std::int32_t* experts(int layer) const { return experts_.data() + expert_offset_[layer]; }
+  const std::int32_t* experts(int layer) const { return buffers_.experts.data() + expert_offset(layer); }
   /// Where those lie in all_experts(), which holds every layer's.
-  std::size_t expert_offset(int layer) const { return expert_offset_[layer]; }
-  const kernels::cuda::DeviceArray<std::int32_t>& all_experts() const { return experts_; }
+  std::size_t expert_offset(int layer) const { return buffers_.first_expert[static_cast<std::size_t>(layer)]; }
+  const kernels::cuda::DeviceArray<std::int32_t>& all_experts() const { return buffers_.experts; }
   /// [layers] distinct experts over all rows of the pass; 1 in dense layers.
-  const std::int32_t* active_experts() const { return plan_active_.data(); }
+  const std::int32_t* active_experts() const { return buffers_.active.data(); }
 
  private:
-  /// Rows a whole number of 16 bytes apart.
-  struct Buffer {
-    Buffer() = default;
-    Buffer(std::int64_t rows, std::int64_t cols, int device)
-        : stride((cols + 3) / 4 * 4), memory(static_cast<std::size_t>(rows * stride), device) {}
-    kernels::Rows<float> view(std::int64_t rows, std::int64_t cols) const {
-      return {memory.data(), rows, cols, stride};
-    }
-    std::int64_t stride = 0;
-    kernels::cuda::DeviceArray<float> memory;
-  };
   struct Size {
     int rows = 0;
     int wanted = 0;
@@ -131,10 +88,28 @@ class DecodeStep {
   /// and by nothing that plain and speculative decoding do differently.
   bool takes_dense(const DevicePass& pass) const;
   void queue(const Size& size);
+  kernels::cuda::RowCount all_rows(const Size& size) const { return {size.rows, inputs_.counts.device}; }
+  kernels::Rows<float> rows_of(const RowBuffer& buffer, const Size& size, std::int64_t cols) const {
+    return buffer.view(size.rows, cols);
+  }
+  /// A product with one of the matrices that every row meets.
   void project(const Size& size, kernels::Rows<const float> x, const kernels::cuda::DeviceMatrix& weight,
                const float* bias, kernels::Rows<const float> residual, kernels::Rows<float> out);
-  void attention(const DeviceLayer& layer, const Size& size, kernels::cuda::RowCount rows);
-  void feed_forward(const DeviceLayer& layer, int index, kernels::cuda::RowCount rows);
+  void normalise(kernels::Rows<const float> x, kernels::cuda::RowCount rows, const kernels::cuda::DeviceNorm& norm,
+                 kernels::Rows<float> out);
+
+  // decode_attention.cpp
+  void attention(const DeviceLayer& layer, const Size& size);
+  void normalise_flat(const DeviceLayer& layer, const Size& size);
+  kernels::Rows<float> append_plain(const DeviceLayer& layer, const Size& size);
+  kernels::Rows<float> append_by_rule(const DeviceLayer& layer, const Size& size);
+  kernels::cuda::HeadInputs projected(const DeviceLayer& layer, const Size& size) const;
+  kernels::cuda::HeadInputs expand_latent(const DeviceLayer& layer, const Size& size);
+
+  // decode_ffn.cpp
+  void feed_forward(const DeviceLayer& layer, int index, const Size& size);
+  void route(const DeviceFfn& ffn, const kernels::cuda::DevicePlan& plan, int index, const Size& size);
+  void shared_up(const DeviceFfn& ffn, const Size& size);
 
   DeviceModel model_;
   Limits limits_;
@@ -142,15 +117,8 @@ class DecodeStep {
   kernels::cuda::DenseLinear* dense_;
   std::map<Size, kernels::cuda::Graph> graphs_;
   Size last_;
-
   PassInputs inputs_;
-
-  // Written.
-  Buffer x_, normed_, qkv_, attended_, router_logits_, hidden_, down_, wanted_rows_, wanted_normed_, logits_;
-  kernels::cuda::DeviceArray<float> expert_weight_, attention_scratch_;
-  kernels::cuda::DeviceArray<std::int32_t> argmax_, experts_, plan_active_, plan_experts_, plan_offsets_, plan_pairs_;
-  kernels::cuda::DeviceArray<unsigned> attention_counters_, down_counters_;
-  std::vector<std::size_t> expert_offset_;
+  StepBuffers buffers_;
   std::unique_ptr<kernels::cuda::PlanSorter> plan_sorter_;  // null: no pass has enough rows
 };
 

@@ -13,18 +13,22 @@ DeviceCache::DeviceCache(const ModelSpec& spec, int capacity, const void* owner,
       stream_(std::move(stream)),
       device_sequence_(1, device),
       device_path_(static_cast<std::size_t>(capacity), device) {
-  std::int64_t floats = 0;  // per position
+  std::int64_t key_floats = 0;  // per position
+  std::int64_t value_floats = 0;
   for (const LayerSpec& layer : spec.layers) {
     const AttentionSpec& attention = layer.attention;
-    if (runs_.empty() || runs_.back().head_dim != attention.head_dim) {
-      runs_.push_back({floats, 0, 0, attention.head_dim, 0, 1.0F});
+    if (runs_.empty() || runs_.back().head_dim != attention.head_dim ||
+        runs_.back().value_size() != attention.value_dim()) {
+      runs_.push_back({key_floats, 0, 0, attention.head_dim});
+      runs_.back().value_dim = attention.value_dim();
+      runs_.back().first_value = value_floats;
     }
     runs_.back().kv_heads += attention.kv_heads;
-    floats += std::int64_t{attention.kv_heads} * attention.head_dim;
+    key_floats += std::int64_t{attention.kv_heads} * attention.head_dim;
+    value_floats += std::int64_t{attention.kv_heads} * attention.value_dim();
   }
-  const auto count = static_cast<std::size_t>(floats) * static_cast<std::size_t>(capacity);
-  keys_ = DeviceArray<float>(count, device);
-  values_ = DeviceArray<float>(count, device);
+  keys_ = DeviceArray<float>(static_cast<std::size_t>(key_floats) * static_cast<std::size_t>(capacity), device);
+  values_ = DeviceArray<float>(static_cast<std::size_t>(value_floats) * static_cast<std::size_t>(capacity), device);
 }
 
 void DeviceCache::move_rows(std::span<const std::int32_t> path) {
@@ -34,7 +38,7 @@ void DeviceCache::move_rows(std::span<const std::int32_t> path) {
   if (in_place == path.size()) return;
   stream_->synchronize();  // the last copies from here are done
   path_.assign(path.begin(), path.end());
-  sequence_ = {keys_.data(), values_.data(), capacity(), committed(), 0, nullptr};
+  sequence_ = {keys_.data(), values_.data(), capacity(), committed(), 0, nullptr, text()};
   stream_->copy(device_path_.data(), path_.data(), path_.size() * sizeof(std::int32_t));
   stream_->copy(device_sequence_.data(), &sequence_, sizeof(sequence_));
   for (const kernels::cuda::AttentionShape& shape : runs_) {

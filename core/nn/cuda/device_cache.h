@@ -18,7 +18,8 @@ class DeviceCache final : public StagedCache {
 
   float* keys() const { return keys_.data(); }
   float* values() const { return values_.data(); }
-  /// Neighbouring layers with heads of one size, taken for one layer with all their heads: what kv_keep moves at once.
+  /// Neighbouring layers with keys and values of the same sizes, taken for one layer with all their heads: what kv_keep
+  /// moves at once.
   const std::vector<kernels::cuda::AttentionShape>& runs() const { return runs_; }
 
  protected:

@@ -78,7 +78,7 @@ void DeviceTransformer::fill_device_pass() {
     const std::uint64_t* masks = cache.ancestors(block.first_staged);
     ancestors_.insert(ancestors_.end(), masks, masks + static_cast<std::ptrdiff_t>(block.rows) * cache.words());
     device_pass_.sequences.push_back(
-        {cache.keys(), cache.values(), cache.capacity(), cache.committed(), cache.words(), nullptr});
+        {cache.keys(), cache.values(), cache.capacity(), cache.committed(), cache.words(), nullptr, cache.text()});
   }
   if (device_ancestors_.size() < ancestors_.size()) {
     device_ancestors_ = DeviceArray<std::uint64_t>(std::bit_ceil(ancestors_.size()), device_);
@@ -150,7 +150,7 @@ std::shared_ptr<LanguageModel> load(ModelSpec spec, const ModelTensors& tensors,
   const kernels::DType dtype = options.dtype;
   const DeviceInfo there = kernels::cuda::device_info(device);
   const std::string name = concat("cuda:", device);
-  check_family(spec);
+  check_sizes(spec);
   SPECMOE_CHECK(dtype == kernels::DType::kFloat32 || dtype == kernels::DType::kBFloat16, "dtype ",
                 kernels::dtype_name(dtype), " is not supported on cuda; known: float32, bfloat16");
   const MemoryTable table = device_weight_table(spec, dtype, tensors.tied);

@@ -1,20 +1,22 @@
 #include "core/nn/cuda/device_weights.h"
 
 #include <algorithm>
-#include <cstring>
+#include <climits>
 #include <sstream>
 
 #include "core/nn/rope_table.h"
 #include "kernels/check.h"
 #include "kernels/cuda/device_order.h"
-#include "kernels/element.h"
 
 namespace specmoe::nn::cuda {
 
 using kernels::DType;
 using kernels::PackedMatrix;
+using kernels::cuda::AttentionShape;
 using kernels::cuda::DeviceMatrices;
 using kernels::cuda::DeviceMatrix;
+using kernels::cuda::DeviceNorm;
+using kernels::cuda::HeadRule;
 
 namespace {
 
@@ -29,86 +31,32 @@ std::size_t device_bytes(const PackedMatrix& matrix) {
   return static_cast<std::size_t>(matrix.panels() * kernels::cuda::device_panel_bytes(matrix.cols(), matrix.dtype()));
 }
 
-/// What the kernels do not compute; null when there is nothing.
-const char* missing(const AttentionSpec& spec) {
-  if (spec.latent) return "multi-head latent attention";
-  if (spec.sinks) return "attention sinks";
-  if (spec.chunk > 0) return "chunked attention";
-  if (spec.clip > 0.0F) return "clipped queries, keys and values";
-  if (spec.temperature) return "attention temperature";
-  if (spec.qk_norm == QkNorm::kL2AfterRope) return "norms of turned queries and keys";
-  if (spec.rope && spec.rope->kind == RopeKind::kLongrope) return "longrope";
-  return nullptr;
-}
-
-const char* missing(const FfnSpec& spec) {
-  using Score = kernels::Routing::Score;
-  if (spec.bias) return "biases of feed-forward parts";
-  if (spec.activation.kind != kernels::Activation::Kind::kSilu) return "activations other than silu";
-  if (spec.shared) return "shared experts";
-  if (!spec.router) return nullptr;
-  const RouterSpec& router = *spec.router;
-  const bool softmax = router.score == Score::kSoftmax || router.score == Score::kSoftmaxOfChosen;
-  if (!softmax || router.epsilon != 0.0F || router.scale != 1.0F || router.groups != 1) {
-    return "routers other than softmax";
-  }
-  if (router.logit_bias || router.choice_bias || router.scales_input) return "biased routers";
-  return nullptr;
-}
-
-const char* missing(const ModelSpec& spec) {
-  if (spec.norm == NormKind::kLayer) return "layer norms";
-  if (spec.block_order != BlockOrder::kPreNorm) return "norms behind attention and experts";
-  if (spec.embedding_scale != 1.0F || spec.residual_scale != 1.0F) return "scaled embeddings and residuals";
-  if (spec.logit_scale != 1.0F || spec.logit_softcap > 0.0F || spec.head_bias) return "scaled logits";
-  for (const LayerSpec& layer : spec.layers) {
-    if (const char* part = missing(layer.attention)) return part;
-    if (const char* part = missing(layer.ffn)) return part;
-  }
-  return nullptr;
-}
-
-/// Embeddings are looked up by row, so a tied head's rows are there twice.
-std::vector<std::byte> embedding_rows(const ModelSpec& spec, const Weights& weights) {
-  const auto cols = static_cast<std::size_t>(spec.hidden_size);
-  std::vector<std::byte> table(static_cast<std::size_t>(spec.vocab_size) * cols * kernels::dtype_bytes(weights.dtype));
-  std::vector<float> row(cols);
-  for (TokenId token = 0; token < spec.vocab_size; ++token) {
-    weights.embed(token, row.data());
-    std::byte* to = table.data() + static_cast<std::size_t>(token) * cols * kernels::dtype_bytes(weights.dtype);
-    if (weights.dtype == DType::kFloat32) {
-      std::memcpy(to, row.data(), cols * sizeof(float));
-      continue;
-    }
-    for (std::size_t d = 0; d < cols; ++d) {
-      const std::uint16_t bits = kernels::float_to_bfloat16(row[d]);
-      std::memcpy(to + d * sizeof(bits), &bits, sizeof(bits));
-    }
-  }
-  return table;
-}
-
 }  // namespace
 
-void check_family(const ModelSpec& spec) {
-  const char* part = missing(spec);
-  SPECMOE_CHECK(part == nullptr, "model family ", spec.model_type, " on cuda: the device has no ", part,
-                "; use device cpu, or a model without them");
+void check_sizes(const ModelSpec& spec) {
+  for (const LayerSpec& layer : spec.layers) {
+    const AttentionSpec& attention = layer.attention;
+    const int head = std::max(attention.head_dim, attention.value_dim());
+    const int group = attention.heads / attention.kv_heads;
+    const int experts = layer.ffn.router ? layer.ffn.router->experts : 1;
+    SPECMOE_CHECK(head <= kernels::cuda::kMostHeadDim && group <= kernels::cuda::kMostGroup &&
+                      experts <= kernels::cuda::kMostExperts,
+                  "model ", spec.name, " on cuda: expected heads of at most ", kernels::cuda::kMostHeadDim,
+                  " elements, ", kernels::cuda::kMostGroup, " query heads per kv head and ",
+                  kernels::cuda::kMostExperts, " experts, got ", head, ", ", group, " and ", experts,
+                  "; use device cpu");
+  }
 }
 
 MemoryTable device_weight_table(const ModelSpec& spec, DType dtype, bool tied) {
   MemoryTable table = weight_table(spec, dtype, tied);
-  if (tied) {
-    table.add("embedding rows of the tied head", std::int64_t{spec.vocab_size} * spec.hidden_size *
-                                                     static_cast<std::int64_t>(kernels::dtype_bytes(dtype)));
-  }
   std::vector<RopeSpec> ropes;
   std::int64_t floats = 0;
   for (const LayerSpec& layer : spec.layers) {
     const auto& rope = layer.attention.rope;
     if (!rope || std::find(ropes.begin(), ropes.end(), *rope) != ropes.end()) continue;
     ropes.push_back(*rope);
-    floats += std::int64_t{spec.max_positions} * rope->rotary_dim;
+    floats += std::int64_t{spec.max_positions} * rope->rotary_dim * (rope->kind == RopeKind::kLongrope ? 2 : 1);
   }
   table.add("rotary tables", floats * static_cast<std::int64_t>(sizeof(float)));
   return table;
@@ -128,16 +76,20 @@ void check_device_memory(const MemoryTable& table, const std::string& model, con
 
 DeviceWeights::DeviceWeights(const ModelSpec& spec, const Weights& weights, int device, kernels::cuda::Stream& stream)
     : device_(device), stream_(stream) {
-  const std::vector<std::byte> embedding = embedding_rows(spec, weights);
   model_.hidden = spec.hidden_size;
   model_.vocab = spec.vocab_size;
   model_.norm_eps = spec.norm_eps;
-  model_.embedding = keep(embedding.data(), embedding.size());
-  model_.embedding_dtype = weights.dtype;
-  model_.final_norm = keep(weights.final_norm.weight);
+  model_.embedding = keep(weights.embedding.data(), weights.embedding.size());
+  model_.embedding_dtype = table_dtype(weights.dtype);
+  model_.final_norm = keep(weights.final_norm);
   model_.head = keep(weights.head);
+  model_.head_bias = keep(weights.head_bias);
+  model_.embedding_scale = spec.embedding_scale;
+  model_.residual_scale = spec.residual_scale;
+  model_.product_scale = spec.product_scale();
+  model_.logits = {spec.logit_scale, spec.logit_softcap};
   for (const LayerSpec& layer : spec.layers) {
-    if (layer.attention.rope) rope_table(*layer.attention.rope, spec.max_positions);
+    if (layer.attention.rope) rope_tables(*layer.attention.rope, spec.max_positions);
   }
   for (std::size_t i = 0; i < spec.layers.size(); ++i) {
     model_.layers.push_back(layer(spec, spec.layers[i], weights.layers[i]));
@@ -157,13 +109,16 @@ const float* DeviceWeights::keep(const std::vector<float>& values) {
   return reinterpret_cast<const float*>(keep(values.data(), values.size() * sizeof(float)));
 }
 
+DeviceNorm DeviceWeights::keep(const NormWeights& norm) { return {keep(norm.weight), keep(norm.bias)}; }
+
 DeviceMatrix DeviceWeights::keep(const PackedMatrix& matrix) {
+  if (matrix.rows() == 0) return {};
   const std::vector<std::byte> ordered = kernels::cuda::to_device_order(matrix);
   return shape_of(matrix, keep(ordered.data(), ordered.size()));
 }
 
 /// All experts of a layer in one piece.
-DeviceMatrices DeviceWeights::keep(const std::vector<PackedMatrix>& matrices) {
+DeviceMatrices DeviceWeights::keep(std::span<const PackedMatrix> matrices) {
   const std::size_t each = device_bytes(matrices.front());
   memory_.emplace_back(each * matrices.size(), device_);
   std::byte* to = memory_.back().data();
@@ -180,45 +135,117 @@ DeviceMatrices DeviceWeights::keep(const std::vector<PackedMatrix>& matrices) {
           shape_of(matrices.front(), nullptr)};
 }
 
-const float* DeviceWeights::rope_table(const RopeSpec& rope, int positions) {
-  for (const auto& [spec, table] : ropes_) {
-    if (spec == rope) return table;
+const DeviceWeights::RopeTables& DeviceWeights::rope_tables(const RopeSpec& rope, int positions) {
+  for (const RopeTables& tables : ropes_) {
+    if (tables.spec == rope) return tables;
   }
-  RopeTable table(rope);
-  table.reserve(positions, positions);
-  const auto floats = static_cast<std::size_t>(positions) * static_cast<std::size_t>(rope.rotary_dim);
-  ropes_.emplace_back(rope, reinterpret_cast<const float*>(keep(table.data(positions), floats * sizeof(float))));
-  return ropes_.back().second;
+  const auto table_for = [&](int text) {
+    RopeTable table(rope);
+    table.reserve(positions, text);
+    const auto floats = static_cast<std::size_t>(positions) * static_cast<std::size_t>(rope.rotary_dim);
+    return reinterpret_cast<const float*>(keep(table.data(text), floats * sizeof(float)));
+  };
+  RopeTables tables = {rope, table_for(0), nullptr};
+  if (rope.kind == RopeKind::kLongrope) tables.long_text = table_for(INT_MAX);
+  ropes_.push_back(tables);
+  return ropes_.back();
 }
 
 DeviceLayer DeviceWeights::layer(const ModelSpec& model, const LayerSpec& spec, const LayerWeights& weights) {
-  const AttentionSpec& attention = spec.attention;
   DeviceLayer to;
-  to.attention_norm = keep(weights.attention_norm.weight);
-  to.ffn_norm = keep(weights.ffn_norm.weight);
+  to.attention_norm = keep(weights.attention_norm);
+  to.ffn_norm = keep(weights.ffn_norm);
+  if (model.block_order == BlockOrder::kSandwich) {
+    to.attention_out_norm = keep(weights.attention_out_norm);
+    to.ffn_out_norm = keep(weights.ffn_out_norm);
+  }
   to.qkv = keep(weights.qkv);
   to.output = keep(weights.output);
   to.qkv_bias = keep(weights.qkv_bias);
   to.output_bias = keep(weights.output_bias);
-  to.attention = {key_floats_,        attention.heads,  attention.kv_heads,
-                  attention.head_dim, attention.window, attention.scale};
-  key_floats_ += std::int64_t{attention.kv_heads} * attention.head_dim;
-  if (attention.rope) {
-    to.cos_sin = rope_table(*attention.rope, model.max_positions);
-    to.half = attention.rope->rotary_dim / 2;
+  to.attention = shape_of_attention(spec.attention, weights);
+  to.attention.out_scale = model.product_scale();
+  to.heads = head_rule(model, spec.attention);
+  if (spec.attention.qk_norm == QkNorm::kFlat) {
+    to.flat_query_norm = keep(weights.query_norm);
+    to.flat_key_norm = keep(weights.key_norm);
+  } else {
+    to.heads.norms.query = keep(weights.query_norm);
+    to.heads.norms.key = keep(weights.key_norm);
   }
-  to.query_norm = keep(weights.query_norm);
-  to.key_norm = keep(weights.key_norm);
-  to.flat_norms = attention.qk_norm == QkNorm::kFlat;
-  if (spec.ffn.router) {
-    to.router = keep(weights.ffn.router);
-    to.experts_per_token = spec.ffn.router->experts_per_token;
-    to.renormalise =
-        spec.ffn.router->renormalise || spec.ffn.router->score == kernels::Routing::Score::kSoftmaxOfChosen;
+  if (spec.attention.latent) to.latent = latent(*spec.attention.latent, weights);
+  to.ffn = ffn(model, spec.ffn, weights.ffn);
+  return to;
+}
+
+AttentionShape DeviceWeights::shape_of_attention(const AttentionSpec& spec, const LayerWeights& weights) {
+  AttentionShape shape = {key_floats_, spec.heads, spec.kv_heads, spec.head_dim, spec.window, spec.scale};
+  shape.chunk = spec.chunk;
+  shape.sinks = keep(weights.sinks);
+  if (spec.value_dim() != spec.head_dim || value_floats_ != key_floats_) {
+    shape.value_dim = spec.value_dim();
+    shape.first_value = value_floats_;
   }
-  to.gate_up = keep(weights.ffn.gate_up);
-  to.down = keep(weights.ffn.down);
-  to.inner = spec.ffn.width;
+  key_floats_ += std::int64_t{spec.kv_heads} * spec.head_dim;
+  value_floats_ += std::int64_t{spec.kv_heads} * spec.value_dim();
+  return shape;
+}
+
+HeadRule DeviceWeights::head_rule(const ModelSpec& model, const AttentionSpec& spec) {
+  HeadRule rule;
+  rule.norms.eps = model.norm_eps;
+  rule.clip = spec.clip;
+  rule.l2_norm = spec.qk_norm == QkNorm::kL2AfterRope;
+  if (spec.rope) {
+    const RopeTables& tables = rope_tables(*spec.rope, model.max_positions);
+    rule.cos_sin = tables.short_text;
+    rule.long_cos_sin = tables.long_text;
+    rule.short_text = static_cast<std::int32_t>(std::min<double>(spec.rope->original_positions, INT_MAX));
+    rule.half = spec.rope->rotary_dim / 2;
+    rule.first_turned = spec.latent ? spec.latent->nope_dim : 0;
+  }
+  if (spec.temperature) {
+    rule.temperature_floor = static_cast<float>(spec.temperature->floor);
+    rule.temperature_scale = static_cast<float>(spec.temperature->scale);
+  }
+  return rule;
+}
+
+DeviceLatent DeviceWeights::latent(const LatentSpec& spec, const LayerWeights& weights) {
+  DeviceLatent to;
+  to.query_rank = spec.query_rank;
+  to.kv_rank = spec.kv_rank;
+  to.nope_dim = spec.nope_dim;
+  to.rope_dim = spec.rope_dim;
+  to.eps = spec.norm_eps;
+  to.query_norm = keep(weights.query_down_norm);
+  to.kv_norm = keep(weights.kv_down_norm);
+  to.query_up = keep(weights.query_up);
+  to.kv_up = keep(weights.kv_up);
+  return to;
+}
+
+DeviceFfn DeviceWeights::ffn(const ModelSpec& model, const FfnSpec& spec, const FfnWeights& weights) {
+  DeviceFfn to;
+  if (spec.router) {
+    to.router = keep(weights.router);
+    to.router_bias = keep(weights.router_bias);
+    to.choice_bias = keep(weights.choice_bias);
+    to.routing = *spec.router;
+    to.scales_input = spec.router->scales_input;
+    if (!to.scales_input) to.routing.scale *= model.product_scale();
+  }
+  to.gate_up = keep(weights.gate_up);
+  to.down = keep(weights.down);
+  to.up_bias = keep(weights.up_bias);
+  to.down_bias = keep(weights.down_bias);
+  to.activation = spec.activation;
+  to.width = spec.width;
+  if (!spec.shared) return to;
+  to.shared.gate_up = keep({&weights.shared_gate_up, 1});
+  to.shared.down = keep({&weights.shared_down, 1});
+  to.shared.gate = keep(weights.shared_scale);
+  to.shared.width = spec.shared->width;
   return to;
 }
 

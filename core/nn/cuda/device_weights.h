@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "core/nn/cuda/decode_step.h"
@@ -9,8 +10,8 @@
 
 namespace specmoe::nn::cuda {
 
-/// Throws Error that names the family and what of it the device kernels do not compute.
-void check_family(const ModelSpec& spec);
+/// Throws Error when heads or experts are more than the device kernels hold.
+void check_sizes(const ModelSpec& spec);
 
 /// What the weights take on a device.
 MemoryTable device_weight_table(const ModelSpec& spec, kernels::DType dtype, bool tied);
@@ -30,18 +31,31 @@ class DeviceWeights {
  private:
   using PackedMatrix = kernels::PackedMatrix;
 
+  /// Cosines and sines by position; of longrope those of short texts and of long ones.
+  struct RopeTables {
+    RopeSpec spec;
+    const float* short_text = nullptr;
+    const float* long_text = nullptr;
+  };
+
   const std::byte* keep(const void* data, std::size_t bytes);
   const float* keep(const std::vector<float>& values);
+  kernels::cuda::DeviceNorm keep(const NormWeights& norm);
   kernels::cuda::DeviceMatrix keep(const PackedMatrix& matrix);
-  kernels::cuda::DeviceMatrices keep(const std::vector<PackedMatrix>& matrices);
-  const float* rope_table(const RopeSpec& rope, int positions);
+  kernels::cuda::DeviceMatrices keep(std::span<const PackedMatrix> matrices);
+  const RopeTables& rope_tables(const RopeSpec& rope, int positions);
   DeviceLayer layer(const ModelSpec& model, const LayerSpec& spec, const LayerWeights& weights);
+  kernels::cuda::AttentionShape shape_of_attention(const AttentionSpec& spec, const LayerWeights& weights);
+  kernels::cuda::HeadRule head_rule(const ModelSpec& model, const AttentionSpec& spec);
+  DeviceLatent latent(const LatentSpec& spec, const LayerWeights& weights);
+  DeviceFfn ffn(const ModelSpec& model, const FfnSpec& spec, const FfnWeights& weights);
 
   int device_;
   kernels::cuda::Stream& stream_;
   std::vector<kernels::cuda::DeviceArray<std::byte>> memory_;
-  std::vector<std::pair<RopeSpec, const float*>> ropes_;
+  std::vector<RopeTables> ropes_;
   std::int64_t key_floats_ = 0;  // per position, of the layers so far
+  std::int64_t value_floats_ = 0;
   DeviceModel model_;
 };
 

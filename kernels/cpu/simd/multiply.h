@@ -5,6 +5,14 @@
 
 namespace specmoe::kernels::SPECMOE_SIMD {
 
+/// How many of `left` rows the next tile takes: as even as can be. Of AVX2's tiles, those of five and of three rows
+/// keep the multipliers busier than those of four, whose eight sums only just cover the latency of a multiply-add.
+inline int rows_of_next_tile(std::int64_t left) {
+  if (kTileRows == 5 && left >= 8) return kTileRows;
+  const std::int64_t tiles = (left + kTileRows - 1) / kTileRows;
+  return static_cast<int>((left + tiles - 1) / tiles);
+}
+
 /// Products of `count` input rows with panels [begin, end) of `weight`: for every block of rows and group of panels,
 /// finish(first row, rows, first panel, panels, sums) with sums[r * kGroupOutputs + p * 16 + j] the product of the
 /// r-th of those rows with output j of the p-th of those panels.
@@ -26,9 +34,7 @@ void multiply(std::int64_t count, const Row& row, const PackedMatrix& weight, st
       const std::byte* last_ahead = next != nullptr ? next : weight.panel(panel);
       const std::byte* ahead = panel + group < end ? weight.panel(panel + group) : last_ahead;
       for (std::int64_t first = block; first < block_end;) {
-        const std::int64_t left = block_end - first;
-        const std::int64_t tiles = (left + kTileRows - 1) / kTileRows;
-        const int taken = static_cast<int>((left + tiles - 1) / tiles);
+        const int taken = rows_of_next_tile(block_end - first);
         multiply_group(inputs.from(first - block), taken, weight, panel, panels, ahead, sums);
         finish(first, taken, panel, panels, sums);
         first += taken;
