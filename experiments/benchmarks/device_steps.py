@@ -3,7 +3,7 @@
     python experiments/benchmarks/device_steps.py [--device cuda] [--passes device_steps.jsonl] [--output FILE]
 
 A step by n-grams has one pass, the target's, so its time less that pass's is what drafting, judging and compacting cost. The
-pass's time comes from device_bench (--passes): its shape "bundled" with as many rows, run as one graph. Texts at temperature
+pass's time comes from device_bench (--passes): its shape "bundled" with as many rows behind 1,024 positions. Texts at temperature
 0 are compared with plain decoding's before anything is printed.
 """
 
@@ -39,14 +39,14 @@ def run(
     return [result for prompt in prompts for result in engine.generate([prompt], **options)]
 
 
-def step_us(results: list[specmoe.Result]) -> float:
-    """The mean of all stages together over full steps: of steps in a loop the first waits for all of them."""
-    totals = []
-    for result in results:
-        steps = result.steps
-        total = sum(steps[name] for name in ("draft_ns", "verify_ns", "judge_ns", "rest_ns"))
-        totals.append(total[steps["pass_rows"] == steps["pass_rows"].max()])
-    return float(np.concatenate(totals).mean()) * 1e-3
+def step_us(results: list[specmoe.Result]) -> tuple[float, int]:
+    """The mean of all stages together over the steps of most rows, and these rows. A mean, because of steps in a loop
+    the first waits for all of them."""
+    steps = np.concatenate([result.steps for result in results])
+    rows = steps["pass_rows"].max()
+    full = steps[steps["pass_rows"] == rows]
+    total = sum(full[name].mean() for name in ("draft_ns", "verify_ns", "judge_ns", "rest_ns"))
+    return float(total) * 1e-3, int(rows)
 
 
 def main() -> int:
@@ -62,7 +62,9 @@ def main() -> int:
     prompts = [json.loads(line)["turns"][0] for line in lines]
     passes = pass_times(args.passes)
     plain_texts, wrong = None, 0
-    print(f"{'method':12} {'T':>3} {'loop':>5} {'led by':24} {'us/step':>9} {'tokens/s':>9} {'over pass, us':>14}")
+    print(
+        f"{'method':12} {'temp':>4} {'loop':>5} {'led by':24} {'rows':>4} {'us/step':>9} {'tokens/s':>9} {'over pass, us':>14}"
+    )
     for temperature in (0.0, 1.0):
         for name, method in METHODS.items():
             for loop in (False, True):
@@ -73,15 +75,17 @@ def main() -> int:
                 if temperature == 0:
                     plain_texts = plain_texts or texts
                     wrong += texts != plain_texts
-                us = step_us(results)
+                us, rows = step_us(results)
                 seconds = sum(ns for r in results for key, ns in r.stage_times.items() if key != "prefill_ns") * 1e-9
                 rate = sum(len(text) for text in texts) / seconds
-                over = us - passes[ROWS] if name == "ngram" and ROWS in passes else None
+                over = us - passes[rows] if name == "ngram" and rows == ROWS and rows in passes else None
                 shown = "" if over is None else f"{over:14.1f}"
                 leader = engine.step_leader
-                print(f"{name:12} {temperature:3.0f} {loop!s:>5} {leader[:24]:24} {us:9.1f} {rate:9.0f} {shown}")
+                print(
+                    f"{name:12} {temperature:4.0f} {loop!s:>5} {leader[:24]:24} {rows:4} {us:9.1f} {rate:9.0f} {shown}"
+                )
                 line = {"benchmark": "device_whole_steps", "method": name, "temperature": temperature, "loop": loop}
-                line |= {"step_leader": leader, "step_us": us, "tokens_per_s": rate, "over_pass_us": over}
+                line |= {"step_leader": leader, "rows": rows, "step_us": us, "tokens_per_s": rate, "over_pass_us": over}
                 line |= {"same_text_as_plain": texts == plain_texts if temperature == 0 else None}
                 if args.output:
                     with args.output.open("a") as file:
