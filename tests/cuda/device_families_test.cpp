@@ -1,4 +1,5 @@
 // Every family that the CPU has, on a device: the small checkpoints of tests/golden/models.
+#include "core/engine.h"
 #include "tests/cuda/device_test.h"
 #include "tests/nn/model_fixture.h"
 
@@ -95,6 +96,25 @@ TEST_P(DeviceFamilyBitsTest, BitsDoNotDependOnHowATextIsComputed) {
   expect_rows(kText - 1, testing::append(*model, *cache, ids(kText - 1, 1)).logits);
 }
 
+class DeviceFamilyStepTest : public DeviceFamilyTest {};
+
+TEST_P(DeviceFamilyStepTest, WholeStepsWriteTheTextOfTransformers) {
+  constexpr int kTokens = 4;
+  Request request;
+  request.prompt.assign(fixture_.greedy.begin(), fixture_.greedy.begin() + fixture_.prompt);
+  request.max_new_tokens = kTokens;
+  Engine engine(load_on("cuda", fixture_.folder, kernels::DType::kFloat32), {"ngram", "chain(gamma=2)"});
+  EXPECT_EQ(engine.step_leader(), "whole steps on cuda:0");
+  const RequestRecord record = engine.generate({&request, 1})[0];
+  EXPECT_TRUE(record.whole_steps);
+  const auto first = fixture_.greedy.begin() + fixture_.prompt;
+  EXPECT_EQ(record.tokens, std::vector<TokenId>(first, first + kTokens));
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, DeviceFamilyStepTest,
+                         ::testing::Values("deepseek_v3_a", "gemma3_text_a", "gpt_oss_a", "llama4_text_scout",
+                                           "llama_longrope_long", "phimoe_a"),
+                         [](const auto& info) { return info.param; });
 INSTANTIATE_TEST_SUITE_P(Models, DeviceFamilyTest, ::testing::ValuesIn(testing::fixture_names()),
                          [](const auto& info) { return info.param; });
 INSTANTIATE_TEST_SUITE_P(Models, DeviceFamilyBitsTest,

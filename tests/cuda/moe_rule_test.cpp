@@ -1,4 +1,5 @@
 // Routers, activations and biases that few families have, against the CPU's kernels.
+#include "kernels/cuda/plan_sorter.h"
 #include "kernels/moe_ffn.h"
 #include "kernels/moe_router.h"
 #include "tests/cuda/device_test.h"
@@ -25,7 +26,7 @@ class DeviceMoeRuleTest : public DeviceTest {
   }
   /// Rows [first, first + rows); the plan must be that of the chosen experts.
   Choice on_device(const std::vector<float>& logits, std::int64_t experts, const Routing& routing, const float* bias,
-                   std::int64_t first, std::int64_t rows, std::int64_t most) {
+                   std::int64_t first, std::int64_t rows, std::int64_t most, const PlanSorter* sorter = nullptr) {
     const int k = routing.experts_per_token;
     const DeviceRows device =
         upload_rows({logits.begin() + first * experts, logits.begin() + (first + rows) * experts}, rows, experts);
@@ -35,7 +36,7 @@ class DeviceMoeRuleTest : public DeviceTest {
     const DeviceArray<float> weight(most * k);
     const DevicePlan plan = {k, active.data(), ids.data(), offsets.data(), pairs.data()};
     route_by_rule(device.view(), count(rows, most), routing, bias == nullptr ? nullptr : device_bias.data(),
-                  expert.data(), weight.data(), plan, *stream_);
+                  expert.data(), weight.data(), plan, *stream_, sorter);
     Choice choice = {download(expert.data(), rows * k), download(weight.data(), rows * k)};
     MoePlan expected;
     expected.build(choice.expert.data(), rows, k, experts);
@@ -113,6 +114,17 @@ TEST_P(DeviceMoeRuleTest, RoutersDecideAsTheCpu) {
       EXPECT_EQ(on_device(logits, c.experts, c.routing, choice_bias, t, 1, 1), alone);
     }
   }
+}
+
+// Passes of many rows have a block for some of the rows each, and their plan from elsewhere.
+TEST_P(DeviceMoeRuleTest, ManyRowsAreRoutedAsFew) {
+  constexpr std::int64_t kRows = PlanSorter::kFewRows + 5;
+  const Case c = cases()[1];
+  const std::vector<float> bias = random_floats(c.experts, 22, 0.3f);
+  const std::vector<float> logits = random_floats(kRows * c.experts, 24, 3.0f);
+  const PlanSorter sorter(static_cast<int>(kRows * c.routing.experts_per_token), *stream_);
+  EXPECT_EQ(on_device(logits, c.experts, c.routing, bias.data(), 0, kRows, kRows, &sorter),
+            on_device(logits, c.experts, c.routing, bias.data(), 0, kRows, kRows));
 }
 
 TEST_P(DeviceMoeRuleTest, RouterGivesValidIdsForBrokenLogits) {
