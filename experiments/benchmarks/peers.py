@@ -69,13 +69,10 @@ class Transformers:
     def __init__(self, folder: Path, dtype: torch.dtype, device: str, static: bool = False):
         self.model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(device)
         self.model.generation_config.eos_token_id = None
-        self.device, self.options = device, {}
-        self.figures = ALL_FIGURES
-        if static:
-            self.figures = {"token"}
-            self.options = {"cache_implementation": "static"}
-            if device == "cpu":  # on a device generate() does so by itself
-                self.model.forward = torch.compile(self.model.forward)
+        self.device, self.figures = device, {"token"} if static else ALL_FIGURES
+        self.options = {"cache_implementation": "static"} if static else {}
+        if static and device == "cpu":  # on a device generate() does so by itself
+            self.model.forward = torch.compile(self.model.forward)
 
     def tensor(self, ids: list[int]) -> torch.Tensor:
         return torch.tensor([ids], device=self.device)
@@ -195,7 +192,7 @@ def provenance(device: str) -> dict:
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=PROMPTS.parent
     )
     where = {"commit": commit.stdout.strip() or "unknown", "cpu": platform.processor() or platform.machine()}
-    where |= {"device": "cpu" if device == "cpu" else torch.cuda.get_device_name(device)}
+    where["device"] = "cpu" if device == "cpu" else torch.cuda.get_device_name(device)
     return where | {"ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
 
 
