@@ -92,6 +92,11 @@ DenseLinear::DenseLinear(int rows, std::span<const DeviceMatrix> weights, Stream
   weight_ = DeviceArray<std::byte>(static_cast<std::size_t>(weight_bytes), stream.device());
   x_ = DeviceArray<std::byte>(static_cast<std::size_t>(x_bytes), stream.device());
   sums_ = DeviceArray<float>(static_cast<std::size_t>(sums), stream.device());
+  // Of whatever lies there: so that what a shape needs is chosen and loaded now, and not while a graph is recorded.
+  for (const DeviceMatrix& weight : weights) {
+    product_.multiply(product_shape(rows, weight), x_.data(), weight_.data(), sums_.data());
+  }
+  stream.synchronize();
 }
 
 void DenseLinear::multiply(Rows<const float> x, const DeviceMatrix& weight, const float* bias,

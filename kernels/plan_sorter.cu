@@ -14,8 +14,9 @@ constexpr int kThreads = 256;
 __device__ int pair_of_thread() { return static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x); }
 
 /// Pairs of rows that the pass does not have come last.
-__global__ void __launch_bounds__(kThreads) key_kernel(const std::int32_t* expert, const std::int32_t* rows, int pairs,
-                                                       int k, int experts, std::int32_t* keys, std::int32_t* values) {
+__global__ void __launch_bounds__(kThreads)
+    pair_key_kernel(const std::int32_t* expert, const std::int32_t* rows, int pairs, int k, int experts,
+                    std::int32_t* keys, std::int32_t* values) {
   const int p = pair_of_thread();
   if (p >= pairs) return;
   keys[p] = p < *rows * k ? expert[p] : experts;
@@ -25,13 +26,14 @@ __global__ void __launch_bounds__(kThreads) key_kernel(const std::int32_t* exper
 __device__ bool begins_expert(const std::int32_t* keys, int p) { return p == 0 || keys[p] != keys[p - 1]; }
 
 /// Their running sums number the active experts, from 1.
-__global__ void __launch_bounds__(kThreads) begin_kernel(const std::int32_t* keys, int pairs, std::int32_t* begins) {
+__global__ void __launch_bounds__(kThreads)
+    expert_begin_kernel(const std::int32_t* keys, int pairs, std::int32_t* begins) {
   const int p = pair_of_thread();
   if (p < pairs) begins[p] = begins_expert(keys, p) ? 1 : 0;
 }
 
 __global__ void __launch_bounds__(kThreads)
-    write_kernel(const std::int32_t* keys, const std::int32_t* ranks, const std::int32_t* rows, DevicePlan plan) {
+    sorted_plan_kernel(const std::int32_t* keys, const std::int32_t* ranks, const std::int32_t* rows, DevicePlan plan) {
   const int p = pair_of_thread();
   const int count = *rows * plan.k;
   if (p >= count) {
@@ -65,13 +67,13 @@ void PlanSorter::build(const std::int32_t* expert, RowCount rows, int experts, c
   SPECMOE_CHECK(pairs <= pairs_, "plan_sorter: expected at most ", pairs_, " pairs, got ", pairs);
   const auto blocks = static_cast<unsigned>((pairs + kThreads - 1) / kThreads);
   const int bits = std::bit_width(static_cast<unsigned>(experts));
-  launch(key_kernel, blocks, kThreads, 0, stream, expert, rows.actual, pairs, plan.k, experts, keys_.data(),
+  launch(pair_key_kernel, blocks, kThreads, 0, stream, expert, rows.actual, pairs, plan.k, experts, keys_.data(),
          values_.data());
   sort_pairs(keys_.data(), values_.data(), pairs, bits, sorted_keys_.data(), plan.pairs, scratch_.data(),
              scratch_bytes_, stream);
-  launch(begin_kernel, blocks, kThreads, 0, stream, sorted_keys_.data(), pairs, ranks_.data());
+  launch(expert_begin_kernel, blocks, kThreads, 0, stream, sorted_keys_.data(), pairs, ranks_.data());
   running_sums(ranks_.data(), pairs, ranks_.data(), scratch_.data(), scratch_bytes_, stream);
-  launch(write_kernel, blocks, kThreads, 0, stream, sorted_keys_.data(), ranks_.data(), rows.actual, plan);
+  launch(sorted_plan_kernel, blocks, kThreads, 0, stream, sorted_keys_.data(), ranks_.data(), rows.actual, plan);
 }
 
 }  // namespace specmoe::kernels::cuda

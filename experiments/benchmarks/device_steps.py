@@ -2,9 +2,9 @@
 
     python experiments/benchmarks/device_steps.py [--device cuda] [--passes device_steps.jsonl] [--output FILE]
 
-A step by n-grams has one pass, the target's, so its time less that pass's is what drafting, judging and compacting cost. The
-pass's time comes from device_bench (--passes): its shape "bundled" with as many rows behind 1,024 positions. Texts at temperature
-0 are compared with plain decoding's before anything is printed.
+A step by n-grams has one pass, the target's, so its time less that pass's is what drafting, judging and compacting cost.
+The pass's time comes from device_bench (--passes): its shape "bundled" with as many rows, behind 1,024 positions. Texts at
+temperature 0 are compared with plain decoding's.
 """
 
 import argparse

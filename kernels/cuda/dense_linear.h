@@ -14,7 +14,8 @@ namespace specmoe::kernels::cuda {
 class DenseLinear {
  public:
   /// rows     of every product
-  /// weights  those that it will be asked for: room is made for the largest
+  /// weights  those that it will be asked for: room is made for the largest, and their products are chosen
+  /// throws   Error when the device has no room, or cuBLASLt no product
   DenseLinear(int rows, std::span<const DeviceMatrix> weights, Stream& stream);
 
   int rows() const { return rows_; }
