@@ -2,7 +2,8 @@
 // device-to-device copy of the same minute.
 //     device_bench [OUTPUT.jsonl [SHAPE...]]
 // One line per shape and number of rows T: microseconds per step, the distinct experts that its rows chose, the bytes
-// that the step must read, and these bytes per second over the copy's bytes (read and written) per second.
+// that the step must read, and these bytes per second over the copy's bytes (read and written) per second. Then a chunk
+// of a prompt, kPrefillRows rows without logits, by the kernels alone and with cuBLASLt (--fast-prefill).
 #include <algorithm>
 #include <bit>
 #include <chrono>
@@ -14,6 +15,7 @@
 #include <set>
 #include <vector>
 
+#include "core/logit_rows.h"
 #include "core/nn/cuda/decode_step.h"
 #include "core/provenance.h"
 #include "kernels/check.h"
@@ -102,7 +104,7 @@ class RandomModel {
     values = reinterpret_cast<float*>(zeros(cache));
     stream_.synchronize();
   }
-  static int capacity() { return kCommitted + kMostRows; }
+  static int capacity() { return kCommitted + kPrefillRows; }
 
   DeviceModel model;
   float* keys = nullptr;
@@ -182,21 +184,30 @@ class RandomModel {
   std::vector<DeviceArray<std::byte>> memory_;
 };
 
+std::size_t mask_words(int rows) { return static_cast<std::size_t>((rows + 63) / 64); }
+
 /// A chain of `rows` random tokens behind kCommitted positions.
+///
+/// ancestors  [rows * mask_words(rows)] to be filled
 DevicePass chain_pass(const RandomModel& random, int rows, const DeviceArray<std::uint64_t>& ancestors,
                       Stream& stream) {
   std::mt19937 bits(7);
   DevicePass pass;
-  std::vector<std::uint64_t> masks;
+  const std::size_t words = mask_words(rows);
+  std::vector<std::uint64_t> masks(static_cast<std::size_t>(rows) * words);
   for (int t = 0; t < rows; ++t) {
     pass.tokens.push_back(static_cast<std::int32_t>(bits() % static_cast<unsigned>(random.model.vocab)));
     pass.rows.push_back({0, kCommitted + t, kCommitted + t, t});
     pass.wanted.push_back(t);
-    masks.push_back((std::uint64_t{2} << t) - 1);
+    for (int ancestor = 0; ancestor <= t; ++ancestor) {
+      masks[static_cast<std::size_t>(t) * words + static_cast<std::size_t>(ancestor / 64)] |= std::uint64_t{1}
+                                                                                              << ancestor % 64;
+    }
   }
   stream.copy(ancestors.data(), masks.data(), masks.size() * sizeof(masks[0]));
   stream.synchronize();
-  pass.sequences = {{random.keys, random.values, RandomModel::capacity(), kCommitted, 1, ancestors.data()}};
+  pass.sequences = {{random.keys, random.values, RandomModel::capacity(), kCommitted, static_cast<std::int32_t>(words),
+                     ancestors.data()}};
   pass.longest = kCommitted + rows;
   return pass;
 }
@@ -212,11 +223,33 @@ double distinct_experts(const DecodeStep& step, const Shape& shape, int rows, St
   return total / shape.layers;
 }
 
+/// A whole chunk of a prompt, with and without cuBLASLt.
+void measure_prefill(const Shape& shape, const RandomModel& random, std::ostream& out, const nlohmann::json& provenance,
+                     Stream& stream) {
+  std::vector<DeviceMatrix> projections;
+  for (const DeviceLayer& layer : random.model.layers) projections.insert(projections.end(), {layer.qkv, layer.output});
+  kernels::cuda::DenseLinear dense(kPrefillRows, projections, stream);
+  const DeviceArray<std::uint64_t> ancestors(kPrefillRows * mask_words(kPrefillRows));
+  DevicePass pass = chain_pass(random, kPrefillRows, ancestors, stream);
+  pass.wanted.clear();
+  for (const bool fast : {false, true}) {
+    DecodeStep step(random.model, {kPrefillRows, 1, RandomModel::capacity()}, stream, fast ? &dense : nullptr);
+    step.run(pass);
+    const double time_us = time_queued(stream, [&] { step.run_again(); });
+    std::printf("prefill of %d%s: %.1f us, %.0f tokens/s\n", kPrefillRows, fast ? " with cuBLASLt" : "", time_us,
+                kPrefillRows / time_us * 1e6);
+    nlohmann::json line = {{"benchmark", "device_prefill"}, {"shape", shape.name}, {"rows", kPrefillRows},
+                           {"committed", kCommitted},       {"cublaslt", fast},    {"chunk_us", time_us}};
+    line["provenance"] = provenance;
+    out << line.dump() << std::endl;
+  }
+}
+
 void measure(const Shape& shape, std::ostream& out, const nlohmann::json& provenance, Stream& stream) {
   const double copied = copy_bandwidth(stream);
   const RandomModel random(shape, stream);
   DecodeStep step(random.model, {kMostRows, 1, RandomModel::capacity()}, stream);
-  const DeviceArray<std::uint64_t> ancestors(kMostRows);
+  const DeviceArray<std::uint64_t> ancestors(kMostRows * mask_words(kMostRows));
   std::printf("%s, copy %.0f GB/s\n  T  us/step  with upload  experts  GB/s  of copy  r(T)\n", shape.name, copied);
   double plain = 0;
   for (const int rows : kRowCounts) {
@@ -247,6 +280,7 @@ void measure(const Shape& shape, std::ostream& out, const nlohmann::json& proven
     line["provenance"] = provenance;
     out << line.dump() << std::endl;
   }
+  measure_prefill(shape, random, out, provenance, stream);
 }
 
 int run(int argc, char** argv) {

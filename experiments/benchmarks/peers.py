@@ -8,14 +8,19 @@ token is taken from that of all), a pass of T rows of the text at once, as a ver
 Texts are compared before any speed is printed; the first difference from specmoe in float32 is shown per system, because
 other formats round otherwise. With a drafter, speculative decoding in bfloat16 is one more system, of which tokens alone are
 timed. `gguf_export.py` writes the GGUF files.
+
+With --device cuda all of it is on the device, in bfloat16 alone: prefill with cuBLASLt is a system of its own, and --static
+adds transformers with a static cache, compiled.
 """
 
 import argparse
 import contextlib
+import datetime
 import importlib.metadata
 import json
 import platform
 import statistics
+import subprocess
 import time
 from pathlib import Path
 
@@ -27,15 +32,19 @@ import specmoe
 
 PROMPTS = Path(__file__).parents[1] / "models" / "prompts" / "quickstart.jsonl"
 QUESTIONS, PREFILL_TOKENS = 3, 512
-SPECULATIVE = "specmoe speculative"
+ALL_FIGURES = {"token", "pass", "prefill"}
+BASE = "specmoe bfloat16"
 
 
 class Specmoe:
     """Our engine; a pass of T rows is the verify pass of a chain of T - 1 tokens that are all right."""
 
-    def __init__(self, folder: Path, dtype: str, threads: int, **speculation: str):
-        self.model = specmoe.load(folder, dtype=dtype, threads=threads)
+    def __init__(
+        self, folder: Path, dtype: str, args: argparse.Namespace, fast_prefill: bool = False, **speculation: str
+    ):
+        self.model = specmoe.load(folder, dtype, args.device, args.threads, fast_prefill=fast_prefill)
         self.engines = {1: specmoe.Engine(self.model, **speculation)}
+        self.figures = {"token"} if speculation else {"prefill"} if fast_prefill else ALL_FIGURES
 
     def decode(self, prompt: list[int], count: int) -> list[int]:
         return list(self.run(1, prompt, count).token_ids)
@@ -55,32 +64,50 @@ class Specmoe:
 
 
 class Transformers:
-    """AutoModelForCausalLM.generate with its defaults."""
+    """AutoModelForCausalLM.generate with its defaults, or with a static cache, which it compiles its forward for."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype):
-        self.model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    def __init__(self, folder: Path, dtype: torch.dtype, device: str, static: bool = False):
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(device)
         self.model.generation_config.eos_token_id = None
+        self.device, self.options = device, {}
+        self.figures = ALL_FIGURES
+        if static:
+            self.figures = {"token"}
+            self.options = {"cache_implementation": "static"}
+            if device == "cpu":  # on a device generate() does so by itself
+                self.model.forward = torch.compile(self.model.forward)
+
+    def tensor(self, ids: list[int]) -> torch.Tensor:
+        return torch.tensor([ids], device=self.device)
+
+    def wait(self) -> None:
+        if self.device != "cpu":
+            torch.cuda.synchronize()
 
     @torch.inference_mode()
     def decode(self, prompt: list[int], count: int) -> list[int]:
-        ids = torch.tensor([prompt])
+        ids = self.tensor(prompt)
         mask = torch.ones_like(ids)
-        out = self.model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=count)
+        out = self.model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=count, **self.options)
         return out[0, len(prompt) :].tolist()
 
     @torch.inference_mode()
     def pass_seconds(self, prompt: list[int], text: list[int], rows: int) -> float:
-        cache, times = self.model(torch.tensor([prompt])).past_key_values, []
+        cache, times = self.model(self.tensor(prompt)).past_key_values, []
         for at in range(0, len(text) - rows + 1, rows):
+            self.wait()
             start = time.perf_counter()
-            cache = self.model(torch.tensor([text[at : at + rows]]), past_key_values=cache).past_key_values
+            cache = self.model(self.tensor(text[at : at + rows]), past_key_values=cache).past_key_values
+            self.wait()
             times.append(time.perf_counter() - start)
         return statistics.median(times)
 
     @torch.inference_mode()
     def prefill_seconds(self, prompt: list[int]) -> float:
+        self.wait()
         start = time.perf_counter()
-        self.model(torch.tensor([prompt]), logits_to_keep=1)
+        self.model(self.tensor(prompt), logits_to_keep=1)
+        self.wait()
         return time.perf_counter() - start
 
 
@@ -91,6 +118,7 @@ class LlamaCpp:
         import llama_cpp
 
         self.api = llama_cpp
+        self.figures = ALL_FIGURES
         self.llama = llama_cpp.Llama(
             str(file), n_ctx=1024, n_batch=512, n_threads=threads, n_threads_batch=threads, verbose=False
         )
@@ -161,26 +189,54 @@ def version(package: str) -> str:
     return "absent"
 
 
+def provenance(device: str) -> dict:
+    """Where and when; the device by its own name."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=PROMPTS.parent
+    )
+    where = {"commit": commit.stdout.strip() or "unknown", "cpu": platform.processor() or platform.machine()}
+    where |= {"device": "cpu" if device == "cpu" else torch.cuda.get_device_name(device)}
+    return where | {"ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+
+
+def open_systems(args: argparse.Namespace) -> dict:
+    """By name; the first one's texts are those that the others are compared with."""
+    here = args.device == "cpu"
+    dtypes = ["float32", "bfloat16"] if here else ["bfloat16"]
+    systems = {f"specmoe {dtype}": Specmoe(args.folder, dtype, args) for dtype in dtypes}
+    if not here:
+        systems["specmoe fast prefill"] = Specmoe(args.folder, "bfloat16", args, fast_prefill=True)
+    if args.drafter:
+        systems["specmoe speculative"] = Specmoe(args.folder, "bfloat16", args, drafter=args.drafter, tree=args.tree)
+    for dtype in [] if args.no_transformers else dtypes:
+        systems[f"transformers {dtype}"] = Transformers(args.folder, getattr(torch, dtype), args.device)
+    if args.static:
+        systems["transformers static"] = Transformers(args.folder, torch.bfloat16, args.device, static=True)
+    for file in args.gguf:
+        systems[f"llama.cpp {file.stem}"] = LlamaCpp(file, args.threads)
+    return systems
+
+
 def measure(systems: dict, texts: dict, prompts: list, long_prompt: list, args: argparse.Namespace) -> dict:
     """Seconds by system and figure, one value per round (and prompt)."""
     times = {name: {} for name in systems}
     for round_ in range(args.rounds):
         for name in list(systems) if round_ % 2 == 0 else list(reversed(systems)):
             system, own = systems[name], times[name]
-            plain = name != SPECULATIVE
-            if plain:
+            if "prefill" in system.figures:
                 own.setdefault("prefill", []).append(system.prefill_seconds(long_prompt))
-            for prompt, text in zip(prompts, texts["specmoe float32"], strict=True):
-                own.setdefault("token", []).append(token_seconds(system, prompt, args.new_tokens))
-                for rows in args.rows if plain else []:
+            for prompt, text in zip(prompts, next(iter(texts.values())), strict=True):
+                if "token" in system.figures:
+                    own.setdefault("token", []).append(token_seconds(system, prompt, args.new_tokens))
+                for rows in args.rows if "pass" in system.figures else []:
                     own.setdefault(f"pass of {rows}", []).append(system.pass_seconds(prompt, text, rows))
     return times
 
 
 def report(times: dict, different: dict, args: argparse.Namespace) -> None:
     """One table per figure: median, spread, and how many times specmoe's bfloat16 it is."""
-    for figure in times["specmoe bfloat16"]:
-        base = statistics.median(times["specmoe bfloat16"][figure])
+    for figure in times[BASE]:
+        base = statistics.median(times[BASE][figure])
         print(f"\n{figure:24} {'median':>12} {'least':>12} {'most':>12} {'over specmoe bf16':>18}")
         for name, own in times.items():
             if figure not in own:
@@ -189,7 +245,7 @@ def report(times: dict, different: dict, args: argparse.Namespace) -> None:
             middle = statistics.median(values)
             ratio = middle * 1e-6 / base
             print(f"{name:24} {middle:9.1f} us {min(values):9.1f} us {max(values):9.1f} us {ratio:18.2f}")
-    print("\nfirst token that differs from specmoe float32, by prompt")
+    print(f"\nfirst token that differs from {next(iter(times))}, by prompt")
     for name, places in different.items():
         print(f"{name:24} {places}")
     if args.output:
@@ -198,6 +254,7 @@ def report(times: dict, different: dict, args: argparse.Namespace) -> None:
             for name, own in times.items():
                 line = {"benchmark": "peers", "model": args.folder.name, "system": name, "seconds": own}
                 line |= {"first_difference": different[name], "versions": versions, "threads": args.threads}
+                line |= {"provenance": provenance(args.device)}
                 file.write(json.dumps(line) + "\n")
 
 
@@ -211,20 +268,15 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=48)
     parser.add_argument("--rows", type=int, nargs="*", default=[2, 4, 8, 16], help="rows of the passes that are timed")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--static", action="store_true", help="adds transformers with a static cache, compiled")
     parser.add_argument("--no-transformers", action="store_true", help="leave transformers out: it is slow")
     parser.add_argument("--output", type=Path, help="JSON lines, one per system")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     transformers.logging.set_verbosity_error()
 
-    systems = {f"specmoe {dtype}": Specmoe(args.folder, dtype, args.threads) for dtype in ("float32", "bfloat16")}
-    if args.drafter:
-        systems[SPECULATIVE] = Specmoe(args.folder, "bfloat16", args.threads, drafter=args.drafter, tree=args.tree)
-    if not args.no_transformers:
-        systems["transformers float32"] = Transformers(args.folder, torch.float32)
-        systems["transformers bfloat16"] = Transformers(args.folder, torch.bfloat16)
-    for file in args.gguf:
-        systems[f"llama.cpp {file.stem}"] = LlamaCpp(file, args.threads)
+    systems = open_systems(args)
     versions = {name: version(name) for name in ("torch", "transformers", "llama-cpp-python")}
     print(f"{args.folder.name}, {args.threads} threads, {platform.processor() or platform.machine()}; {versions}")
 
@@ -239,7 +291,7 @@ def main() -> None:
         ids = random.integers(3, vocab, (QUESTIONS, 32)).tolist()
     texts = {name: [system.decode(prompt, args.new_tokens) for prompt in ids] for name, system in systems.items()}
     different = {
-        name: [first_difference(a, b) for a, b in zip(own, texts["specmoe float32"], strict=True)]
+        name: [first_difference(a, b) for a, b in zip(own, next(iter(texts.values())), strict=True)]
         for name, own in texts.items()
     }
     report(measure(systems, texts, ids, long_prompt, args), different, args)

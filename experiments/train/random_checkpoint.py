@@ -64,6 +64,41 @@ MODELS = {
         "sliding_window": None,
         "output_router_logits": False,
     },
+    # A few layers (--layers) of these stand for the models of these names.
+    "mixtral-8x7b": {
+        "architectures": ["MixtralForCausalLM"],
+        "model_type": "mixtral",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "sliding_window": None,
+        "output_router_logits": False,
+    },
+    "qwen3-30b-a3b": {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "moe_intermediate_size": 768,
+        "num_hidden_layers": 48,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "head_dim": 128,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "norm_topk_prob": True,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "attention_bias": False,
+        "use_sliding_window": False,
+        "sliding_window": None,
+        "output_router_logits": False,
+    },
     "S1": {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -164,10 +199,14 @@ def main() -> None:
     parser.add_argument("model", choices=sorted(MODELS))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--layers", type=int, help="layers, where not all are wanted")
     parser.add_argument("--vocab", type=int, default=COMMON["vocab_size"], help="tokens of the vocabulary")
     parser.add_argument("--tokenizer", type=Path, help="folder whose tokenizer files are copied")
     args = parser.parse_args()
-    size = write(COMMON | MODELS[args.model] | {"vocab_size": args.vocab}, args.folder, args.seed)
+    config = COMMON | MODELS[args.model] | {"vocab_size": args.vocab}
+    if args.layers:
+        config["num_hidden_layers"] = args.layers
+    size = write(config, args.folder, args.seed)
     if args.tokenizer:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(args.tokenizer / name, args.folder / name)

@@ -16,7 +16,7 @@
 
 #undef SPECMOE_KERNEL
 #define SPECMOE_KERNEL(kernel, backend, function) \
-  static const bool kernel##_##function##_stands_in = stand_in([] { kernel.add(backend, function); })
+  static const bool kernel##_##function##_stands_in = stand_in(backend, [] { kernel.add(backend, function); })
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
@@ -26,13 +26,6 @@ namespace specmoe::kernels::amx_emulated {
 inline constexpr Backend kBackend = Backend::kAmx;
 inline constexpr Backend kAllTypes = Backend::kAvx2;
 constexpr bool takes(DType dtype) { return dtype != DType::kFloat32; }
-
-template <class Register>
-bool stand_in(const Register& register_kernel) {
-  if (backend_available(Backend::kAmx) || !backend_available(Backend::kAvx2)) return false;
-  register_kernel();
-  return amx_is_emulated = true;
-}
 
 struct Tile {
   int rows = 0;

@@ -64,19 +64,28 @@ inline std::vector<float> product_inputs(std::vector<float> x, DType dtype, Back
   return x;
 }
 
-/// Set where emulated tiles stand in for AMX.
-inline bool amx_is_emulated = false;
+/// The back ends that an emulation stands in for, by number.
+inline bool emulated[kBackendCount] = {};
+inline bool is_emulated(Backend backend) { return emulated[static_cast<std::size_t>(backend)]; }
+
+/// Has an emulation take the place of kernels that this processor lacks. It needs AVX2 itself.
+template <class Register>
+bool stand_in(Backend backend, const Register& register_kernel) {
+  if (backend_available(backend) || !backend_available(Backend::kAvx2)) return false;
+  register_kernel();
+  return emulated[static_cast<std::size_t>(backend)] = true;
+}
 
 /// The back end whose other kernels go with `backend`'s products: emulated tiles stand on AVX2.
 inline Backend vectors_of(Backend backend) {
-  return backend == Backend::kAmx && amx_is_emulated ? Backend::kAvx2 : backend;
+  return backend == Backend::kAmx && is_emulated(backend) ? Backend::kAvx2 : backend;
 }
 
 /// Every CPU implementation there is; a test of one this processor lacks is skipped by name.
 class BackendTest : public testing::TestWithParam<Backend> {
  protected:
   void SetUp() override {
-    if (GetParam() == Backend::kAmx && amx_is_emulated) return;
+    if (is_emulated(GetParam())) return;
     if (!backend_available(GetParam())) GTEST_SKIP() << "this processor has no " << backend_name(GetParam());
   }
 };

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <chrono>
+#include <numeric>
+
+#include "core/engine.h"
+#include "core/grow.h"
+#include "core/logit_rows.h"
+
+/// What the engine's two sources share: core/engine.cpp is the step, core/engine_requests.cpp what is around it.
+namespace specmoe {
+
+using Clock = std::chrono::steady_clock;
+
+inline std::int64_t ns_between(Clock::time_point begin, Clock::time_point end) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(end - begin).count();
+}
+
+/// One running request.
+struct Engine::Sequence {
+  const Request* request = nullptr;
+  RequestRecord* record = nullptr;
+  std::unique_ptr<KVCache> cache;
+  std::unique_ptr<DraftState> draft_state;
+  Draft<float> draft;
+  PhiloxUniforms uniforms{0, 0, 0};
+  LogitRows target_rows;
+  Verdict verdict;
+  TokenId root = 0;                 // last token of the text, not yet in the cache
+  int remaining = 0;                // tokens that may still be emitted
+  bool context_bound = false;       // `remaining` ends at the context, not at max_new_tokens
+  std::vector<std::int32_t> path;   // staged rows kept: the root and the accepted nodes
+  std::int32_t emitted_before = 0;  // tokens emitted in earlier steps
+
+  bool running() const { return record->finish == FinishReason::kRunning; }
+  void find_path() {
+    path.assign(1, TokenTree::kRoot);
+    path.insert(path.end(), verdict.accepted.begin(), verdict.accepted.end());
+  }
+};
+
+/// Buffers of step(), reused.
+struct Engine::Workspace {
+  std::vector<GrowRequest> grow_requests;
+  GrowWorkspace grow;
+  std::vector<RowBlock> blocks;
+  ForwardResult result;
+  int pass_rows = 0;                         // of the target's pass
+  std::vector<std::int32_t> unique_experts;  // [MoE layers]
+  std::vector<std::uint8_t> seen;            // [experts]
+
+  void count_unique_experts(int experts) {
+    pass_rows = result.row_begin.back();
+    unique_experts.assign(result.moe_layers, 0);
+    if (result.moe_layers == 0) return;
+    const std::size_t per_layer = result.experts.size() / result.moe_layers;
+    for (int layer = 0; layer < result.moe_layers; ++layer) {
+      seen.assign(experts, 0);
+      for (std::size_t i = 0; i < per_layer; ++i) seen[result.experts[layer * per_layer + i]] = 1;
+      unique_experts[layer] = std::accumulate(seen.begin(), seen.end(), 0);
+    }
+  }
+};
+
+}  // namespace specmoe
