@@ -32,6 +32,7 @@ def read_log(text: str) -> dict[str, dict[str, tuple[int, int]]]:
     for line in text.splitlines():
         if match := ENTRY.search(line):
             kernel, architecture = match.groups()
+            kernel = None if "3cub" in kernel else kernel  # not ours
         elif match := SPILL.search(line):
             spilled = int(match[2]) + int(match[3])
         elif (match := USED.search(line)) and kernel:
