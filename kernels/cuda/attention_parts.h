@@ -143,11 +143,13 @@ inline std::size_t shared_bytes(const AttentionShape& shape) {
 /// Starts copying elements [4 * part, 4 * part + 4) of a row of `size`, zeros past its end.
 template <bool kGeneral>
 __device__ void copy_part(float* to, const float* row, int part, int size, bool there) {
-  if (!kGeneral || size % 4 == 0) {
-    copy_async(to, row + part * 4, there);
-    return;
+  if constexpr (kGeneral) {
+    if (size % 4 != 0) {
+      for (int i = 0; i < 4; ++i) to[i] = there && part * 4 + i < size ? row[part * 4 + i] : 0.0f;
+      return;
+    }
   }
-  for (int i = 0; i < 4; ++i) to[i] = there && part * 4 + i < size ? row[part * 4 + i] : 0.0f;
+  copy_async(to, row + part * 4, there);
 }
 
 /// Copies keys and values of logical positions [first, first + kTile) as this row sees them; zeros past its end. Ends
