@@ -5,12 +5,22 @@
 
 namespace specmoe::kernels::SPECMOE_SIMD {
 
+/// What was measured on AVX2 alone, and is done there alone.
+inline constexpr bool kAvx2Tiles = kTileRows == 5;
+
 /// How many of `left` rows the next tile takes: as even as can be. Of AVX2's tiles, those of five and of three rows
 /// keep the multipliers busier than those of four, whose eight sums only just cover the latency of a multiply-add.
 inline int rows_of_next_tile(std::int64_t left) {
-  if (kTileRows == 5 && left >= 8) return kTileRows;
+  if (kAvx2Tiles && left >= 8) return kTileRows;
   const std::int64_t tiles = (left + kTileRows - 1) / kTileRows;
   return static_cast<int>((left + tiles - 1) / tiles);
+}
+
+/// How many tiles that makes of `rows` rows.
+inline int tiles_of(std::int64_t rows) {
+  int tiles = 0;
+  for (; rows > 0; rows -= rows_of_next_tile(rows)) ++tiles;
+  return tiles;
 }
 
 /// Products of `count` input rows with panels [begin, end) of `weight`: for every block of rows and group of panels,
@@ -25,17 +35,21 @@ void multiply(std::int64_t count, const Row& row, const PackedMatrix& weight, st
   alignas(64) float sums[kTileRows * kGroupOutputs];
   Inputs inputs;
   const std::int64_t block_rows = Inputs::most_rows(weight.cols());
-  const int group = group_panels(weight);
   for (std::int64_t block = 0; block < count; block += block_rows) {
     const std::int64_t block_end = std::min(count, block + block_rows);
     inputs.take(row, block, block_end - block, weight.cols());
+    // Two long panels stay in the first caches while the tiles take turns at them.
+    const bool shared = kAvx2Tiles && block_end - block > kTileRows && weight.panel_bytes() > 8192;
+    const int turns = shared ? tiles_of(block_end - block) : 1;
+    const int group = shared ? 2 : group_panels(weight);
     for (std::int64_t panel = begin; panel < end; panel += group) {
       const int panels = static_cast<int>(std::min<std::int64_t>(group, end - panel));
       const std::byte* last_ahead = next != nullptr ? next : weight.panel(panel);
       const std::byte* ahead = panel + group < end ? weight.panel(panel + group) : last_ahead;
-      for (std::int64_t first = block; first < block_end;) {
+      int turn = 0;
+      for (std::int64_t first = block; first < block_end; ++turn) {
         const int taken = rows_of_next_tile(block_end - first);
-        multiply_group(inputs.from(first - block), taken, weight, panel, panels, ahead, sums);
+        multiply_group(inputs.from(first - block), taken, weight, panel, panels, ahead, turn, turns, sums);
         finish(first, taken, panel, panels, sums);
         first += taken;
       }

@@ -40,10 +40,10 @@ inline constexpr bool kFetchesAhead = kWidth != 8 || R > 1 || kType == DType::kI
 
 /// sums[r * kGroupOutputs + p * 16 + j] = the product of input row r with output j of panel p, for R rows and P panels.
 /// Every output is one chain of fused multiply-adds over ascending k, whatever R and P: rows keep their bits.
-/// The panels `ahead`, next in turn, are fetched meanwhile: the processor's own prefetchers lose each stream where a
-/// panel ends (measured: 0.6-0.8 of the read bandwidth without, 1.0-1.2 with).
+/// The panels `ahead`, next in turn, are fetched meanwhile, or a `shares`-th part of them: the processor's own
+/// prefetchers lose each stream where a panel ends (measured: 0.6-0.8 of the read bandwidth without, 1.0-1.2 with).
 template <DType kType, int R, int P>
-void tile(const float* const* rows, const std::byte* panel, const std::byte* ahead, std::size_t panel_bytes,
+void tile(const float* const* rows, const std::byte* panel, const std::byte* ahead, int shares, std::size_t panel_bytes,
           std::int64_t inputs, float* sums) {
   Floats acc[R][P][kVectors];
   const float* x[R];
@@ -69,8 +69,9 @@ void tile(const float* const* rows, const std::byte* panel, const std::byte* ahe
     if constexpr (kType == DType::kInt8) return high_int8(load_int8_pairs(at(p, v)));
     if constexpr (kType == DType::kBFloat16) return high_bfloat16(load_bits(at(p, v)));
   };
+  const int fetched = kVectors * kLoad / shares;
   std::int64_t k = 0;
-  for (; k + kStep <= inputs; k += kStep, panel += kVectors * kLoad, ahead += kVectors * kLoad) {
+  for (; k + kStep <= inputs; k += kStep, panel += kVectors * kLoad, ahead += fetched) {
 #pragma GCC unroll 4
     for (int p = 0; kFetchesAhead<kType, R> && p < P; ++p) prefetch(ahead + p * panel_bytes);
     multiply_add<R, P>(acc, x, k, low);
@@ -97,8 +98,8 @@ void tile(const float* const* rows, const std::byte* panel, const std::byte* ahe
   }
 }
 
-using Tile = void (*)(const float* const* rows, const std::byte* panel, const std::byte* ahead, std::size_t panel_bytes,
-                      std::int64_t inputs, float* sums);
+using Tile = void (*)(const float* const* rows, const std::byte* panel, const std::byte* ahead, int shares,
+                      std::size_t panel_bytes, std::int64_t inputs, float* sums);
 
 /// How many rows one tile takes, and how many panels a tile of `rows` rows: what the registers hold.
 inline constexpr int kTileRows = kWidth == 8 ? 5 : 8;

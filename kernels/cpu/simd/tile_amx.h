@@ -91,7 +91,7 @@ auto choose_tile(int panels, bool tail) {
 
 /// Multiplies up to kTileRows rows with the panels of one group.
 inline void multiply_group(PairRows rows, int count, const PackedMatrix& weight, std::int64_t panel, int panels,
-                           const std::byte* ahead, float* sums) {
+                           const std::byte* ahead, int /*turn*/, int /*turns*/, float* sums) {
   const bool int8 = weight.dtype() == DType::kInt8;
   const std::int64_t pairs = (weight.cols() + 1) / 2;
   const bool tail = pairs % kTilePairs != 0;

@@ -14,8 +14,8 @@ __m512bh load_pairs(const std::byte* p) {
 /// As tile() of simd/tile.h for pairs of bfloat16: every output is one chain of pair products over ascending k,
 /// whatever R and P.
 template <DType kType, int R, int P>
-void tile(PairRows rows, const std::byte* panel, const std::byte* ahead, std::size_t panel_bytes, std::int64_t inputs,
-          float* sums) {
+void tile(PairRows rows, const std::byte* panel, const std::byte* ahead, int shares, std::size_t panel_bytes,
+          std::int64_t inputs, float* sums) {
   Floats acc[R][P];
   const std::uint32_t* x[R];
 #pragma GCC unroll 8
@@ -26,7 +26,8 @@ void tile(PairRows rows, const std::byte* panel, const std::byte* ahead, std::si
   }
   const std::int64_t pairs = (inputs + 1) / 2;
   constexpr int kLoad = kPanel * (kType == DType::kInt8 ? 2 : 4);
-  for (std::int64_t k = 0; k < pairs; ++k, panel += kLoad, ahead += kLoad) {
+  const int fetched = kLoad / shares;
+  for (std::int64_t k = 0; k < pairs; ++k, panel += kLoad, ahead += fetched) {
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) prefetch(ahead + p * panel_bytes);
     __m512bh weight[P];
@@ -51,8 +52,8 @@ void tile(PairRows rows, const std::byte* panel, const std::byte* ahead, std::si
   }
 }
 
-using Tile = void (*)(PairRows rows, const std::byte* panel, const std::byte* ahead, std::size_t panel_bytes,
-                      std::int64_t inputs, float* sums);
+using Tile = void (*)(PairRows rows, const std::byte* panel, const std::byte* ahead, int shares,
+                      std::size_t panel_bytes, std::int64_t inputs, float* sums);
 
 /// How many rows one tile takes, and how many panels a tile of `rows` rows: what the registers hold.
 inline constexpr int kTileRows = 8;
