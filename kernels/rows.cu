@@ -50,16 +50,6 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads)
-    silu_times_kernel(Rows<float> gate, const std::int32_t* rows, Rows<const float> up) {
-  const auto t = static_cast<std::int64_t>(blockIdx.x);
-  if (t >= *rows) return;
-  for (std::int64_t n = threadIdx.x; n < gate.cols; n += kThreads) {
-    const float g = gate.row(t)[n];
-    gate.row(t)[n] = g / (1.0f + expf(-g)) * up.row(t)[n];
-  }
-}
-
-__global__ void __launch_bounds__(kThreads)
     shape_logits_kernel(Rows<float> logits, const std::int32_t* rows, LogitShape shape) {
   const auto t = static_cast<std::int64_t>(blockIdx.y);
   const std::int64_t n = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -106,11 +96,6 @@ void embed(const DeviceMatrix& head, const std::int32_t* tokens, RowCount rows, 
 void gather_rows(Rows<const float> x, const std::int32_t* wanted, RowCount rows, Rows<float> out, Stream& stream) {
   if (rows.most == 0) return;
   launch(gather_rows_kernel, static_cast<unsigned>(rows.most), kThreads, 0, stream, x, wanted, rows.actual, out);
-}
-
-void silu_times(Rows<float> gate, RowCount rows, Rows<const float> up, Stream& stream) {
-  if (rows.most == 0) return;
-  launch(silu_times_kernel, static_cast<unsigned>(rows.most), kThreads, 0, stream, gate, rows.actual, up);
 }
 
 void shape_logits(Rows<float> logits, RowCount rows, const LogitShape& shape, Stream& stream) {

@@ -223,9 +223,6 @@ void moe_down(Rows<const float> hidden, RowCount rows, const DeviceMatrices& dow
               const float* weight, const float* bias, Rows<const float> residual, Rows<float> scratch,
               unsigned* counters, Rows<float> out, Stream& stream);
 
-/// gate[t] = silu(gate[t]) * up[t], in place.
-void silu_times(Rows<float> gate, RowCount rows, Rows<const float> up, Stream& stream);
-
 /// As LogitShape::apply on every row.
 void shape_logits(Rows<float> logits, RowCount rows, const LogitShape& shape, Stream& stream);
 
