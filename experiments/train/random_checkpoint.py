@@ -29,6 +29,17 @@ COMMON = {
     "vocab_size": 2048,
 }
 
+# What all Qwen3 mixtures have.
+QWEN3_MOE = {
+    "norm_topk_prob": True,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "attention_bias": False,
+    "use_sliding_window": False,
+    "sliding_window": None,
+    "output_router_logits": False,
+}
+
 MODELS = {
     "M8": {
         "architectures": ["MixtralForCausalLM"],
@@ -56,13 +67,7 @@ MODELS = {
         "head_dim": 64,
         "num_experts": 64,
         "num_experts_per_tok": 8,
-        "norm_topk_prob": True,
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": [],
-        "attention_bias": False,
-        "use_sliding_window": False,
-        "sliding_window": None,
-        "output_router_logits": False,
+        **QWEN3_MOE,
     },
     # A few layers (--layers) of these stand for the models of these names.
     "mixtral-8x7b": {
@@ -91,13 +96,7 @@ MODELS = {
         "head_dim": 128,
         "num_experts": 128,
         "num_experts_per_tok": 8,
-        "norm_topk_prob": True,
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": [],
-        "attention_bias": False,
-        "use_sliding_window": False,
-        "sliding_window": None,
-        "output_router_logits": False,
+        **QWEN3_MOE,
     },
     "S1": {
         "architectures": ["LlamaForCausalLM"],

@@ -1,19 +1,7 @@
 // The products on AMX tiles: one instruction multiplies up to 16 rows of inputs, rounded to bfloat16, with 16 outputs
 // of bfloat16 weights over 32 inputs. int8 weights are widened to bfloat16 on their way into a tile. Rows do not see
 // each other in it, so a row keeps its bits whatever their number. float32 weights go to the AVX-512 kernels.
-// Everything from elsewhere is included before the target changes: an inline function of a header compiled with AVX2
-// could be the copy the linker keeps for the whole program.
-#include <immintrin.h>
-
-#include <algorithm>
-#include <bit>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-
-#include "kernels/element.h"
-#include "kernels/linear.h"
-#include "kernels/moe_ffn.h"
+#include "kernels/cpu/simd/outside.h"
 
 #pragma GCC push_options
 // False alarms inside the compiler's own AVX-512 header.

@@ -1,19 +1,8 @@
 // The products on the bfloat16 instruction of AVX-512: twice the arithmetic rate of float32 on processors that have it
 // and no tiles, and no widening. Inputs are rounded to bfloat16 first. float32 weights go to the AVX-512 kernels. The
 // sources under kernels/cpu/simd/ are written once on a small vector type and included here in the instruction set's
-// own namespace. Everything from elsewhere is included before the target changes: an inline function of a header
-// compiled with AVX2 could be the copy the linker keeps for the whole program.
-#include <immintrin.h>
-
-#include <algorithm>
-#include <bit>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-
-#include "kernels/element.h"
-#include "kernels/linear.h"
-#include "kernels/moe_ffn.h"
+// own namespace.
+#include "kernels/cpu/simd/outside.h"
 
 #pragma GCC push_options
 // False alarms inside the compiler's own AVX-512 header.

@@ -1,17 +1,8 @@
 // The AVX-512 BF16 products on emulated instructions: see avx512_emulation_test.cpp.
-#include <immintrin.h>
-
-#include <algorithm>
 #include <array>
-#include <bit>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
 #include <cstring>
 
-#include "kernels/element.h"
-#include "kernels/linear.h"
-#include "kernels/moe_ffn.h"
+#include "kernels/cpu/simd/outside.h"
 #include "tests/support/kernel_data.h"
 
 #undef SPECMOE_KERNEL
