@@ -7,6 +7,7 @@
 
 #include "core/oracle_bounds.h"
 #include "core/prover.h"
+#include "experiments/interrupt.h"
 #include "experiments/proof_matrix.h"
 #include "experiments/table.h"
 
@@ -31,10 +32,12 @@ po::options_description flags() {
   all.add_options()("accept", po::value<std::string>(), "acceptance policy")(
       "law", po::value<std::string>()->default_value("iid"),
       "how children are drawn: deterministic, iid, without_replacement, top_plus_sampled, multi_drafter")(
-      "tree", po::value<std::string>()->default_value("expansion(2,2)"), "tree topology")(
+      "tree", po::value<std::string>(),
+      "tree topology; default: expansion(2,2), or chain(3) where trees are not judged")(
       "target", po::value<std::string>(), "JSON file with the target's rows by last token, [V, V]")(
       "draft", po::value<std::string>(), "JSON file with the drafter's rows, [V, V]")(
-      "rounds", po::value<int>()->default_value(1), "steps that are enumerated, 1 or 2")(
+      "rounds", po::value<int>()->default_value(1),
+      "steps that are enumerated, 1 to 4; 2 catches what leaks from one step to the next")(
       "exact", po::bool_switch(), "compute in exact fractions")("json", po::bool_switch(), "print JSON")(
       "all", po::bool_switch(), "every policy, law and small tree, and the wrong rules")("help,h", "this text");
   return all;
@@ -101,11 +104,13 @@ void print(const ProofReport& report, double bound) {
 int prove_one(const po::variables_map& given) {
   SPECMOE_CHECK(given.count("accept") == 1, "prove needs --accept POLICY, or --all; see specmoe prove --help");
   const auto policy = acceptance_policies().create(given["accept"].as<std::string>());
-  const auto tree = tree_policies().create(given["tree"].as<std::string>());
+  const auto tree =
+      tree_policies().create(given.count("tree") == 1 ? given["tree"].as<std::string>() : default_proof_tree(*policy));
   const DraftLaw law = law_from_name(given["law"].as<std::string>());
   ProofOptions options;
   options.rounds = given["rounds"].as<int>();
   options.exact = given["exact"].as<bool>();
+  options.poll = poll_interrupt;
   bool lossless = true;
   nlohmann::json reports = nlohmann::json::array();
   for (const ProofModels& models : models_of(given)) {

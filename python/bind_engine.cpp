@@ -1,6 +1,5 @@
 #include <pybind11/stl.h>
 
-#include <chrono>
 #include <functional>
 #include <map>
 #include <optional>
@@ -13,6 +12,7 @@
 #include "python/part.h"
 #include "python/prompts.h"
 #include "python/result.h"
+#include "python/signal_poll.h"
 
 namespace specmoe::python {
 namespace {
@@ -63,21 +63,6 @@ std::unique_ptr<EngineHandle> assemble(const py::object& target, const py::objec
   return handle;
 }
 
-/// Raises what a signal handler of Python raised (KeyboardInterrupt), looking a few times a second.
-class SignalPoll {
- public:
-  void operator()() {
-    const auto now = std::chrono::steady_clock::now();
-    if (now - last_ < std::chrono::milliseconds(50)) return;
-    last_ = now;
-    py::gil_scoped_acquire locked;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-  }
-
- private:
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
-
 using Stops = std::vector<std::shared_ptr<nn::TextStop>>;
 
 /// Requests for prompts. A request's text depends on its prompt and its seed alone, never on what else is in the call;
@@ -123,12 +108,7 @@ py::object generate(EngineHandle& handle, const py::object& given, int max_new_t
   Prompts prompts = read_prompts(given, handle.target->tokenizer.get());
   const bool single = prompts.single;
   const std::vector<std::uint64_t> seeds = read_seeds(seed, prompts.ids.size());
-  std::vector<std::string> stop_strings;
-  if (py::isinstance<py::str>(stop)) {
-    stop_strings.push_back(stop.cast<std::string>());
-  } else if (!stop.is_none()) {
-    stop_strings = stop.cast<std::vector<std::string>>();
-  }
+  const std::vector<std::string> stop_strings = read_stops(stop);
   const ModelInfo& info = handle.target->network->info();
   Request pattern;
   pattern.max_new_tokens = max_new_tokens;

@@ -6,6 +6,7 @@
 #include "core/nn/device_loader.h"
 #include "kernels/check.h"
 #include "python/bindings.h"
+#include "python/signal_poll.h"
 
 namespace specmoe::python {
 namespace {
@@ -105,6 +106,14 @@ void bind_info(py::module_& m) {
            [](py::object self) { return py::str("ModelInfo({})").format(self.attr("as_dict")()).cast<std::string>(); });
 }
 
+kernels::DType kv_dtype_from_name(const std::string& name) {
+  try {
+    return kernels::packed_dtype_from_name(name);
+  } catch (const Error& error) {
+    fail("kv_", error.what());  // "dtype: expected .."
+  }
+}
+
 std::string fspath(const py::object& path) {
   return py::module_::import("os").attr("fspath")(path).cast<std::string>();
 }
@@ -170,6 +179,7 @@ std::shared_ptr<Model> load(const std::string& path, nn::LoadOptions options) {
     if (PyErr_WarnEx(PyExc_RuntimeWarning, line.c_str(), 1) != 0) throw py::error_already_set();
   };
   model->options = options;
+  options.progress = [poll = SignalPoll{}](std::int64_t, std::int64_t) mutable { poll(); };
   const py::gil_scoped_release unlocked;
   model->network = nn::load_model(path, options);
   model->tokenizer = nn::Tokenizer::find(path);
@@ -211,7 +221,7 @@ void bind_model(py::module_& m) {
          const std::string& kv_dtype, const py::object& cache, bool fast_prefill) {
         nn::LoadOptions options;
         options.dtype = kernels::packed_dtype_from_name(dtype);
-        options.kv_dtype = kernels::packed_dtype_from_name(kv_dtype);
+        options.kv_dtype = kv_dtype_from_name(kv_dtype);
         options.device = device;
         options.threads = threads;
         if (!cache.is_none()) options.cache = fspath(cache);

@@ -18,6 +18,9 @@ struct Prompts {
 /// throws     TypeError for anything else; Error for text without a tokenizer
 Prompts read_prompts(py::handle given, const nn::Tokenizer* tokenizer);
 
+/// Strings at which texts end: None, a str or several. throws TypeError for anything else.
+std::vector<std::string> read_stops(py::handle given);
+
 /// One seed for all prompts, or one for each. throws Error when their number differs.
 std::vector<std::uint64_t> read_seeds(py::handle given, std::size_t prompts);
 

@@ -342,7 +342,7 @@ class Proof:
 def prove(
     policy: str | AcceptancePolicy,
     law: str = ...,
-    tree: str | TreePolicy = ...,
+    tree: str | TreePolicy | None = ...,
     target: ArrayLike | None = ...,
     draft: ArrayLike | None = ...,
     rounds: int = ...,

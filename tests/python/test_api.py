@@ -262,6 +262,10 @@ def test_parts_of_the_wrong_type(target):
         (7, {}, TypeError),
         (b"bytes", {}, TypeError),
         ([1.5], {}, TypeError),
+        (PROMPT, {"stop": 5}, TypeError),
+        (PROMPT, {"stop": ["a", 5]}, TypeError),
+        (PROMPT, {"stop": b"a"}, TypeError),
+        (PROMPT, {"temperature": 1e-40}, specmoe.Error),
         (np.array([0.5]), {}, TypeError),
         (np.zeros((1, 1, 1), dtype=int), {}, TypeError),
         ([PROMPT, "text"], {}, specmoe.Error),
@@ -280,8 +284,7 @@ def test_bad_requests(target, prompts, arguments, error):
 LONG = [PROMPT] * 20_000  # far more than is ever waited for
 
 
-def test_control_c_ends_a_run(target):
-    engine = specmoe.Engine(target)
+def expect_interruptible(call) -> None:
     # A shell's background job starts with the signal ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupt = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
@@ -289,11 +292,20 @@ def test_control_c_ends_a_run(target):
     begin = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
-            engine.generate(LONG, max_new_tokens=200, ignore_eos=True)
+            call()
     finally:
         signal.signal(signal.SIGINT, before)
     assert time.monotonic() - begin < 20
+
+
+def test_control_c_ends_a_run(target):
+    engine = specmoe.Engine(target)
+    expect_interruptible(lambda: engine.generate(LONG, max_new_tokens=200, ignore_eos=True))
     assert len(engine.generate(PROMPT, max_new_tokens=2).token_ids) == 2
+
+
+def test_control_c_ends_a_proof():
+    expect_interruptible(lambda: specmoe.prove("traversal", tree="expansion(3,2,2)", rounds=2))
 
 
 def test_other_threads_run_meanwhile(target):
