@@ -16,6 +16,7 @@ namespace {
 template <class After>
 ForwardResult forward(Model& model, const std::vector<TokenId>& tokens, bool want_experts, bool want_logits,
                       const After& after) {
+  model.check_process();
   SPECMOE_CHECK(!tokens.empty(), "token_ids: expected one token or more, got none");
   const int limit = model.network->info().max_positions;
   SPECMOE_CHECK(static_cast<std::int64_t>(tokens.size()) <= limit, "token_ids: ", tokens.size(),
@@ -151,6 +152,13 @@ void bind_chat_template(py::module_& m) {
 }
 
 }  // namespace
+
+void Model::check_process() const {
+  SPECMOE_CHECK(
+      process == getpid() || options.pool == nullptr || options.pool->size() == 1, path,
+      ": was loaded by another process, whose threads a fork leaves behind; load it in each process, or start "
+      "them by multiprocessing's 'spawn'");
+}
 
 std::vector<TokenId> to_token_ids(py::handle given, const std::string& what) {
   std::vector<TokenId> ids;

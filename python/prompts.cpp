@@ -24,7 +24,7 @@ bool is_integer(py::handle given) { return PyIndex_Check(given.ptr()) != 0 && !p
 
 bool is_one_prompt(py::handle given) {
   if (py::isinstance<py::str>(given)) return true;
-  if (py::isinstance<py::array>(given)) return py::reinterpret_borrow<py::array>(given).ndim() == 1;
+  if (py::isinstance<py::array>(given)) return py::reinterpret_borrow<py::array>(given).ndim() <= 1;
   const auto items = py::reinterpret_borrow<py::sequence>(given);
   return !items.empty() && is_integer(py::object(items[0]));
 }
@@ -40,6 +40,9 @@ std::uint64_t read_seed(py::handle given) {
 }  // namespace
 
 Prompts read_prompts(py::handle given, const nn::Tokenizer* tokenizer) {
+  if (!py::isinstance<py::array>(given) && py::hasattr(given, "__dlpack__")) {
+    return read_prompts(as_array(given), tokenizer);
+  }
   const bool sequence = py::isinstance<py::sequence>(given) && !py::isinstance<py::bytes>(given);
   if (!sequence && !py::isinstance<py::array>(given)) {
     throw py::type_error("prompts: expected a str, a list of str, token ids or a list of those, got " +

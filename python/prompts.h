@@ -13,7 +13,7 @@ struct Prompts {
   bool single = false;  // one prompt was given, not a list of them
 };
 
-/// given      str; list of str; token ids (a list or a 1-D array); a list of those; an integer array [B, S]
+/// given      str; list of str; token ids (a list, or a 1-D array or tensor); a list of those; an integer array [B, S]
 /// tokenizer  may be null: then prompts must be token ids
 /// throws     TypeError for anything else; Error for text without a tokenizer
 Prompts read_prompts(py::handle given, const nn::Tokenizer* tokenizer);

@@ -278,6 +278,7 @@ class Engine:
         stop: str | Sequence[str] | None = ...,
         ignore_eos: bool = ...,
         batch: int = ...,
+        on_text: Callable[[str], object] | None = ...,
     ) -> Result: ...
     @overload
     def generate(
@@ -291,11 +292,12 @@ class Engine:
         stop: str | Sequence[str] | None = ...,
         ignore_eos: bool = ...,
         batch: int = ...,
+        on_text: Callable[[str], object] | None = ...,
     ) -> list[Result]: ...
     @overload
     def generate(
         self,
-        prompts: NDArray[np.integer],
+        prompts: NDArray[np.integer] | _SpeaksDLPack,
         max_new_tokens: int = ...,
         temperature: float = ...,
         top_k: int = ...,
@@ -304,6 +306,7 @@ class Engine:
         stop: str | Sequence[str] | None = ...,
         ignore_eos: bool = ...,
         batch: int = ...,
+        on_text: Callable[[str], object] | None = ...,
     ) -> Result | list[Result]: ...
 
 def sweep(config: Mapping[str, Any] | str | PathLike[str], **flags: Any) -> pandas.DataFrame: ...
