@@ -190,6 +190,28 @@ def test_later_turns_follow_the_answers(chatty, tmp_path):
     assert "only the first turn" in ok("generate", *arguments, "--prompts", questions).stderr
 
 
+def test_bench_asks_every_method_the_same_later_turns(chatty, tmp_path):
+    turns = ["Ada has 3 apples. How many apples does Ada have?", "Ben has 4 more. How many has Ben?"]
+    rows = [{"question_id": 1, "turns": turns}, {"question_id": 2, "turns": turns[:1]}]
+    questions, output, answers = (tmp_path / name for name in ("questions.jsonl", "bench.jsonl", "answers.jsonl"))
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ("--target", chatty, "--max-new-tokens", 16, "--threads", 1, "--prompts", questions, "--chat")
+    ok("generate", *arguments, "--output", answers)
+    expected = [json.loads(line)["prompt_ids"] for line in answers.read_text().splitlines()]
+    for extra in ([], ["--temperature", 1]):
+        ok("bench", *arguments, "--drafter", "ngram", "--output", output, *extra)
+        lines = [json.loads(line) for line in output.read_text().splitlines()]
+        asked = {}
+        for line in lines[:-1]:
+            asked.setdefault((line["question_id"], line.get("turn", 1)), []).append(line)
+        assert list(asked) == [(1, 1), (2, 1), (1, 2)] and lines[-1]["prompts"] == 3
+        for same in asked.values():
+            assert len(same) == 4 and {line["method"] for line in same} == {"plain", "speculative"}
+            assert len({tuple(line["prompt_ids"]) for line in same}) == 1
+        if not extra:
+            assert [same[0]["prompt_ids"] for same in asked.values()] == expected
+
+
 def test_chat_refusals(chatty, tmp_path, monkeypatch):
     arguments = ("generate", "--target", chatty, "--prompt", "Hi", "--chat")
     expect_one_line(program("generate", "--target", TARGET, "--prompt", "Hi", "--chat"), "has no chat template")
