@@ -129,6 +129,17 @@ def test_the_command_renders_questions(folder, tmp_path):
     questions.write_text(json.dumps({"turns": ["Hi <there> & \u00e9", "Bye"], "answers": [" Hello! "]}))
     second = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert second["turns"] == [specmoe.render_chat(tmp_path, TALK[:3])]
+    for text in ("{", '{"turns": []}', "[1]"):
+        questions.write_text(json.dumps(rows[0]) + "\n" + text)
+        refused = subprocess.run(command, capture_output=True, text=True)
+        assert (
+            refused.returncode == 2
+            and refused.stderr.count("\n") == 1
+            and "line 2: expected a question" in refused.stderr
+        )
+    refused = subprocess.run([*command[:-1], tmp_path / "nowhere"], capture_output=True, text=True)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "cannot read" in refused.stderr
+    questions.write_text(json.dumps(rows[0]))
     (tmp_path / "tokenizer_config.json").unlink()
     refused = subprocess.run(command, capture_output=True, text=True)
     assert refused.returncode == 2
