@@ -132,7 +132,7 @@ DeviceMatrices DeviceWeights::keep(std::span<const PackedMatrix> matrices) {
   }
   const std::byte* table = keep(addresses.data(), addresses.size() * sizeof(addresses[0]));
   return {reinterpret_cast<const std::byte* const*>(table), static_cast<std::int64_t>(matrices.size()),
-          shape_of(matrices.front(), nullptr)};
+          shape_of(matrices.front(), addresses.front())};
 }
 
 const DeviceWeights::RopeTables& DeviceWeights::rope_tables(const RopeSpec& rope, int positions) {
