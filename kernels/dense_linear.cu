@@ -11,7 +11,6 @@ namespace specmoe::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kTileWords = kTileBytes / 4;  // one float32, or two neighbouring bfloat16 inputs of one output
 
 std::int64_t padded(std::int64_t count, std::int64_t to) { return (count + to - 1) / to * to; }
 int parts(DType dtype) { return dtype == DType::kBFloat16 ? 3 : 1; }
@@ -23,18 +22,14 @@ ProductShape product_shape(int rows, const DeviceMatrix& weight) {
           weight.panel_bytes / kPanelOutputs / element_bytes(weight.dtype), weight.dtype};
 }
 
-/// A block per tile of a panel, a thread per word: the inverse of device_order.h.
-template <class Weight>
+/// A block per tile of a panel, a thread per word.
 __global__ void __launch_bounds__(kTileWords)
     unpack_kernel(DeviceMatrix weight, std::int64_t row_words, std::uint32_t* out) {
-  const int word = static_cast<int>(threadIdx.x), lane = word / 4, i = word % 4;
+  const TileWord at(weight.dtype, static_cast<std::int32_t>(threadIdx.x));
   const std::byte* tile = weight.data + blockIdx.y * weight.panel_bytes + std::int64_t{blockIdx.x} * kTileBytes;
-  const bool pairs = Weight::kTileInputs == 16;
-  const int output = pairs ? lane / 4 + i % 2 * 8 : lane % kPanelOutputs;
-  const int line = pairs ? lane % 4 + i / 2 * 4 : lane / kPanelOutputs * 4 + i;
-  constexpr int kLines = kTileWords / kPanelOutputs;
-  const std::int64_t row = std::int64_t{blockIdx.y} * kPanelOutputs + output;
-  out[row * row_words + std::int64_t{blockIdx.x} * kLines + line] = reinterpret_cast<const std::uint32_t*>(tile)[word];
+  const std::int64_t row = std::int64_t{blockIdx.y} * kPanelOutputs + at.output;
+  out[row * row_words + std::int64_t{blockIdx.x} * kTileLines + at.line] =
+      reinterpret_cast<const std::uint32_t*>(tile)[threadIdx.x];
 }
 
 /// A block per row of x, with zeros behind its inputs.
@@ -100,11 +95,10 @@ __global__ void __launch_bounds__(kThreads)
   hidden.row(t)[n] = activate(activation, gate, up);
 }
 
-template <class Weight>
 void unpack(const DeviceMatrix& weight, const ProductShape& shape, std::byte* out, Stream& stream) {
   const dim3 grid(static_cast<unsigned>(weight.panel_bytes / kTileBytes),
                   static_cast<unsigned>(shape.outputs / kPanelOutputs));
-  launch(unpack_kernel<Weight>, grid, kTileWords, 0, stream, weight, shape.inputs * element_bytes(weight.dtype) / 4,
+  launch(unpack_kernel, grid, kTileWords, 0, stream, weight, shape.inputs * element_bytes(weight.dtype) / 4,
          reinterpret_cast<std::uint32_t*>(out));
 }
 
@@ -159,11 +153,10 @@ ProductShape DenseLinear::multiply_parts(Rows<const float> x, const DeviceMatrix
   SPECMOE_CHECK(std::find(shapes_.begin(), shapes_.end(), shape) != shapes_.end(),
                 "dense_linear on cuda: it was not made for a matrix [", weight.rows, ", ", weight.cols, "]");
   const auto blocks = static_cast<unsigned>(rows_);
+  unpack(weight, shape, weight_.data(), stream_);
   if (weight.dtype == DType::kBFloat16) {
-    unpack<Bfloat16Weight>(weight, shape, weight_.data(), stream_);
     launch(split_kernel, blocks, kThreads, 0, stream_, x, rows_, shape.inputs, reinterpret_cast<Bf16x2*>(x_.data()));
   } else {
-    unpack<Float32Weight>(weight, shape, weight_.data(), stream_);
     launch(pad_kernel, blocks, kThreads, 0, stream_, x, shape.inputs, reinterpret_cast<float*>(x_.data()));
   }
   product_.multiply(shape, x_.data(), weight_.data(), sums_.data());

@@ -163,7 +163,7 @@ TEST_P(DeviceModelTest, RefusesFastPrefillWithoutRoomForIt) {
   options.device = "cuda";
   options.threads = 1;
   const std::string folder = load_fixture("llama_default").folder;
-  const kernels::cuda::DeviceArray<std::byte> most(kernels::cuda::device_info(0).free_bytes - (std::size_t{16} << 20));
+  const kernels::cuda::DeviceArray<std::byte> most(kernels::cuda::device_info(0).free_bytes - (std::size_t{24} << 20));
   EXPECT_NO_THROW(load_model(folder, options));
   options.fast_prefill = true;
   EXPECT_NE(error_of([&] { load_model(folder, options); }).find("prompts by cuBLASLt 0.03"), std::string::npos);
