@@ -35,7 +35,8 @@ struct EngineSpec {
   std::string tree{};
   std::string acceptance{};
   bool allow_lossy = false;
-  bool device_loop = false;  // whole steps run several in a row without the host: WholeStepParts::loop
+  bool device_loop = false;    // whole steps run several in a row without the host: WholeStepParts::loop
+  bool device_switch = false;  // whole steps choose the size of the target's pass: WholeStepParts::choose
 };
 
 /// Ready-made parts; a null one is made from its spec.

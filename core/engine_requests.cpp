@@ -27,7 +27,8 @@ Engine::Engine(std::shared_ptr<LanguageModel> target, const EngineSpec& spec, co
   }
   check_parts();
   drafter_->attach({target_, load_model});
-  whole_ = offer_whole_step({target_, drafter_.get(), tree_.get(), acceptance_.get(), lossless_, spec_.device_loop});
+  whole_ = offer_whole_step(
+      {target_, drafter_.get(), tree_.get(), acceptance_.get(), lossless_, spec_.device_loop, spec_.device_switch});
 }
 
 Engine::~Engine() = default;

@@ -44,7 +44,8 @@ struct WholeStepParts {
   const TreePolicy* tree = nullptr;
   const AcceptancePolicy* acceptance = nullptr;
   bool lossless = true;
-  bool loop = false;  // run step after step without the host, as far as the results of several find room
+  bool loop = false;    // run step after step without the host, as far as the results of several find room
+  bool choose = false;  // choose the size of the target's pass on the device, by the tree that it finds
 };
 
 /// Whole steps, or why the host has to lead: one line, for people. Both empty on a CPU.

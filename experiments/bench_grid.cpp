@@ -65,6 +65,7 @@ std::string cell_id(const RunOptions& options, const std::string& weights, const
               options.repeat};
   // Otherwise cells keep the names that they have always had.
   if (spec.device_loop) all.push_back("device loop");
+  if (spec.device_switch) all.push_back("device switch");
   if (options.fast_prefill) all.push_back("fast prefill");
   return digest(all.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
@@ -94,7 +95,8 @@ std::vector<Block> blocks_of(const RunOptions& options) {
     for (const std::string& drafter : options.drafters) {
       for (const std::string& tree : options.trees) {
         for (const std::string& acceptance : options.acceptances) {
-          const EngineSpec spec{drafter, tree, acceptance, options.allow_lossy, options.device_loop};
+          const EngineSpec spec{
+              drafter, tree, acceptance, options.allow_lossy, options.device_loop, options.device_switch};
           block.cells.push_back({cell_id(options, weights.at(drafter), block, spec), spec});
         }
       }

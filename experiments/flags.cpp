@@ -35,6 +35,8 @@ constexpr std::array kFlags = {
     Flag{"device", kOne, kModel, "NAME", "cpu", kModels, "where to compute: cpu, cuda or cuda:1"},
     Flag{"device-loop", kSwitch, kDecoding, "", nullptr, kModels,
          "on a device, let whole steps follow one another without the host, as far as there are such steps"},
+    Flag{"device-switch", kSwitch, kDecoding, "", nullptr, kModels,
+         "on a device, let whole steps choose the size of the target's pass by the tree that they have grown"},
     Flag{"fast-prefill", kSwitch, kDecoding, "", nullptr, kModels,
          "on a device, put each 256 tokens of a prompt through cuBLASLt: faster, with other last bits than one by one"},
     Flag{"threads", kNumber, kAll, "N", "0", kModels, "computing threads; 0: one per usable core"},

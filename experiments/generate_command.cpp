@@ -121,8 +121,8 @@ int run_generate(const std::vector<std::string>& arguments) {
   OutputFile output(options.output);
   Progress progress(options.quiet);
   const Models models = open_models(options, options.dtypes[0], progress);
-  const EngineSpec spec{options.drafters[0], options.trees[0], options.acceptances[0], options.allow_lossy,
-                        options.device_loop};
+  const EngineSpec spec{options.drafters[0], options.trees[0],    options.acceptances[0],
+                        options.allow_lossy, options.device_loop, options.device_switch};
   Engine engine(models.target, spec, models.load_model);
   if (!engine.step_leader().empty() && options.batches[0] == 1) progress.say(engine.step_leader());
   const ModelInfo& target = models.target->info();

@@ -131,6 +131,7 @@ RunOptions run_options(Command command, const Settings& settings) {
   options.kv_dtype = parse_dtype("kv-dtype", settings.text("kv-dtype"));
   options.device = settings.text("device");
   options.device_loop = settings.on("device-loop");
+  options.device_switch = settings.on("device-switch");
   options.fast_prefill = settings.on("fast-prefill");
   options.cache = settings.text("cache");
   options.threads = static_cast<int>(settings.integer("threads", 0, 1024));

@@ -25,6 +25,7 @@ struct RunOptions {
   kernels::DType kv_dtype = kernels::DType::kFloat32;
   std::string device;
   bool device_loop = false;
+  bool device_switch = false;
   bool fast_prefill = false;
   std::string cache;  // empty: none
   int threads = 0;

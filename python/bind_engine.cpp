@@ -45,7 +45,8 @@ std::shared_ptr<Model> target_of(const py::object& given) {
 }
 
 std::unique_ptr<EngineHandle> assemble(const py::object& target, const py::object& drafter, const py::object& tree,
-                                       const py::object& acceptance, bool allow_lossy, bool device_loop) {
+                                       const py::object& acceptance, bool allow_lossy, bool device_loop,
+                                       bool device_switch) {
   auto handle = std::make_unique<EngineHandle>();
   handle->target = target_of(target);
   handle->target->check_process();
@@ -57,7 +58,7 @@ std::unique_ptr<EngineHandle> assemble(const py::object& target, const py::objec
   py::gil_scoped_release unlocked;
   const std::lock_guard alone(handle->target->running);
   const Scoped<std::shared_ptr<Model>> attaching(assembling(), handle->target);
-  const EngineSpec spec{draft.spec, topology.spec, policy.spec, allow_lossy, device_loop};
+  const EngineSpec spec{draft.spec, topology.spec, policy.spec, allow_lossy, device_loop, device_switch};
   handle->engine = std::make_unique<Engine>(handle->target->network, spec, load_model,
                                             EngineParts{draft.object, topology.object, policy.object});
   handle->spec = handle->engine->spec();
@@ -178,19 +179,22 @@ py::dict spec_of(const EngineHandle& self) {
 void bind_engine(py::module_& m) {
   const Request request;
   const SamplingParams sampling;
-  py::class_<EngineHandle>(m, "Engine",
-                           "Speculative decoding, or plain decoding when there is no drafter.\n\n"
-                           "target       Model, or the path of one to load()\n"
-                           "drafter      spec string such as 'independent(path)', or a Drafter; None: plain decoding\n"
-                           "tree         spec string such as 'chain(gamma=4)', or a TreePolicy\n"
-                           "acceptance   spec string such as 'token', or an AcceptancePolicy\n"
-                           "allow_lossy  permit a policy that does not keep the target's distribution\n"
-                           "device_loop  on a device, let whole steps follow one another without the host, as far as\n"
-                           "             there are such steps: see step_leader\n"
-                           "raises       Error for unknown names or parameters and for parts that do not fit together")
+  py::class_<EngineHandle>(
+      m, "Engine",
+      "Speculative decoding, or plain decoding when there is no drafter.\n\n"
+      "target         Model, or the path of one to load()\n"
+      "drafter        spec string such as 'independent(path)', or a Drafter; None: plain decoding\n"
+      "tree           spec string such as 'chain(gamma=4)', or a TreePolicy\n"
+      "acceptance     spec string such as 'token', or an AcceptancePolicy\n"
+      "allow_lossy    permit a policy that does not keep the target's distribution\n"
+      "device_loop    on a device, let whole steps follow one another without the host, as far as\n"
+      "               there are such steps: see step_leader\n"
+      "device_switch  on a device, let whole steps choose the size of the target's pass by the tree\n"
+      "               that they have grown\n"
+      "raises         Error for unknown names or parameters and for parts that do not fit together")
       .def(py::init(&assemble), py::arg("target"), py::arg("drafter") = py::none(), py::arg("tree") = py::none(),
            py::arg("acceptance") = py::none(), py::arg("allow_lossy") = EngineSpec{}.allow_lossy,
-           py::arg("device_loop") = EngineSpec{}.device_loop)
+           py::arg("device_loop") = EngineSpec{}.device_loop, py::arg("device_switch") = EngineSpec{}.device_switch)
       .def("generate", &generate, py::arg("prompts"), py::arg("max_new_tokens") = request.max_new_tokens,
            py::arg("temperature") = sampling.temperature, py::arg("top_k") = sampling.top_k,
            py::arg("top_p") = sampling.top_p, py::arg("seed") = sampling.seed, py::arg("stop") = py::none(),

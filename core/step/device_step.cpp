@@ -8,6 +8,7 @@
 namespace specmoe::cuda {
 
 using kernels::Rows;
+using kernels::cuda::ChoiceFlag;
 using kernels::cuda::DeviceArray;
 using kernels::cuda::LoopFlag;
 using kernels::cuda::RowCount;
@@ -222,8 +223,14 @@ void DeviceStep::queue_drafting(const Level& level, int index, int longest) {
 /// The target's pass over the tree, and the verdict on it.
 void DeviceStep::queue_judging(int longest) {
   const int nodes = memory_.room.nodes;
-  stage_tree(memory_, DecodeStep::tile_count(nodes), stream_);
-  target_->step().queue_written(nodes, nodes, longest);
+  const ChoiceFlag size = parts_.choose ? kernels::cuda::new_choice(stream_) : ChoiceFlag{};
+  stage_tree(memory_, DecodeStep::tile_count(nodes), size, stream_);
+  const auto pass = [&](int rows) { target_->step().queue_written(rows, rows, longest); };
+  if (parts_.choose) {
+    kernels::cuda::queue_choice(stream_, size, pass_size(nodes) + 1, [&](int i) { pass(std::min(nodes, 1 << i)); });
+  } else {
+    pass(nodes);
+  }
   if (!sampling_.greedy()) {
     const Rows<float> probs = {target_probs_.data(), nodes, vocab_, vocab_};
     kernels::cuda::sampling_probs(target_->step().logits(), {nodes, target_->rows().counts + 1},

@@ -5,6 +5,7 @@
 
 namespace specmoe::cuda {
 
+using kernels::cuda::ChoiceFlag;
 using kernels::cuda::LoopFlag;
 
 namespace {
@@ -96,7 +97,7 @@ __global__ void __launch_bounds__(kThreads) frontier_kernel(StepMemory memory, i
   if (threadIdx.x == 0) to.counts[1] = count;
 }
 
-__global__ void __launch_bounds__(kThreads) tree_kernel(StepMemory memory, int tiles) {
+__global__ void __launch_bounds__(kThreads) tree_kernel(StepMemory memory, int tiles, ChoiceFlag size) {
   const StagedRows& to = memory.target_rows;
   const DeviceDraft& draft = memory.draft;
   const int nodes = *draft.nodes;
@@ -106,6 +107,7 @@ __global__ void __launch_bounds__(kThreads) tree_kernel(StepMemory memory, int t
   to.counts[1] = nodes;
   memory.judged->nodes = nodes;
   memory.judged->uniforms = memory.state->uniforms;
+  kernels::cuda::choose_part(size, static_cast<unsigned>(pass_size(nodes)));
 }
 
 /// The drafter's rows that hold the kept text: up to the root's, then those of accepted nodes that it was asked about.
@@ -177,8 +179,8 @@ void begin_step(const StepMemory& memory, kernels::cuda::Stream& stream) {
 void stage_frontier(const StepMemory& memory, bool root, int tiles, kernels::cuda::Stream& stream) {
   kernels::cuda::launch(root ? root_kernel : frontier_kernel, 1, kThreads, 0, stream, memory, tiles);
 }
-void stage_tree(const StepMemory& memory, int tiles, kernels::cuda::Stream& stream) {
-  kernels::cuda::launch(tree_kernel, 1, kThreads, 0, stream, memory, tiles);
+void stage_tree(const StepMemory& memory, int tiles, ChoiceFlag size, kernels::cuda::Stream& stream) {
+  kernels::cuda::launch(tree_kernel, 1, kThreads, 0, stream, memory, tiles, size);
 }
 void settle_step(const StepMemory& memory, LoopFlag loop, kernels::cuda::Stream& stream) {
   kernels::cuda::launch(settle_kernel, 1, kThreads, 0, stream, memory, memory.room.integers(), loop);

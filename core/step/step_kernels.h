@@ -87,13 +87,20 @@ struct StepMemory {
   std::int32_t* outcomes = nullptr;  // host memory
 };
 
+/// Sizes of passes are powers of two: the number of the smallest that holds `rows` rows, from 0.
+SPECMOE_HD inline int pass_size(int rows) {
+  int size = 0;
+  while (1 << size < rows) ++size;
+  return size;
+}
+
 /// Commits what the last step kept, and plants the root.
 void begin_step(const StepMemory& memory, kernels::cuda::Stream& stream);
 /// The drafting model's next rows: the frontier; for the root what of the text its cache lacks. tiles: entries of the
 /// pass's list
 void stage_frontier(const StepMemory& memory, bool root, int tiles, kernels::cuda::Stream& stream);
-/// The target's rows: all nodes; and what judging needs to know of them.
-void stage_tree(const StepMemory& memory, int tiles, kernels::cuda::Stream& stream);
+/// The target's rows: all nodes; and what judging needs to know of them. `size` chooses part pass_size(nodes).
+void stage_tree(const StepMemory& memory, int tiles, kernels::cuda::ChoiceFlag size, kernels::cuda::Stream& stream);
 /// Takes the verdict: the text grows, the kept rows are named, the host's outcome is written. `loop` says whether a
 /// next step follows, as far as there is room for its outcome.
 void settle_step(const StepMemory& memory, kernels::cuda::LoopFlag loop, kernels::cuda::Stream& stream);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/nn/cuda/decode_step.h"
+#include "core/nn/cuda/dense_products.h"
 #include "core/provenance.h"
 #include "experiments/benchmarks/random_device_model.h"
 #include "kernels/check.h"
@@ -22,10 +23,8 @@ namespace specmoe {
 namespace {
 
 using kernels::cuda::DeviceArray;
-using kernels::cuda::DeviceMatrix;
 using kernels::cuda::Stream;
 using nn::cuda::DecodeStep;
-using nn::cuda::DeviceLayer;
 using nn::cuda::DevicePass;
 using nn::cuda::kCommitted;
 using nn::cuda::RandomModel;
@@ -116,9 +115,7 @@ double distinct_experts(const DecodeStep& step, const Shape& shape, int rows, St
 /// A whole chunk of a prompt, with and without cuBLASLt.
 void measure_prefill(const Shape& shape, const RandomModel& random, std::ostream& out, const nlohmann::json& provenance,
                      Stream& stream) {
-  std::vector<DeviceMatrix> projections;
-  for (const DeviceLayer& layer : random.model.layers) projections.insert(projections.end(), {layer.qkv, layer.output});
-  kernels::cuda::DenseLinear dense(kPrefillRows, projections, stream);
+  kernels::cuda::DenseLinear dense(kPrefillRows, nn::cuda::dense_products(random.model), stream);
   const DeviceArray<std::uint64_t> ancestors(kPrefillRows * mask_words(kPrefillRows));
   DevicePass pass = chain_pass(random, kPrefillRows, ancestors, stream);
   pass.wanted.clear();

@@ -35,7 +35,7 @@ struct DeviceMatrix {
 struct DeviceMatrices {
   const std::byte* const* data = nullptr;
   std::int64_t experts = 0;
-  DeviceMatrix shape;  // its data is not used
+  DeviceMatrix shape;  // of each; where there is one, that one
 };
 
 /// MoePlan on the device, with room for `most` rows.

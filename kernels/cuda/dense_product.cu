@@ -10,8 +10,6 @@
 namespace specmoe::kernels::cuda {
 namespace {
 
-constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
-
 void check(cublasStatus_t status, const char* call) {
   SPECMOE_CHECK(status == CUBLAS_STATUS_SUCCESS, call, ": ", cublasLtGetStatusName(status), ", ",
                 cublasLtGetStatusString(status), "; load the model without fast_prefill");
@@ -61,7 +59,7 @@ struct Product {
  private:
   void choose(const ProductShape& shape, cublasLtHandle_t library) {
     Preference preference;
-    const std::size_t workspace = kWorkspaceBytes;
+    const std::size_t workspace = kDenseWorkspaceBytes;
     const std::uint32_t unsplit = CUBLASLT_REDUCTION_SCHEME_NONE;
     SPECMOE_CUBLAS_CHECK(cublasLtMatmulPreferenceCreate(&preference.handle));
     SPECMOE_CUBLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(
@@ -90,7 +88,7 @@ struct DenseProduct::State {
 DenseProduct::DenseProduct(Stream& stream) : state_(new State{stream, {}, {}, {}}) {
   native_stream(stream);  // the library is opened for the device in use
   SPECMOE_CUBLAS_CHECK(cublasLtCreate(&state_->library.handle));
-  state_->workspace = DeviceArray<std::byte>(kWorkspaceBytes, stream.device());
+  state_->workspace = DeviceArray<std::byte>(kDenseWorkspaceBytes, stream.device());
 }
 DenseProduct::~DenseProduct() = default;
 
@@ -102,7 +100,7 @@ void DenseProduct::multiply(const ProductShape& shape, const void* x, const void
   SPECMOE_CUBLAS_CHECK(cublasLtMatmul(state_->library.handle, product->operation.handle, &one, weight,
                                       product->weight.handle, x, product->x.handle, &zero, out, product->out.handle,
                                       out, product->out.handle, &product->algorithm, state_->workspace.data(),
-                                      kWorkspaceBytes, stream));
+                                      kDenseWorkspaceBytes, stream));
 }
 
 }  // namespace specmoe::kernels::cuda

@@ -20,6 +20,8 @@ struct ProductShape {
   auto operator<=>(const ProductShape&) const = default;
 };
 
+inline constexpr std::size_t kDenseWorkspaceBytes = std::size_t{32} << 20;  // of every DenseProduct
+
 /// Sums are float32, products of float32 as exact as float32 has them. Of one shape all products are computed in one
 /// way, chosen when the shape is first seen, which never splits a sum over blocks: the same values give the same bits.
 class DenseProduct {

@@ -136,4 +136,14 @@ __device__ inline void continue_loop(LoopFlag loop, bool goes_on) {
 #endif
 }
 
+/// Which part of the queue_choice() behind this kernel is done. One thread of one kernel says it.
+__device__ inline void choose_part(ChoiceFlag choice, unsigned part) {
+  if (choice.handle == 0) return;
+#ifdef __CUDACC__
+  cudaGraphSetConditional(static_cast<cudaGraphConditionalHandle>(choice.handle), part);
+#else
+  *reinterpret_cast<unsigned*>(choice.handle) = part;
+#endif
+}
+
 }  // namespace specmoe::kernels::cuda

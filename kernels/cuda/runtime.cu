@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include <utility>
+#include <vector>
 
 #include "kernels/check.h"
 #include "kernels/cuda/native.h"
@@ -115,6 +116,40 @@ cudaGraph_t capture(Stream& stream, const Begin& begin, const std::function<void
   return recorded;
 }
 
+/// Adds a conditional node with `parts` bodies, which a handle of `graph` chooses between. Returns the bodies, the
+/// node's own.
+cudaGraph_t* add_conditional(cudaGraph_t graph, cudaGraphConditionalHandle handle, cudaGraphConditionalNodeType kind,
+                             unsigned parts, const std::vector<cudaGraphNode_t>& behind, cudaGraphNode_t* node) {
+  cudaGraphNodeParams params = {};
+  params.type = cudaGraphNodeTypeConditional;
+  params.conditional.handle = handle;
+  params.conditional.type = kind;
+  params.conditional.size = parts;
+  SPECMOE_CUDA_CHECK(cudaGraphAddNode(node, graph, behind.data(), nullptr, behind.size(), &params));
+  return params.conditional.phGraph_out;
+}
+
+/// Goes on recording into `graph`, behind its node `last` (null: from its beginning).
+void begin_recording(cudaStream_t queue, cudaGraph_t graph, const cudaGraphNode_t* last) {
+  SPECMOE_CUDA_CHECK(cudaStreamBeginCaptureToGraph(queue, graph, last, nullptr, last != nullptr ? 1 : 0,
+                                                   cudaStreamCaptureModeThreadLocal));
+}
+
+/// The graph that is being recorded on a stream, and what the next node would come behind.
+struct Recording {
+  cudaGraph_t graph = nullptr;
+  std::vector<cudaGraphNode_t> last;
+
+  explicit Recording(cudaStream_t queue) {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    const cudaGraphNode_t* nodes = nullptr;
+    std::size_t count = 0;
+    SPECMOE_CUDA_CHECK(cudaStreamGetCaptureInfo(queue, &status, nullptr, &graph, &nodes, nullptr, &count));
+    SPECMOE_CHECK(status == cudaStreamCaptureStatusActive, "CUDA graph: a choice outside of what is recorded");
+    last.assign(nodes, nodes + count);
+  }
+};
+
 }  // namespace
 
 void Graph::record(Stream& stream, const std::function<void()>& work) {
@@ -133,21 +168,34 @@ void Graph::record_loop(Stream& stream, const std::function<void(LoopFlag)>& wor
   SPECMOE_CUDA_CHECK(cudaGraphCreate(&state->graph, 0));
   cudaGraphConditionalHandle handle = 0;
   SPECMOE_CUDA_CHECK(cudaGraphConditionalHandleCreate(&handle, state->graph, 1, cudaGraphCondAssignDefault));
-  cudaGraphNodeParams loop = {};
-  loop.type = cudaGraphNodeTypeConditional;
-  loop.conditional.handle = handle;
-  loop.conditional.type = cudaGraphCondTypeWhile;
-  loop.conditional.size = 1;
   cudaGraphNode_t node = nullptr;
-  SPECMOE_CUDA_CHECK(cudaGraphAddNode(&node, state->graph, nullptr, nullptr, 0, &loop));
-  cudaGraph_t body = loop.conditional.phGraph_out[0];  // the node's own
-  const auto begin = [body](cudaStream_t queue) {
-    SPECMOE_CUDA_CHECK(
-        cudaStreamBeginCaptureToGraph(queue, body, nullptr, nullptr, 0, cudaStreamCaptureModeThreadLocal));
-  };
+  cudaGraph_t body = add_conditional(state->graph, handle, cudaGraphCondTypeWhile, 1, {}, &node)[0];
+  const auto begin = [body](cudaStream_t queue) { begin_recording(queue, body, nullptr); };
   capture(stream, begin, [&] { work({static_cast<std::uint64_t>(handle)}); });
   SPECMOE_CUDA_CHECK(cudaGraphInstantiate(&state->ready, state->graph, 0));
   state_ = std::move(state);
+}
+
+ChoiceFlag new_choice(Stream& stream) {
+  cudaGraphConditionalHandle handle = 0;
+  const Recording recording(native_stream(stream));
+  SPECMOE_CUDA_CHECK(cudaGraphConditionalHandleCreate(&handle, recording.graph, 0, 0));
+  return {static_cast<std::uint64_t>(handle)};
+}
+
+/// A stream records into one graph at a time: it leaves the outer one for the parts, and goes on behind the node.
+void queue_choice(Stream& stream, ChoiceFlag choice, int parts, const std::function<void(int)>& work) {
+  cudaStream_t queue = native_stream(stream);
+  const Recording outer(queue);
+  cudaGraph_t same = nullptr;
+  SPECMOE_CUDA_CHECK(cudaStreamEndCapture(queue, &same));
+  cudaGraphNode_t node = nullptr;
+  const cudaGraph_t* bodies = add_conditional(outer.graph, static_cast<cudaGraphConditionalHandle>(choice.handle),
+                                              cudaGraphCondTypeSwitch, static_cast<unsigned>(parts), outer.last, &node);
+  for (int i = 0; i < parts; ++i) {
+    capture(stream, [&](cudaStream_t) { begin_recording(queue, bodies[i], nullptr); }, [&] { work(i); });
+  }
+  begin_recording(queue, outer.graph, &node);
 }
 
 void Graph::launch(Stream& stream) {

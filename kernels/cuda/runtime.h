@@ -48,6 +48,11 @@ struct LoopFlag {
   std::uint64_t handle = 0;
 };
 
+/// Through which a kernel says which part of a queue_choice() is done: choose_part() of ptx.h. Null: nobody asks.
+struct ChoiceFlag {
+  std::uint64_t handle = 0;
+};
+
 /// What was queued while it was recorded, to be queued again as a whole. Sizes and addresses stay what they were.
 class Graph {
  public:
@@ -68,6 +73,12 @@ class Graph {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+/// A flag of the graph that is being recorded on the stream.
+ChoiceFlag new_choice(Stream& stream);
+/// One of `parts` parts of that graph, whichever a kernel that was queued before chooses in each launch: a conditional
+/// node of kind SWITCH. work(i) queues part i, kernels only.
+void queue_choice(Stream& stream, ChoiceFlag choice, int parts, const std::function<void(int)>& work);
 
 /// Device memory of `count` elements, uninitialised. Throws Error that says what was wanted and what there is.
 void* allocate_device(std::size_t bytes, int device = 0);

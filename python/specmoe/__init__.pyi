@@ -257,6 +257,7 @@ class Engine:
         acceptance: str | AcceptancePolicy | None = ...,
         allow_lossy: bool = ...,
         device_loop: bool = ...,
+        device_switch: bool = ...,
     ) -> None: ...
     @property
     def target(self) -> Model: ...

@@ -1,5 +1,6 @@
 #include "core/nn/cuda/decode_step.h"
 
+#include "core/nn/cuda/dense_products.h"
 #include "tests/cuda/device_test.h"
 #include "tests/cuda/step_reference.h"
 
@@ -34,7 +35,7 @@ class DecodeStepTest : public DeviceTest {
     for (const PackedMatrix& matrix : matrices) table.push_back(keep(matrix).data);
     const std::byte* device = keep(table.data(), table.size() * sizeof(table[0]));
     return {reinterpret_cast<const std::byte* const*>(device), static_cast<std::int64_t>(matrices.size()),
-            device_matrix(matrices.front(), nullptr)};
+            device_matrix(matrices.front(), table.front())};
   }
   DeviceModel upload_model(const Model& host) {
     DeviceModel model;
@@ -170,9 +171,7 @@ TEST_P(DecodeStepTest, OnlyWholeChunksOfAPromptAreDense) {
     const Model host(dtype);
     const Vector expected = reference(host, text);
     const DeviceModel model = upload_model(host);
-    std::vector<DeviceMatrix> projections;
-    for (const DeviceLayer& layer : model.layers) projections.insert(projections.end(), {layer.qkv, layer.output});
-    DenseLinear dense(kChunk, projections, *stream_);
+    DenseLinear dense(kChunk, nn::cuda::dense_products(model), *stream_);
     DecodeStep plain(model, {16, 2, kCapacity}, *stream_), fast(model, {16, 2, kCapacity}, *stream_, &dense);
     // The text's first `chunk` tokens in passes of `rows` without logits, then the rest with them.
     const auto rest = [&](DecodeStep& step, int rows, bool wanted, int begin = 0) {

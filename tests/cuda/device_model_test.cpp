@@ -157,6 +157,18 @@ TEST(DeviceMemoryTest, ErrorHoldsTheWholeTable) {
 }
 
 #ifdef SPECMOE_CUDA_EMULATION
+// What cuBLASLt works in is counted before anything is allocated.
+TEST_P(DeviceModelTest, RefusesFastPrefillWithoutRoomForIt) {
+  LoadOptions options;
+  options.device = "cuda";
+  options.threads = 1;
+  const std::string folder = load_fixture("llama_default").folder;
+  const kernels::cuda::DeviceArray<std::byte> most(kernels::cuda::device_info(0).free_bytes - (std::size_t{24} << 20));
+  EXPECT_NO_THROW(load_model(folder, options));
+  options.fast_prefill = true;
+  EXPECT_NE(error_of([&] { load_model(folder, options); }).find("prompts by cuBLASLt 0.03"), std::string::npos);
+}
+
 TEST_P(DeviceModelTest, StaysUsableAfterTheDeviceRanOutOfMemory) {
   const Fixture fixture = load_fixture("llama_default");
   const auto model = load_on("cuda", fixture.folder);

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "kernels/cuda/decode_ops.h"
-#include "kernels/cuda/device_order.h"
+#include "kernels/cuda/panel_upload.h"
 #include "tests/support/kernel_data.h"
 #ifdef SPECMOE_CUDA_EMULATION
 #include "tests/cuda_emulation/schedule.h"
@@ -90,7 +90,11 @@ class DeviceTest : public testing::TestWithParam<int> {
   static DeviceMatrix device_matrix(const PackedMatrix& host, const std::byte* data) {
     return {data, host.rows(), host.cols(), device_panel_bytes(host.cols(), host.dtype()), host.dtype()};
   }
-  DeviceArray<std::byte> upload_panels(const PackedMatrix& matrix) { return upload(to_device_order(matrix)); }
+  DeviceArray<std::byte> upload_panels(const PackedMatrix& matrix) {
+    DeviceArray<std::byte> panels(std::max<std::size_t>(1, device_bytes(matrix)));
+    PanelUpload(*stream_).put(matrix, panels.data());
+    return panels;
+  }
   Matrix upload_matrix(PackedMatrix matrix) {
     DeviceArray<std::byte> bytes = upload_panels(matrix);
     return {std::move(matrix), std::move(bytes)};

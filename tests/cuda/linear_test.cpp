@@ -10,33 +10,45 @@ struct Shape {
   std::int64_t rows, inputs, outputs;
 };
 
-/// The device reads pair or input `line` of output `output` where the header says.
-TEST(DeviceOrderTest, EveryElementIsWhereTheHeaderSays) {
+class PanelUploadTest : public DeviceTest {};
+
+/// The device reads pair or input `line` of output `output` where the header says; it comes there in pieces.
+TEST_P(PanelUploadTest, EveryElementIsWhereTheHeaderSays) {
   constexpr std::int64_t kOutputs = 37, kInputs = 43;
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     const PackedMatrix matrix = random_matrix(kOutputs, kInputs, dtype, Backend::kScalar, 1);
-    const std::vector<std::byte> bytes = to_device_order(matrix);
     const std::int64_t panel_bytes = device_panel_bytes(kInputs, dtype);
-    ASSERT_EQ(bytes.size(), static_cast<std::size_t>(matrix.panels() * panel_bytes));
-    for (std::int64_t n = 0; n < kOutputs; ++n) {
-      for (std::int64_t k = 0; k < kInputs; ++k) {
-        const std::byte* panel = bytes.data() + n / 16 * panel_bytes;
-        const std::int64_t o = n % 16;
-        if (dtype == DType::kFloat32) {
-          float value;
-          std::memcpy(&value, panel + k / 8 * 512 + (o + k % 8 / 4 * 16) * 16 + k % 4 * 4, sizeof value);
-          EXPECT_EQ(value, matrix.at(n, k));
-        } else {
-          const std::int64_t pair = k % 16 / 2;
-          const std::int64_t lane = 4 * (o % 8) + pair % 4;
-          std::uint16_t bits;
-          std::memcpy(&bits, panel + k / 16 * 512 + lane * 16 + (pair / 4 * 2 + o / 8) * 4 + k % 2 * 2, sizeof bits);
-          EXPECT_EQ(std::bit_cast<float>(std::uint32_t{bits} << 16), matrix.at(n, k));
+    ASSERT_EQ(device_bytes(matrix), static_cast<std::size_t>(matrix.panels() * panel_bytes));
+    for (const std::size_t at_once : {std::size_t{1}, 2 * matrix.panel_bytes(), PanelUpload::kBytes}) {
+      const DeviceArray<std::byte> device(device_bytes(matrix));
+      PanelUpload(*stream_, at_once).put(matrix, device.data());
+      const std::vector<std::byte> bytes = download(device.data(), device.size());
+      for (std::int64_t n = 0; n < kOutputs; ++n) {
+        for (std::int64_t k = 0; k < kInputs; ++k) {
+          const std::byte* panel = bytes.data() + n / 16 * panel_bytes;
+          const std::int64_t o = n % 16;
+          if (dtype == DType::kFloat32) {
+            float value;
+            std::memcpy(&value, panel + k / 8 * 512 + (o + k % 8 / 4 * 16) * 16 + k % 4 * 4, sizeof value);
+            ASSERT_EQ(value, matrix.at(n, k));
+          } else {
+            const std::int64_t pair = k % 16 / 2;
+            const std::int64_t lane = 4 * (o % 8) + pair % 4;
+            std::uint16_t bits;
+            std::memcpy(&bits, panel + k / 16 * 512 + lane * 16 + (pair / 4 * 2 + o / 8) * 4 + k % 2 * 2, sizeof bits);
+            ASSERT_EQ(std::bit_cast<float>(std::uint32_t{bits} << 16), matrix.at(n, k));
+          }
         }
       }
+      // What is no input is zero.
+      const auto zeros = static_cast<std::int64_t>(std::count(bytes.begin(), bytes.end(), std::byte{0}));
+      EXPECT_GE(zeros, static_cast<std::int64_t>(bytes.size()) -
+                           kOutputs * kInputs * static_cast<std::int64_t>(dtype_bytes(dtype)));
     }
   }
 }
+
+SPECMOE_DEVICE_TESTS(PanelUploadTest);
 
 class DeviceLinearTest : public DeviceTest {
  protected:

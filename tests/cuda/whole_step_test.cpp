@@ -1,4 +1,7 @@
+#include <set>
+
 #include "core/engine.h"
+#include "core/step/step_kernels.h"
 #include "tests/cuda/device_test.h"
 #include "tests/cuda/tiny_model.h"
 
@@ -143,6 +146,25 @@ TEST_P(WholeStepTest, LoopsOnTheDevice) {
     spec.device_loop = true;
     expect_same(engine_of(spec).generate({&request, 1}, 1)[0], one_by_one);
   }
+}
+
+// Trees of one node (no n-gram is known), of few and of as many as fit; with passes of their size, also in a loop.
+TEST_P(WholeStepTest, ChoosesTheSizeOfThePass) {
+  std::set<int> sizes;
+  for (const auto& [drafter, tree] : std::vector<std::array<std::string, 2>>{
+           {"ngram", "chain(gamma=4)"}, {itself(), "confidence(nodes=3,depth=2,width=2)"}}) {
+    for (const SamplingParams& sampling : {SamplingParams{}, kSampled}) {
+      const Request request = request_of(sampling, 7);
+      EngineSpec spec = {drafter, tree};
+      const RequestRecord largest = engine_of(spec).generate({&request, 1}, 1)[0];
+      spec.device_switch = true;
+      expect_same(engine_of(spec).generate({&request, 1}, 1)[0], largest);
+      spec.device_loop = true;
+      expect_same(engine_of(spec).generate({&request, 1}, 1)[0], largest);
+      for (const StepRecord& step : largest.steps) sizes.insert(pass_size(step.pass_rows));
+    }
+  }
+  EXPECT_GE(sizes.size(), 3U) << "the trees were of too few sizes";
 }
 
 TEST_P(WholeStepTest, TheHostLeadsWhatTheDeviceCannot) {

@@ -73,6 +73,29 @@ void Graph::record_loop(Stream& stream, const std::function<void(LoopFlag)>& wor
   record(stream, [&] { work({reinterpret_cast<std::uint64_t>(&state_->goes_on)}); });
   state_->loops = true;
 }
+/// In every launch nothing is chosen at first. What is queued for that keeps the flag alive, as long as the graph.
+ChoiceFlag new_choice(Stream& stream) {
+  SPECMOE_CHECK(stream.state().recording != nullptr, "CUDA graph: a choice outside of what is recorded");
+  const auto chosen = std::make_shared<unsigned>();
+  stream.state().queue([chosen] { *chosen = ~0U; });
+  return {reinterpret_cast<std::uint64_t>(chosen.get())};
+}
+
+void queue_choice(Stream& stream, ChoiceFlag choice, int count, const std::function<void(int)>& work) {
+  Stream::State& state = stream.state();
+  std::vector<std::vector<Work>> parts(static_cast<std::size_t>(count));
+  std::vector<Work>* outer = state.recording;
+  for (int i = 0; i < count; ++i) {
+    state.recording = &parts[static_cast<std::size_t>(i)];
+    work(i);
+  }
+  state.recording = outer;
+  state.queue([parts = std::move(parts), chosen = reinterpret_cast<const unsigned*>(choice.handle)] {
+    SPECMOE_CHECK(*chosen < parts.size(), "CUDA graph: part ", *chosen, " of ", parts.size(), " was chosen");
+    for (const Work& part : parts[*chosen]) part();
+  });
+}
+
 void Graph::launch(Stream&) {
   do {
     for (const Work& work : state_->work) work();

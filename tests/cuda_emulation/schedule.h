@@ -24,4 +24,7 @@ class QuietRaces {
   ~QuietRaces();
 };
 
+/// Products of whole matrices that were computed so far: how many went the way that cuBLASLt has on a device.
+std::uint64_t dense_product_count();
+
 }  // namespace cuda_emulation

@@ -91,7 +91,7 @@ HeadInputs DecodeStep::expand_latent(const DeviceLayer& layer, const Size& size)
     const Rows<float> normed = rows_of(buffers_.query_latent, size, latent.query_rank);
     heads.query = rows_of(buffers_.query, size, queries);
     kernels::cuda::rms_norm(columns(first, 0, latent.query_rank), rows, latent.query_norm, latent.eps, normed, stream_);
-    kernels::cuda::packed_linear(normed, rows, latent.query_up, nullptr, {}, heads.query, stream_);
+    project(size, normed, latent.query_up, nullptr, {}, heads.query);
   } else {
     heads.query = columns(first, 0, queries);
   }
@@ -99,7 +99,7 @@ HeadInputs DecodeStep::expand_latent(const DeviceLayer& layer, const Size& size)
   const Rows<float> normed = rows_of(buffers_.kv_latent, size, latent.kv_rank);
   const Rows<float> kv = rows_of(buffers_.kv, size, latent.kv_up.rows);
   kernels::cuda::rms_norm(columns(first, kv_column, latent.kv_rank), rows, latent.kv_norm, latent.eps, normed, stream_);
-  kernels::cuda::packed_linear(normed, rows, latent.kv_up, nullptr, {}, kv, stream_);
+  project(size, normed, latent.kv_up, nullptr, {}, kv);
   heads.key = kv;
   heads.key_dim = latent.nope_dim;
   heads.shared_key = columns(first, kv_column + latent.kv_rank, latent.rope_dim);

@@ -4,6 +4,7 @@ namespace specmoe::nn::cuda {
 
 using kernels::MoeUp;
 using kernels::Rows;
+using kernels::cuda::DeviceMatrices;
 using kernels::cuda::DevicePlan;
 
 namespace {
@@ -26,27 +27,40 @@ void DecodeStep::feed_forward(const DeviceLayer& layer, int index, const Size& s
   const Rows<float> x = rows_of(buffers_.x, size, model_.hidden);
   const Rows<float> normed = rows_of(buffers_.normed, size, model_.hidden);
   const Rows<float> hidden = buffers_.hidden.view(pairs, ffn.width);
-  const Rows<float> scratch = buffers_.down.view(pairs, model_.hidden);
   const DevicePlan plan = buffers_.plan.view(k, buffers_.active.data() + index);
   normalise(x, rows, layer.ffn_norm, normed);
   route(ffn, plan, index, size);
   const MoeUp how = {ffn.activation, ffn.scales_input ? buffers_.expert_weight.data() : nullptr, ffn.up_bias};
-  kernels::cuda::moe_up(normed, rows, ffn.gate_up, plan, how, hidden, stream_);
+  expert_up(size, ffn.routed(), ffn.gate_up, plan, how, hidden);
   if (ffn.shared.width > 0) shared_up(ffn, size);
 
   const bool sandwich = layer.ffn_out_norm.weight != nullptr;
   const Rows<float> out = sandwich ? rows_of(buffers_.branch, size, model_.hidden) : x;
   const float* weight = ffn.scales_input ? buffers_.product_scales.data() : buffers_.expert_weight.data();
-  kernels::cuda::moe_down(hidden, rows, ffn.down, plan, weight, ffn.down_bias, sandwich ? Rows<float>{} : x, scratch,
-                          buffers_.down_counters.data(), out, stream_);
+  expert_down(size, ffn.routed(), hidden, ffn.down, plan, weight, ffn.down_bias, sandwich ? Rows<float>{} : x, out);
   if (ffn.shared.width > 0) {
-    kernels::cuda::moe_down(buffers_.shared_hidden.view(size.rows, ffn.shared.width), rows, ffn.shared.down,
-                            buffers_.shared_plan.view(1, buffers_.shared_active.data()), buffers_.shared_weight.data(),
-                            nullptr, out, scratch, buffers_.down_counters.data(), out, stream_);
+    expert_down(size, false, buffers_.shared_hidden.view(size.rows, ffn.shared.width), ffn.shared.down,
+                buffers_.shared_plan.view(1, buffers_.shared_active.data()), buffers_.shared_weight.data(), nullptr,
+                out, out);
   }
   if (sandwich) {
     kernels::cuda::add_normed(out, rows, layer.ffn_out_norm, model_.norm_eps, model_.residual_scale, x, stream_);
   }
+}
+
+void DecodeStep::expert_up(const Size& size, bool routed, const DeviceMatrices& gate_up, const DevicePlan& plan,
+                           const MoeUp& how, Rows<float> hidden) {
+  const Rows<float> normed = rows_of(buffers_.normed, size, model_.hidden);
+  if (size.dense && !routed) return dense_->multiply_gate_up(normed, gate_up.shape, how.bias, how.activation, hidden);
+  kernels::cuda::moe_up(normed, all_rows(size), gate_up, plan, how, hidden, stream_);
+}
+
+void DecodeStep::expert_down(const Size& size, bool routed, Rows<const float> hidden, const DeviceMatrices& down,
+                             const DevicePlan& plan, const float* weight, const float* bias, Rows<const float> residual,
+                             Rows<float> out) {
+  if (size.dense && !routed) return dense_->multiply(hidden, down.shape, bias, residual, out, weight);
+  kernels::cuda::moe_down(hidden, all_rows(size), down, plan, weight, bias, residual,
+                          buffers_.down.view(hidden.rows, model_.hidden), buffers_.down_counters.data(), out, stream_);
 }
 
 /// The plan of the pass and the weight of every pair, product_scale included but for scaled inputs.
@@ -83,8 +97,7 @@ void DecodeStep::shared_up(const DeviceFfn& ffn, const Size& size) {
     kernels::cuda::packed_linear(normed, rows, shared.gate, nullptr, {}, gate, stream_);
   }
   kernels::cuda::route_to_one(rows, gate, model_.product_scale, buffers_.shared_weight.data(), plan, stream_);
-  kernels::cuda::moe_up(normed, rows, shared.gate_up, plan, {ffn.activation},
-                        buffers_.shared_hidden.view(size.rows, shared.width), stream_);
+  expert_up(size, false, shared.gate_up, plan, {ffn.activation}, buffers_.shared_hidden.view(size.rows, shared.width));
 }
 
 }  // namespace specmoe::nn::cuda

@@ -35,7 +35,7 @@ class DecodeStep {
     bool operator==(const Limits&) const = default;
   };
 
-  /// dense  computes the dense projections of whole chunks, see takes_dense(); null: as those of every other row
+  /// dense  computes the dense_products() of whole chunks, see takes_dense(); null: as those of every other row
   DecodeStep(DeviceModel model, Limits limits, kernels::cuda::Stream& stream,
              kernels::cuda::DenseLinear* dense = nullptr);
   const Limits& limits() const { return limits_; }
@@ -110,6 +110,13 @@ class DecodeStep {
   void feed_forward(const DeviceLayer& layer, int index, const Size& size);
   void route(const DeviceFfn& ffn, const kernels::cuda::DevicePlan& plan, int index, const Size& size);
   void shared_up(const DeviceFfn& ffn, const Size& size);
+  /// moe_up of normed rows and moe_down; of an expert that is not routed to, every row's, also by dense_.
+  void expert_up(const Size& size, bool routed, const kernels::cuda::DeviceMatrices& gate_up,
+                 const kernels::cuda::DevicePlan& plan, const kernels::MoeUp& how, kernels::Rows<float> hidden);
+  void expert_down(const Size& size, bool routed, kernels::Rows<const float> hidden,
+                   const kernels::cuda::DeviceMatrices& down, const kernels::cuda::DevicePlan& plan,
+                   const float* weight, const float* bias, kernels::Rows<const float> residual,
+                   kernels::Rows<float> out);
 
   DeviceModel model_;
   Limits limits_;

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "core/logit_rows.h"
+#include "core/nn/cuda/dense_products.h"
 #include "core/nn/cuda/device_cache.h"
 #include "core/nn/device_loader.h"
 #include "core/nn/model_loader.h"
@@ -12,24 +13,19 @@
 namespace specmoe::nn::cuda {
 
 using kernels::Rows;
+using kernels::cuda::DenseLinear;
 using kernels::cuda::DeviceArray;
 using kernels::cuda::DeviceInfo;
 using kernels::cuda::Stream;
 
-DeviceTransformer::DeviceTransformer(ModelSpec spec, const Weights& weights, ModelInfo info, int device,
-                                     bool fast_prefill)
+DeviceTransformer::DeviceTransformer(ModelSpec spec, const Weights& weights, ModelInfo info, int device, int dense_rows)
     : spec_(std::move(spec)),
       info_(std::move(info)),
       device_(device),
       stream_(std::make_shared<Stream>(device)),
       weights_(spec_, weights, device, *stream_) {
-  if (!fast_prefill) return;
-  std::vector<kernels::cuda::DeviceMatrix> projections;
-  for (const DeviceLayer& layer : weights_.model().layers) {
-    projections.push_back(layer.qkv);
-    projections.push_back(layer.output);
-  }
-  dense_ = std::make_unique<kernels::cuda::DenseLinear>(kPrefillRows, projections, *stream_);
+  if (dense_rows == 0) return;
+  dense_ = std::make_unique<DenseLinear>(dense_rows, dense_products(weights_.model()), *stream_);
 }
 
 std::unique_ptr<KVCache> DeviceTransformer::new_cache(int capacity, std::optional<int> text) const {
@@ -153,13 +149,17 @@ std::shared_ptr<LanguageModel> load(ModelSpec spec, const ModelTensors& tensors,
   check_sizes(spec);
   SPECMOE_CHECK(dtype == kernels::DType::kFloat32 || dtype == kernels::DType::kBFloat16, "dtype ",
                 kernels::dtype_name(dtype), " is not supported on cuda; known: float32, bfloat16");
-  const MemoryTable table = device_weight_table(spec, dtype, tensors.tied);
+  const int dense_rows = options.fast_prefill ? kPrefillRows : 0;
+  MemoryTable table = device_weight_table(spec, dtype, tensors.tied);
+  if (dense_rows > 0) {
+    table.add("prompts by cuBLASLt", DenseLinear::device_bytes(dense_rows, dense_products(spec, dtype)));
+  }
   check_device_memory(table, spec.name, name, there);
   ModelInfo info = describe_model(spec, dtype, kernels::DType::kFloat32, tensors.tied);
   info.device = name;
   info.instruction_set = concat("sm_", there.capability, options.fast_prefill ? ", prompts by cuBLASLt" : "");
   const Weights weights = pack_weights(spec, tensors, dtype, kernels::Backend::kScalar, pool);
-  return std::make_shared<DeviceTransformer>(std::move(spec), weights, std::move(info), device, options.fast_prefill);
+  return std::make_shared<DeviceTransformer>(std::move(spec), weights, std::move(info), device, dense_rows);
 }
 
 std::shared_ptr<float> last_logits(LanguageModel& model) {

@@ -12,7 +12,8 @@ namespace specmoe::nn::cuda {
 /// A ModelSpec run on a CUDA device: a pass is one upload, one recorded graph, one download.
 class DeviceTransformer final : public LanguageModel {
  public:
-  DeviceTransformer(ModelSpec spec, const Weights& weights, ModelInfo info, int device, bool fast_prefill = false);
+  /// dense_rows  rows of a chunk of a prompt whose dense_products() go through DenseLinear; 0: those of no chunk do
+  DeviceTransformer(ModelSpec spec, const Weights& weights, ModelInfo info, int device, int dense_rows = 0);
 
   const ModelInfo& info() const override { return info_; }
   std::unique_ptr<KVCache> new_cache(int capacity, std::optional<int> text) const override;

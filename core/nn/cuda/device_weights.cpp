@@ -6,7 +6,6 @@
 
 #include "core/nn/rope_table.h"
 #include "kernels/check.h"
-#include "kernels/cuda/device_order.h"
 
 namespace specmoe::nn::cuda {
 
@@ -25,10 +24,6 @@ constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
 DeviceMatrix shape_of(const PackedMatrix& matrix, const std::byte* data) {
   return {data, matrix.rows(), matrix.cols(), kernels::cuda::device_panel_bytes(matrix.cols(), matrix.dtype()),
           matrix.dtype()};
-}
-
-std::size_t device_bytes(const PackedMatrix& matrix) {
-  return static_cast<std::size_t>(matrix.panels() * kernels::cuda::device_panel_bytes(matrix.cols(), matrix.dtype()));
 }
 
 }  // namespace
@@ -58,6 +53,7 @@ MemoryTable device_weight_table(const ModelSpec& spec, DType dtype, bool tied) {
     ropes.push_back(*rope);
     floats += std::int64_t{spec.max_positions} * rope->rotary_dim * (rope->kind == RopeKind::kLongrope ? 2 : 1);
   }
+  table.add("uploading", static_cast<std::int64_t>(kernels::cuda::PanelUpload::kBytes));
   table.add("rotary tables", floats * static_cast<std::int64_t>(sizeof(float)));
   return table;
 }
@@ -75,7 +71,7 @@ void check_device_memory(const MemoryTable& table, const std::string& model, con
 }
 
 DeviceWeights::DeviceWeights(const ModelSpec& spec, const Weights& weights, int device, kernels::cuda::Stream& stream)
-    : device_(device), stream_(stream) {
+    : device_(device), stream_(stream), upload_(std::in_place, stream) {
   model_.hidden = spec.hidden_size;
   model_.vocab = spec.vocab_size;
   model_.norm_eps = spec.norm_eps;
@@ -94,6 +90,7 @@ DeviceWeights::DeviceWeights(const ModelSpec& spec, const Weights& weights, int 
   for (std::size_t i = 0; i < spec.layers.size(); ++i) {
     model_.layers.push_back(layer(spec, spec.layers[i], weights.layers[i]));
   }
+  upload_.reset();
 }
 
 /// The host's copy may go when this returns.
@@ -113,26 +110,25 @@ DeviceNorm DeviceWeights::keep(const NormWeights& norm) { return {keep(norm.weig
 
 DeviceMatrix DeviceWeights::keep(const PackedMatrix& matrix) {
   if (matrix.rows() == 0) return {};
-  const std::vector<std::byte> ordered = kernels::cuda::to_device_order(matrix);
-  return shape_of(matrix, keep(ordered.data(), ordered.size()));
+  memory_.emplace_back(kernels::cuda::device_bytes(matrix), device_);
+  upload_->put(matrix, memory_.back().data());
+  return shape_of(matrix, memory_.back().data());
 }
 
 /// All experts of a layer in one piece.
 DeviceMatrices DeviceWeights::keep(std::span<const PackedMatrix> matrices) {
-  const std::size_t each = device_bytes(matrices.front());
+  const std::size_t each = kernels::cuda::device_bytes(matrices.front());
   memory_.emplace_back(each * matrices.size(), device_);
   std::byte* to = memory_.back().data();
   std::vector<const std::byte*> addresses;
   for (const PackedMatrix& matrix : matrices) {
-    const std::vector<std::byte> ordered = kernels::cuda::to_device_order(matrix);
-    stream_.copy(to, ordered.data(), ordered.size());
-    stream_.synchronize();
+    upload_->put(matrix, to);
     addresses.push_back(to);
     to += each;
   }
   const std::byte* table = keep(addresses.data(), addresses.size() * sizeof(addresses[0]));
   return {reinterpret_cast<const std::byte* const*>(table), static_cast<std::int64_t>(matrices.size()),
-          shape_of(matrices.front(), nullptr)};
+          shape_of(matrices.front(), addresses.front())};
 }
 
 const DeviceWeights::RopeTables& DeviceWeights::rope_tables(const RopeSpec& rope, int positions) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -7,6 +8,7 @@
 #include "core/nn/memory_table.h"
 #include "core/nn/model_spec.h"
 #include "core/nn/weights.h"
+#include "kernels/cuda/panel_upload.h"
 
 namespace specmoe::nn::cuda {
 
@@ -54,7 +56,8 @@ class DeviceWeights {
   kernels::cuda::Stream& stream_;
   std::vector<kernels::cuda::DeviceArray<std::byte>> memory_;
   std::vector<RopeTables> ropes_;
-  std::int64_t key_floats_ = 0;  // per position, of the layers so far
+  std::optional<kernels::cuda::PanelUpload> upload_;  // while it is made
+  std::int64_t key_floats_ = 0;                       // per position, of the layers so far
   std::int64_t value_floats_ = 0;
   DeviceModel model_;
 };
