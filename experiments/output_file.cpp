@@ -19,11 +19,14 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// Whether a path names a device, a pipe or something of a process, such as /dev/stdout, whatever stands behind it.
+/// Whether a path names a device, a pipe or an open file of a process, such as /dev/stdout, whatever stands behind it.
 bool is_special(const fs::path& path, const fs::file_status& status) {
-  const std::string text = path.string();
-  return text.starts_with("/dev/") || text.starts_with("/proc/") ||
-         (fs::exists(status) && !fs::is_regular_file(status));
+  const auto is_of_process = [](const std::string& name) {
+    return name.starts_with("/proc/") || name.starts_with("/dev/fd/");
+  };
+  std::error_code error;
+  const bool linked = fs::is_symlink(path, error) && is_of_process(fs::read_symlink(path, error).string());
+  return linked || is_of_process(path.string()) || (fs::exists(status) && !fs::is_regular_file(status));
 }
 
 /// Whether the open file is still the one of that name.

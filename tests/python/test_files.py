@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,14 @@ def test_a_link_stays_a_link(tmp_path):
     ok(*GENERATE, "--output", link)
     assert link.is_symlink() and read_jsonl(tmp_path / "real.jsonl")[0]["kind"] == "answer"
     assert {path.name for path in tmp_path.iterdir()} == {"real.jsonl", "latest.jsonl"}
+
+
+def test_a_file_in_shared_memory_is_replaced(tmp_path):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        out = Path(folder) / "out.jsonl"
+        for _ in range(2):
+            ok(*GENERATE, "--output", out)
+            assert len(read_jsonl(out)) == 1 and os.listdir(folder) == ["out.jsonl"]
 
 
 def test_a_stream_of_the_process_is_appended_to(tmp_path):
