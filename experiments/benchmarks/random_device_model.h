@@ -11,13 +11,11 @@
 
 namespace specmoe::nn::cuda {
 
-/// Positions in the caches before the rows that are timed.
-inline constexpr int kCommitted = 1024;
-
 /// A mixture-of-experts transformer of the Mixtral kind.
 struct Shape {
   const char* name;
   int hidden, layers, heads, kv_heads, head_dim, inner, experts, chosen, vocab;
+  int committed = 1024;  // positions in the caches before the rows that are timed
 };
 
 /// A model of random weights. Parts of one random block stand for all of them, each part at an address of its own.
@@ -41,14 +39,14 @@ class RandomModel {
     model.embedding = fill(std::size_t(shape.vocab) * shape.hidden * 2);
     model.final_norm.weight = ones(shape.hidden);
     model.head = matrix(shape.vocab, shape.hidden, DType::kBFloat16);
-    const float* cos_sin = ones(2 * kCommitted * shape.head_dim);
+    const float* cos_sin = ones(std::size_t(capacity()) * shape.head_dim);
     for (int i = 0; i < shape.layers; ++i) model.layers.push_back(layer(i, cos_sin));
     const std::size_t cache = std::size_t(shape.layers) * shape.kv_heads * shape.head_dim * capacity() * sizeof(float);
     keys = reinterpret_cast<float*>(zeros(cache));
     values = reinterpret_cast<float*>(zeros(cache));
     stream_.synchronize();
   }
-  static int capacity() { return kCommitted + kPrefillRows; }
+  int capacity() const { return shape_.committed + kPrefillRows; }
 
   DeviceModel model;
   float* keys = nullptr;
