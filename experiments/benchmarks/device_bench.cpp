@@ -1,5 +1,5 @@
-// Times whole decode steps of Mixture-of-Experts shapes with random weights on a CUDA device, beside the bandwidth of a
-// device-to-device copy of the same minute.
+// Times whole decode steps of Mixture-of-Experts shapes, and of a dense one, with random weights on a CUDA device,
+// beside the bandwidth of a device-to-device copy of the same minute.
 //     device_bench [OUTPUT.jsonl [SHAPE...]]
 // One line per shape and number of rows T: microseconds per step, the distinct experts that its rows chose, the bytes
 // that the step must read, and these bytes per second over the copy's bytes (read and written) per second. Then a chunk
@@ -33,6 +33,7 @@ using Clock = std::chrono::steady_clock;
 constexpr Shape kShapes[] = {
     {"bundled", 256, 6, 4, 2, 64, 512, 8, 2, 4096},
     {"bundled_short", 256, 6, 4, 2, 64, 512, 8, 2, 4096, 128},
+    {"llama_8b_4_layers", 4096, 4, 32, 8, 128, 14336, 0, 1, 32000},
     {"mixtral_4_layers", 4096, 4, 32, 8, 128, 14336, 8, 2, 32000},
     {"qwen3_30b_a3b", 2048, 48, 32, 4, 128, 768, 128, 8, 151936},
 };
@@ -102,6 +103,7 @@ DevicePass chain_pass(const Shape& shape, const RandomModel& random, int rows,
 }
 
 double distinct_experts(const DecodeStep& step, const Shape& shape, int rows, Stream& stream) {
+  if (shape.experts == 0) return 1;
   double total = 0;
   for (int layer = 0; layer < shape.layers; ++layer) {
     std::vector<std::int32_t> chosen(static_cast<std::size_t>(rows) * shape.chosen);
