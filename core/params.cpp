@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <limits>
 
 #include "kernels/check.h"
 
@@ -119,11 +120,14 @@ void Params::declare(std::string_view key, std::string value, std::string_view m
   declared_.push_back({std::string(key), std::move(value), std::string(meaning), list});
 }
 
-std::int64_t Params::integer(std::string_view key, std::int64_t fallback, std::string_view meaning) {
-  std::int64_t value = fallback;
+int Params::integer(std::string_view key, int fallback, std::string_view meaning) {
+  int value = fallback;
   if (const Given* given = take(key)) {
     const char* end = given->value.data() + given->value.size();
     const auto parsed = std::from_chars(given->value.data(), end, value);
+    SPECMOE_CHECK(parsed.ec != std::errc::result_out_of_range, name_, ": ", key, " must be an integer from ",
+                  std::numeric_limits<int>::min(), " to ", std::numeric_limits<int>::max(), ", got '", given->value,
+                  "'");
     SPECMOE_CHECK(parsed.ec == std::errc() && parsed.ptr == end, name_, ": ", key, " must be an integer, got '",
                   given->value, "'");
   }
@@ -197,7 +201,7 @@ std::vector<std::int64_t> Params::integers(std::string_view key, std::vector<std
   }
   if (given.empty()) values = std::move(fallback);
   std::string joined;
-  for (std::int64_t value : values) joined += (joined.empty() ? "" : ",") + std::to_string(value);
+  for (std::int64_t value : values) joined.append(joined.empty() ? "" : ",").append(std::to_string(value));
   declared_.back().value = joined;
   return values;
 }

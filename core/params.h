@@ -22,7 +22,7 @@ class Params {
 
   const std::string& name() const { return name_; }
 
-  std::int64_t integer(std::string_view key, std::int64_t fallback, std::string_view meaning);
+  int integer(std::string_view key, int fallback, std::string_view meaning);
   double real(std::string_view key, double fallback, std::string_view meaning);
   bool boolean(std::string_view key, bool fallback, std::string_view meaning);
   std::string text(std::string_view key, std::string_view fallback, std::string_view meaning);

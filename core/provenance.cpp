@@ -27,9 +27,12 @@ std::string library_folder() {
   return error ? "." : file.parent_path().string();
 }
 
+/// The commit that the library was built from. An installed one may lie in somebody else's repository: that does not
+/// count.
 std::string git_commit() {
-  const std::string command = "git -c safe.directory='*' -C " + shell_quoted(library_folder()) +
-                              " describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null";
+  const std::string git = "git --no-optional-locks -c safe.directory='*' -C " + shell_quoted(library_folder());
+  const std::string command = "{ test -f \"$(" + git + " rev-parse --show-toplevel)/core/provenance.cpp\" && " + git +
+                              " describe --always --dirty --abbrev=40 --exclude='*'; } 2>/dev/null";
   std::unique_ptr<std::FILE, int (*)(std::FILE*)> pipe(popen(command.c_str(), "r"), pclose);
   char line[128] = "";
   if (!pipe || std::fgets(line, sizeof line, pipe.get()) == nullptr) return "unknown";

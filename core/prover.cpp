@@ -181,6 +181,10 @@ ProofModels given_proof_models(const std::vector<std::vector<double>>& target,
   return models;
 }
 
+std::string default_proof_tree(const AcceptancePolicy& policy) {
+  return policy.judges_trees() ? "expansion(2,2)" : "chain(3)";
+}
+
 ProofReport prove(const AcceptancePolicy& policy, DraftLaw law, const TreePolicy& tree, const ProofModels& models,
                   const ProofOptions& options) {
   models.validate();
@@ -188,10 +192,11 @@ ProofReport prove(const AcceptancePolicy& policy, DraftLaw law, const TreePolicy
                 " needs several drafters, got one; leave target and draft out to use the built-in models");
   SPECMOE_CHECK(options.rounds >= 1 && options.rounds <= 4, "proof: rounds must be 1 to 4, got ", options.rounds);
   SPECMOE_CHECK(policy.judges_trees() || !tree.branches(),
-                "proof: this policy judges chains alone, and the tree branches");
+                "proof: this policy judges chains alone, and the tree branches; give a chain, such as chain(3)");
   const int length = options.length > 0 ? options.length : tree.max_depth() + options.rounds;
   SPECMOE_CHECK(std::pow(models.target.vocab, length) <= 65536, "proof: the law of ", length, " tokens out of ",
-                models.target.vocab, " is too large to tabulate; ask for a shorter one");
+                models.target.vocab,
+                " is too large to tabulate; take a smaller tree, fewer rounds or a shorter length");
   SPECMOE_CHECK(!options.exact || !options.draw, "proof: a draw function works in doubles; leave exact off");
   ProofModels used = models;
   if (!policy.samples()) used.target = greedy_target(models.target);

@@ -40,11 +40,13 @@ using DrawFunction = std::function<void(Draft<double>&, NodeId parent, int count
 /// rounds  steps enumerated before the text is completed by the target; 2 catches what leaks from one step to the next
 /// length  tokens whose joint law is compared; 0: depth of the tree + 1, and one more for each further round
 /// exact   compute in exact fractions; distances are then exactly 0 or not
+/// poll    called now and then; what it throws ends the proof
 struct ProofOptions {
   int rounds = 1;
   int length = 0;
   bool exact = false;
   DrawFunction draw;
+  std::function<void()> poll;
 };
 
 /// How an emitted text came to be too likely: the smallest drafted tree, and the likeliest way, that leads to it.
@@ -79,6 +81,9 @@ struct ProofReport {
   std::int64_t outcomes = 0;
   std::optional<CounterExample> counter_example;
 };
+
+/// The tree that a policy is proved on unless the caller names one: the smallest that shows what it does.
+std::string default_proof_tree(const AcceptancePolicy& policy);
 
 /// Enumerates every way of drafting and judging with the real code and compares what is emitted with the target.
 ///

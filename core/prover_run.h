@@ -37,6 +37,8 @@ class ProofRun {
         judge();
       }
       see(*this);
+      constexpr std::int64_t kBetweenPolls = 64;
+      if (options_.poll && ++visited_ % kBetweenPolls == 0) options_.poll();
     }
   }
 
@@ -149,6 +151,7 @@ class ProofRun {
   Real expected_tokens_ = Real(0);
   Real total_weight_ = Real(0);
   std::int64_t outcomes_ = 0;
+  std::int64_t visited_ = 0;
 };
 
 }  // namespace specmoe::detail

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "draft/ngram_rule.h"
@@ -38,8 +37,8 @@ struct NgramState final : DraftState {
 class Ngram final : public Drafter {
  public:
   explicit Ngram(Params& params)
-      : rule_{count(params, "max_n", 4, "longest match, tokens"), count(params, "min_n", 1, "shortest match, tokens"),
-              count(params, "choices", 4, "most tokens proposed at one node")} {
+      : rule_{params.integer("max_n", 4, "longest match, tokens"), params.integer("min_n", 1, "shortest match, tokens"),
+              params.integer("choices", 4, "most tokens proposed at one node")} {
     SPECMOE_CHECK(rule_.min_n >= 1 && rule_.max_n >= rule_.min_n,
                   "ngram: needs 1 <= min_n <= max_n, got min_n=", rule_.min_n, ", max_n=", rule_.max_n);
     SPECMOE_CHECK(rule_.choices >= 1, "ngram: choices must be at least 1, got ", rule_.choices);
@@ -86,11 +85,6 @@ class Ngram final : public Drafter {
       state.suffix.push_back(state.text[i - 1]);
     }
     std::reverse(state.suffix.begin(), state.suffix.end());
-  }
-
-  static int count(Params& params, std::string_view key, int fallback, std::string_view meaning) {
-    const std::int64_t value = params.integer(key, fallback, meaning);
-    return static_cast<int>(std::clamp<std::int64_t>(value, -1, std::numeric_limits<int>::max()));
   }
 
   NgramRule rule_;

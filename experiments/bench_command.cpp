@@ -4,6 +4,7 @@
 #include "experiments/bench_grid.h"
 #include "experiments/bench_report.h"
 #include "experiments/commands.h"
+#include "experiments/flags.h"
 #include "experiments/interrupt.h"
 
 namespace specmoe::cli {
@@ -16,7 +17,8 @@ what explains them: tokens per pass, acceptance by position, distinct experts, c
 --drafter, --tree, --accept, --temperature, --batch, --dtype and --category take lists, separated by commas or semicolons:
 every combination is a cell, one line of the table, and cells that cannot run are named underneath. --cells FILE appends a
 line of JSON per cell as soon as it is measured; the same command goes on there after an interruption. With --output, every
-run of every prompt is one line of JSON, and one summary line per cell ends the file.
+run of every prompt is one line of JSON, and one summary line per cell ends the file. With --chat, the later turns of a
+question are asked too, after plain decoding's answers to the earlier ones, the same for every method.
 
 Exit code: 0; 1 when a lossless method did not reproduce plain decoding's greedy text; 2 for a mistake in the call.
 

@@ -20,9 +20,12 @@ using Json = nlohmann::ordered_json;
 /// Methods that take turns beside one plain run: more share its cost, fewer are lost when a run is interrupted.
 constexpr std::size_t kMostTogether = 8;
 
-std::string digest_of(const std::vector<Prompt>& prompts) {
+std::string digest_of(const std::vector<Prompt>& prompts, bool all_turns) {
   Json all = Json::array();
-  for (const Prompt& prompt : prompts) all.push_back({prompt.id, prompt.text});
+  for (const Prompt& prompt : prompts) {
+    all.push_back({prompt.id, prompt.text});
+    if (all_turns && prompt.turns.size() > 1) all.push_back(prompt.turns);
+  }
   return digest(all.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
@@ -50,7 +53,7 @@ std::string cell_id(const RunOptions& options, const std::string& weights, const
               options.device,
               options.threads,
               block.category,
-              digest_of(block.prompts),
+              digest_of(block.prompts, options.all_turns),
               block.batch,
               block.temperature,
               options.sampling.top_k,
@@ -173,7 +176,7 @@ class Grid {
   void add_pending(Block& block) {
     pending_.push_back(block);
     block.cells.clear();
-    host_.work_total += work_of(pending_.back(), options_.repeat);
+    host_.work_total += work_of(options_, pending_.back());
   }
 
   /// Failures wait for a first success: a mistake that concerns every cell is reported, not recorded.

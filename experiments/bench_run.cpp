@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "experiments/chat.h"
 #include "experiments/interrupt.h"
 #include "kernels/check.h"
 
@@ -45,18 +46,15 @@ std::string first_difference(const Models& models, const RequestRecord& wanted, 
 class BlockRun {
  public:
   BlockRun(const RunOptions& options, const Block& block, Engines& engines, BenchHost& host)
-      : options_(options),
-        block_(block),
-        models_(engines.models()),
-        host_(host),
-        requests_(make_requests(options, block.prompts, models_, block.temperature)) {
-    for (std::size_t i = 0; i < requests_.size(); ++i) requests_[i].sampling.seed += block.prompts[i].number;
+      : options_(options), block_(block), models_(engines.models()), host_(host), prompts_(block.prompts) {
     const Engines::Entry& plain = engines.get({});
     methods_.push_back({.plan = {}, .engine = plain.engine, .spec = plain.spec, .failure = plain.failure});
     for (const CellPlan& plan : block.cells) {
       const Engines::Entry& entry = engines.get(plan.spec);
       methods_.push_back({.plan = plan, .engine = entry.engine, .spec = entry.spec, .failure = entry.failure});
     }
+    if (options.all_turns) guarded(methods_[0], [this] { add_later_turns(); });
+    requests_ = seeded_requests(prompts_);
   }
 
   std::vector<BenchCell> run() {
@@ -80,6 +78,31 @@ class BlockRun {
       work();
     } catch (const std::exception& error) {
       method.failure = one_line(error.what());
+    }
+  }
+
+  /// Prompt i of the file has seed + i, in every turn.
+  std::vector<Request> seeded_requests(const std::vector<Prompt>& prompts) const {
+    std::vector<Request> requests = make_requests(options_, prompts, models_, block_.temperature);
+    for (std::size_t i = 0; i < requests.size(); ++i) requests[i].sampling.seed += prompts[i].number;
+    return requests;
+  }
+
+  /// The later turns of every question, each after what plain decoding answers to the earlier ones: all methods are
+  /// asked the same.
+  void add_later_turns() {
+    const auto is_over = [](const Prompt& prompt) { return prompt.answers.size() + 1 >= prompt.turns.size(); };
+    std::vector<Prompt> turn = prompts_;
+    for (std::erase_if(turn, is_over); !turn.empty(); std::erase_if(turn, is_over)) {
+      std::vector<Request> requests = seeded_requests(turn);
+      attach_stops(requests);
+      const std::vector<RequestRecord> records = plain().engine->generate(requests, block_.batch, host_.poll);
+      for (std::size_t i = 0; i < turn.size(); ++i) {
+        turn[i].answers.push_back(text_of(models_, options_.stops, records[i].tokens));
+        turn[i].rendered = false;
+      }
+      render_chat(options_.target, turn);
+      prompts_.insert(prompts_.end(), turn.begin(), turn.end());
     }
   }
 
@@ -145,10 +168,11 @@ class BlockRun {
 
   void write(const Method& method, const RequestRecord& record, int prompt, int run) {
     const ModelInfo& target = models_.target->info();
-    host_.output.line(answer_json(
-        record,
-        {block_.prompts[prompt].category, model_id(target, method.spec, block_.temperature), method.spec,
-         requests_[prompt].sampling, text_of(models_, options_.stops, record.tokens), run, target.experts_per_token}));
+    AnswerContext context{prompts_[prompt].category,  model_id(target, method.spec, block_.temperature), method.spec,
+                          requests_[prompt].sampling, text_of(models_, options_.stops, record.tokens),   run,
+                          target.experts_per_token};
+    context.turn = static_cast<int>(prompts_[prompt].answers.size()) + 1;
+    host_.output.line(answer_json(record, context));
   }
 
   BenchCell cell(Method& method) const {
@@ -187,14 +211,17 @@ class BlockRun {
   const Block& block_;
   const Models& models_;
   BenchHost& host_;
+  std::vector<Prompt> prompts_;  // of the block, then later turns
   std::vector<Request> requests_;
   std::vector<Method> methods_;  // plain decoding first
 };
 
 }  // namespace
 
-int work_of(const Block& block, int repeat) {
-  return static_cast<int>((block.cells.size() + 1) * block.prompts.size()) * 2 * repeat;
+int work_of(const RunOptions& options, const Block& block) {
+  std::size_t prompts = 0;
+  for (const Prompt& prompt : block.prompts) prompts += options.all_turns ? prompt.turns.size() : 1;
+  return static_cast<int>((block.cells.size() + 1) * prompts) * 2 * options.repeat;
 }
 
 const Engines::Entry& Engines::get(const EngineSpec& spec) {

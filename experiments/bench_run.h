@@ -55,7 +55,7 @@ struct BenchHost {
 };
 
 /// Decoded prompts that a block takes.
-int work_of(const Block& block, int repeat);
+int work_of(const RunOptions& options, const Block& block);
 
 /// The engines over one pair of loaded models, each assembled once.
 class Engines {
@@ -80,9 +80,10 @@ class Engines {
 ///
 /// Prompts run in groups of block.batch; in each group the methods take turns, plain first, and then again in reverse
 /// order, so that a slow drift of the machine hits all alike. Prompt i of the file has seed + i: with one seed for all,
-/// their coins would fall alike, and an interval over prompts would be too narrow. One short run of every method
-/// beforehand is not measured. Every run becomes a line of the output file. A cell that cannot run, or breaks while it
-/// runs, is returned with its error, and the others go on; all fail when plain decoding does.
+/// their coins would fall alike, and an interval over prompts would be too narrow. With options.all_turns the later
+/// turns of a question are prompts as well, after plain decoding's answers to the earlier ones. One short run of every
+/// method beforehand is not measured. Every run becomes a line of the output file. A cell that cannot run, or breaks
+/// while it runs, is returned with its error, and the others go on; all fail when plain decoding does.
 std::vector<BenchCell> measure_block(const RunOptions& options, const Block& block, Engines& engines, BenchHost& host);
 
 /// The settings of a cell, as its summary starts out.

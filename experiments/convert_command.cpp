@@ -10,6 +10,7 @@
 #include "core/nn/model_loader.h"
 #include "core/nn/tokenizer.h"
 #include "experiments/commands.h"
+#include "experiments/flags.h"
 #include "experiments/interrupt.h"
 #include "experiments/model_agreement.h"
 #include "experiments/output_folder.h"
@@ -27,9 +28,9 @@ using kernels::DType;
 constexpr const char* kHelp = R"(Usage: specmoe convert --target FOLDER --dtype int8|bfloat16 --out DIR [option]...
 
 Writes a Hugging Face folder of a checkpoint in another element type, tensor by tensor, with its tokenizer. The source is
-such a folder or a GGUF file. int8 has one
-scale per output and takes half of bfloat16; only specmoe reads it. bfloat16 expands float8 and 4-bit weights and is an
-ordinary checkpoint. Loaded with the same --dtype, the new folder gives the bits that the old one would have given.
+such a folder or a GGUF file. int8 has one scale per output and takes half of bfloat16; only specmoe reads it. bfloat16
+expands float8 and 4-bit weights and is an ordinary checkpoint. Loaded with the same --dtype, the new folder gives the bits
+that the old one would have given.
 
 Prints what rounding did, layer by layer: relative error |rounded - source| / |source|, and the largest difference. With
 --prompt or --prompts the source in bfloat16 answers them greedily, and the new checkpoint is compared with it at each token.

@@ -96,6 +96,20 @@ int edits(const std::string& from, const std::string& to) {
   return row.back();
 }
 
+std::string group_help(Command command, const char* group) {
+  constexpr std::size_t kColumn = 26;
+  std::string text;
+  for (const Flag& flag : all_flags()) {
+    if (!flag.taken_by(command) || std::string_view(flag.group) != group) continue;
+    std::string left = std::string("  --") + flag.name + (*flag.placeholder ? " " : "") + flag.placeholder;
+    left.resize(std::max(kColumn, left.size() + 2), ' ');
+    text += left + flag.meaning;
+    if (flag.fallback != nullptr) text += std::string(" [") + flag.fallback + "]";
+    text += "\n";
+  }
+  return text;
+}
+
 }  // namespace
 
 std::span<const Flag> all_flags() { return kFlags; }
@@ -132,6 +146,18 @@ const char* command_name(Command command) {
       return "convert";
   }
   return "";
+}
+
+std::string help_text(Command command) {
+  std::string text;
+  std::vector<std::string> done;
+  for (const Flag& flag : all_flags()) {
+    const std::string lines = group_help(command, flag.group);
+    if (lines.empty() || std::find(done.begin(), done.end(), flag.group) != done.end()) continue;
+    done.push_back(flag.group);
+    text += "\n" + done.back() + ":\n" + lines;
+  }
+  return text;
 }
 
 }  // namespace specmoe::cli

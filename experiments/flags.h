@@ -33,5 +33,7 @@ const Flag* find_flag(const std::string& name);
 std::string spelling_hint(const std::string& name, Command command);
 
 const char* command_name(Command command);
+/// What --help prints about a command's flags.
+std::string help_text(Command command);
 
 }  // namespace specmoe::cli

@@ -6,6 +6,7 @@
 #include "core/results.h"
 #include "experiments/chat.h"
 #include "experiments/commands.h"
+#include "experiments/flags.h"
 #include "experiments/interrupt.h"
 #include "experiments/marked_text.h"
 #include "experiments/models.h"

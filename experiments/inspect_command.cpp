@@ -5,6 +5,7 @@
 #include "core/nn/model_family.h"
 #include "core/params.h"
 #include "experiments/commands.h"
+#include "experiments/flags.h"
 #include "experiments/models.h"
 #include "experiments/settings.h"
 #include "experiments/table.h"

@@ -17,6 +17,7 @@ void catch_signals() {
   action.sa_handler = note_signal;
   action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;
   for (int signal : {SIGINT, SIGTERM, SIGPIPE}) sigaction(signal, &action, nullptr);
+  std::signal(SIGXFSZ, SIG_IGN);  // past `ulimit -f` a write then fails, and says why
 }
 
 void poll_interrupt() {

@@ -1,11 +1,8 @@
 #include "experiments/output_folder.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
-
+#include "experiments/sync_path.h"
 #include "kernels/check.h"
 
 namespace specmoe::cli {
@@ -27,27 +24,14 @@ OutputFolder::~OutputFolder() {
   fs::remove_all(temporary_, ignored);
 }
 
-namespace {
-
-/// Waits until a file, or a folder's list of names, is on the disk.
-void sync_path(const fs::path& path) {
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  const bool done = file >= 0 && fsync(file) == 0;
-  const int error = errno;
-  if (file >= 0) close(file);
-  SPECMOE_CHECK(done, "--out: cannot write '", path.string(), "' to the disk: ", std::strerror(error));
-}
-
-}  // namespace
-
 void OutputFolder::commit() {
   // In this order a crash leaves the whole folder or none.
-  for (const auto& entry : fs::recursive_directory_iterator(temporary_)) sync_path(entry.path());
-  sync_path(temporary_);
+  for (const auto& entry : fs::recursive_directory_iterator(temporary_)) sync_path("out", entry.path());
+  sync_path("out", temporary_);
   std::error_code error;
   fs::rename(temporary_, path_, error);
   SPECMOE_CHECK(!error, "--out: cannot write '", path_.string(), "': ", error.message());
-  sync_path(path_.has_parent_path() ? path_.parent_path() : fs::path("."));
+  sync_path("out", folder_of(path_));
 }
 
 }  // namespace specmoe::cli

@@ -22,12 +22,13 @@ std::string id_of(const Json& row, int line, const std::string& where) {
   const Json& id = row["question_id"];
   SPECMOE_CHECK(id.is_string() || id.is_number_integer(), where, "question_id must be a number or a text, got ",
                 id.dump(-1, ' ', true, Json::error_handler_t::replace));
-  return id.is_string() ? id.get<std::string>() : std::to_string(id.get<std::int64_t>());
+  return id.is_string() ? id.get<std::string>() : id.dump();
 }
 
 Prompt question(const std::string& text, int line, const std::string& where) {
   const Json row = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  SPECMOE_CHECK(row.is_object(), where, "expected a JSON object such as {\"question_id\": 1, \"turns\": [\"...\"]}");
+  SPECMOE_CHECK(row.is_object(), where,
+                "expected a JSON object such as {\"question_id\": 1, \"turns\": [\"...\"]}, one a line");
   SPECMOE_CHECK(row.contains("turns") && row["turns"].is_array() && !row["turns"].empty(), where,
                 "expected \"turns\", a list of one text or more (the Spec-Bench question format)");
   for (const Json& turn : row["turns"]) SPECMOE_CHECK(turn.is_string(), where, "every turn must be a text");
@@ -56,12 +57,14 @@ std::vector<Prompt> read_prompts(const std::filesystem::path& path) {
   SPECMOE_CHECK(file, "--prompts: cannot read '", path.string(), "'; give a JSONL file of questions or a text file");
   std::vector<Prompt> prompts;
   std::set<std::string> seen;
-  bool json = false;
+  const std::string extension = path.extension().string();
+  bool json = extension == ".jsonl" || extension == ".json";
   std::string text;
   for (int line = 1; std::getline(file, text); ++line) {
     if (!text.empty() && text.back() == '\r') text.pop_back();
+    if (line == 1 && text.starts_with("\xef\xbb\xbf")) text.erase(0, 3);  // a byte order mark
     if (text.find_first_not_of(" \t") == std::string::npos) continue;
-    if (prompts.empty()) json = text[text.find_first_not_of(" \t")] == '{';
+    if (prompts.empty()) json |= text[text.find_first_not_of(" \t")] == '{';
     const std::string where = place(path, line);
     if (json) {
       prompts.push_back(question(text, line, where));

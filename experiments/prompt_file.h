@@ -18,8 +18,9 @@ struct Prompt {
 };
 
 /// Reads prompts: rows of the Spec-Bench question format, {"question_id": …, "category": …, "turns": [text, …]}, one a
-/// line, with "rendered": true when a chat template has made the text; or, when the first line does not begin with '{',
-/// plain text, one prompt a line, numbered from 1. Empty lines are skipped. Throws Error naming the line.
+/// line, with "rendered": true when a chat template has made the text; or, when the file is no .jsonl or .json and its
+/// first line does not begin with '{', plain text, one prompt a line, numbered from 1. Empty lines are skipped. Throws
+/// Error naming the line.
 std::vector<Prompt> read_prompts(const std::filesystem::path& path);
 
 }  // namespace specmoe::cli

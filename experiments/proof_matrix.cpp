@@ -5,6 +5,7 @@
 #include <ostream>
 
 #include "core/oracle_bounds.h"
+#include "experiments/interrupt.h"
 #include "experiments/table.h"
 #include "tests/support/wrong_rules.h"
 
@@ -44,9 +45,11 @@ MatrixCell prove_cell(const std::string& spec, DraftLaw law, const std::string& 
   // A policy of temperature 0 alone is held against the greedy text, which these bounds do not speak about.
   if (policy->samples()) cell.bound = oracle_bounds(law, *topology, builtin_proof_models()[0]).expected_tokens;
   cell.outcome = Outcome::kLossless;
+  ProofOptions options;
+  options.poll = poll_interrupt;
   for (const ProofModels& models : builtin_proof_models()) {
     try {
-      const ProofReport report = prove(*policy, law, *topology, models);
+      const ProofReport report = prove(*policy, law, *topology, models, options);
       if (&models == &builtin_proof_models()[0]) cell.expected_tokens = report.expected_tokens;
       if (!report.lossless) cell.outcome = Outcome::kBiased;
       cell.tvd = std::max(cell.tvd, report.tvd);

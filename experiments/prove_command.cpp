@@ -7,6 +7,7 @@
 
 #include "core/oracle_bounds.h"
 #include "core/prover.h"
+#include "experiments/interrupt.h"
 #include "experiments/proof_matrix.h"
 #include "experiments/table.h"
 
@@ -21,22 +22,30 @@ constexpr const char* kHelp = R"(Usage: specmoe prove --accept POLICY [--law LAW
 Visits every way of drafting and judging on tiny Markov models, with the real code, and compares what is emitted with
 the target's distribution. Exit code 0: lossless (with --all: everything as labelled), 1: not.
 
+Examples:
   specmoe prove --accept multi_step --law iid --tree 'expansion(2,2)'
   specmoe prove --accept 'lenient(lenience=0.5)' --tree 'chain(2)'
-  specmoe prove --accept token --tree 'chain(2)' --target target.json --draft draft.json    rows as [[.5,.5],[.1,.9]]
+  specmoe prove --accept token --tree 'chain(2)' --target target.json --draft draft.json
+
+Options:
+  --accept POLICY         acceptance policy
+  --law LAW               how children are drawn: deterministic, iid, without_replacement, top_plus_sampled or multi_drafter [iid]
+  --tree SPEC             tree topology [expansion(2,2); chain(3) for a policy of chains alone]
+  --target FILE.json      the target's rows by last token, such as [[0.5, 0.5], [0.1, 0.9]]; with --draft
+  --draft FILE.json       the drafter's rows
+  --rounds N              steps that are enumerated, 1 to 4; 2 catches what leaks from one step to the next [1]
+  --exact                 compute in exact fractions
+  --json                  print JSON
+  --all                   every policy, law and small tree, and the wrong rules
 )";
 
 po::options_description flags() {
-  po::options_description all("Options");
-  all.add_options()("accept", po::value<std::string>(), "acceptance policy")(
-      "law", po::value<std::string>()->default_value("iid"),
-      "how children are drawn: deterministic, iid, without_replacement, top_plus_sampled, multi_drafter")(
-      "tree", po::value<std::string>()->default_value("expansion(2,2)"), "tree topology")(
-      "target", po::value<std::string>(), "JSON file with the target's rows by last token, [V, V]")(
-      "draft", po::value<std::string>(), "JSON file with the drafter's rows, [V, V]")(
-      "rounds", po::value<int>()->default_value(1), "steps that are enumerated, 1 or 2")(
-      "exact", po::bool_switch(), "compute in exact fractions")("json", po::bool_switch(), "print JSON")(
-      "all", po::bool_switch(), "every policy, law and small tree, and the wrong rules")("help,h", "this text");
+  po::options_description all;
+  auto add = all.add_options();
+  for (const char* name : {"accept", "tree", "target", "draft"}) add(name, po::value<std::string>());
+  add("law", po::value<std::string>()->default_value("iid"))("rounds", po::value<int>()->default_value(1));
+  for (const char* name : {"exact", "json", "all"}) add(name, po::bool_switch());
+  add("help,h", "");
   return all;
 }
 
@@ -101,11 +110,13 @@ void print(const ProofReport& report, double bound) {
 int prove_one(const po::variables_map& given) {
   SPECMOE_CHECK(given.count("accept") == 1, "prove needs --accept POLICY, or --all; see specmoe prove --help");
   const auto policy = acceptance_policies().create(given["accept"].as<std::string>());
-  const auto tree = tree_policies().create(given["tree"].as<std::string>());
+  const auto tree =
+      tree_policies().create(given.count("tree") == 1 ? given["tree"].as<std::string>() : default_proof_tree(*policy));
   const DraftLaw law = law_from_name(given["law"].as<std::string>());
   ProofOptions options;
   options.rounds = given["rounds"].as<int>();
   options.exact = given["exact"].as<bool>();
+  options.poll = poll_interrupt;
   bool lossless = true;
   nlohmann::json reports = nlohmann::json::array();
   for (const ProofModels& models : models_of(given)) {
@@ -133,7 +144,7 @@ int run_prove(const std::vector<std::string>& arguments) {
     fail("prove: ", error.what(), "; see specmoe prove --help");
   }
   if (given.count("help") != 0) {
-    std::cout << kHelp << '\n' << flags();
+    std::cout << kHelp;
     return 0;
   }
   if (!given["all"].as<bool>()) return prove_one(given);

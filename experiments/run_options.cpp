@@ -154,7 +154,7 @@ RunOptions run_options(Command command, const Settings& settings) {
   SPECMOE_CHECK(options.cells.empty() || options.cells != options.output, "--cells and --output name the same file '",
                 options.cells, "': the first grows by a line per cell, the second is written anew; give two");
   options.prompts = prompts_of(settings);
-  options.all_turns = command == Command::kGenerate && settings.on("chat");
+  options.all_turns = settings.on("chat");
   if (command == Command::kBench) options.categories = categories_of(settings.items("category"), options.prompts);
   return options;
 }

@@ -3,6 +3,7 @@
 #include <boost/program_options.hpp>
 #include <charconv>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -103,12 +104,16 @@ Json parse_config(const std::string& text, const std::string& where) {
     return config;
   } catch (const Json::parse_error& error) {
     fail(where, " is not valid JSON (at byte ", error.byte, ")");
+  } catch (const Json::out_of_range&) {
+    fail(where, " holds a number that is too large");
   }
 }
 
 std::string read_text(const std::string& path) {
+  std::error_code error;
+  SPECMOE_CHECK(!std::filesystem::is_directory(path, error), "--config: '", path, "' is a folder; give a JSON file");
   std::ifstream file(path, std::ios::binary);
-  SPECMOE_CHECK(file, "--config: cannot read '", path, "'");
+  SPECMOE_CHECK(file, "--config: cannot read '", path, "'; give a JSON file of flags");
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
@@ -125,20 +130,6 @@ Json number_json(const std::string& flag, const std::string& text) {
   const double number = parse_real(flag, text);
   const bool whole = text.find_first_not_of("-0123456789") == std::string::npos;
   return whole ? Json::parse(text) : Json(number);
-}
-
-std::string group_help(Command command, const char* group) {
-  constexpr std::size_t kColumn = 26;
-  std::string text;
-  for (const Flag& flag : all_flags()) {
-    if (!flag.taken_by(command) || std::string_view(flag.group) != group) continue;
-    std::string left = std::string("  --") + flag.name + (*flag.placeholder ? " " : "") + flag.placeholder;
-    left.resize(std::max(kColumn, left.size() + 2), ' ');
-    text += left + flag.meaning;
-    if (flag.fallback != nullptr) text += std::string(" [") + flag.fallback + "]";
-    text += "\n";
-  }
-  return text;
 }
 
 }  // namespace
@@ -197,8 +188,12 @@ void Settings::take_config(Command command, const std::string& text, const std::
 
 void Settings::take_defaults(Command command) {
   for (const Flag& flag : all_flags()) {
-    if (flag.fallback == nullptr || !flag.taken_by(command)) continue;
-    entries_.try_emplace(flag.name, Entry{{flag.fallback}, true});
+    if (!flag.taken_by(command)) continue;
+    // An empty value is a variable of the shell that was not set: going on without the flag would lose what it asks
+    // for.
+    SPECMOE_CHECK(flag.kind != FlagKind::kText || !given(flag.name) || !text(flag.name).empty(), "--", flag.name,
+                  " is empty: give ", flag.placeholder, ", or leave it out");
+    if (flag.fallback != nullptr) entries_.try_emplace(flag.name, Entry{{flag.fallback}, true});
   }
 }
 
@@ -282,18 +277,6 @@ kernels::DType parse_dtype(const std::string& flag, const std::string& text) {
     if (kernels::dtype_name(dtype) == text) return dtype;
   }
   fail("--", flag, ": expected float32, bfloat16 or int8, got '", text, "'");
-}
-
-std::string help_text(Command command) {
-  std::string text;
-  std::vector<std::string> done;
-  for (const Flag& flag : all_flags()) {
-    const std::string lines = group_help(command, flag.group);
-    if (lines.empty() || std::find(done.begin(), done.end(), flag.group) != done.end()) continue;
-    done.push_back(flag.group);
-    text += "\n" + done.back() + ":\n" + lines;
-  }
-  return text;
 }
 
 }  // namespace specmoe::cli

@@ -58,7 +58,4 @@ double parse_real(const std::string& flag, const std::string& text);
 /// An element type that weights and caches can have. Throws Error naming the flag.
 kernels::DType parse_dtype(const std::string& flag, const std::string& text);
 
-/// What --help prints for a command.
-std::string help_text(Command command);
-
 }  // namespace specmoe::cli

@@ -1,5 +1,8 @@
 // The command-line program: specmoe generate | bench | list | inspect | convert | prove.
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <exception>
 #include <functional>
@@ -31,7 +34,8 @@ Usage: specmoe COMMAND [option]...
   specmoe list
   specmoe generate --target experiments/models/target --prompt "Problem: Ada has 3 apples"
 
-Results go to stdout, progress to stderr. Exit code 2: a mistake in the call, explained in one line.
+Results go to stdout, progress to stderr. Exit code 2: a mistake in the call, explained in one line. --version prints the
+version.
 )";
 
 using Run = std::function<int(const std::vector<std::string>&)>;
@@ -52,10 +56,30 @@ int run(const std::vector<std::string>& arguments) {
     std::cout << kHelp;
     return 0;
   }
+  if (arguments[0] == "--version") {
+    std::cout << "specmoe " << SPECMOE_VERSION << '\n';
+    return 0;
+  }
   const auto command = commands().find(arguments[0]);
   SPECMOE_CHECK(command != commands().end(), "unknown command '", arguments[0],
                 "'; known: bench, convert, generate, inspect, list, prove; see specmoe --help");
   return command->second({arguments.begin() + 1, arguments.end()});
+}
+
+/// A standard stream that came closed stays unusable: else the first file to be opened would take its place, and what
+/// is printed would go into it.
+void hold_closed_streams() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(stream, F_GETFD) < 0) static_cast<void>(open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY));
+  }
+}
+
+/// The exit code, when all that was printed has arrived.
+int finish(int code) {
+  std::cout.flush();
+  poll_interrupt();  // nobody reads on
+  SPECMOE_CHECK(std::cout, "writing the standard output failed: it is closed, or the disk is full");
+  return code;
 }
 
 /// Errors are one line, whatever is in them.
@@ -77,9 +101,10 @@ bool wants_help(const std::vector<std::string>& arguments) {
 
 int main(int argc, char** argv) {
   using namespace specmoe::cli;
+  hold_closed_streams();
   catch_signals();
   try {
-    return run({argv + 1, argv + argc});
+    return finish(run({argv + 1, argv + argc}));
   } catch (const Interrupted& interrupted) {
     std::cout << std::endl;
     std::cerr << "specmoe: interrupted" << std::endl;

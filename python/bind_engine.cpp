@@ -1,6 +1,5 @@
 #include <pybind11/stl.h>
 
-#include <chrono>
 #include <functional>
 #include <map>
 #include <optional>
@@ -13,6 +12,7 @@
 #include "python/part.h"
 #include "python/prompts.h"
 #include "python/result.h"
+#include "python/signal_poll.h"
 
 namespace specmoe::python {
 namespace {
@@ -49,6 +49,7 @@ std::unique_ptr<EngineHandle> assemble(const py::object& target, const py::objec
                                        bool device_switch) {
   auto handle = std::make_unique<EngineHandle>();
   handle->target = target_of(target);
+  handle->target->check_process();
   Part<Drafter> draft(drafter, "drafter");
   Part<TreePolicy> topology(tree, "tree");
   Part<AcceptancePolicy> policy(acceptance, "acceptance");
@@ -64,37 +65,40 @@ std::unique_ptr<EngineHandle> assemble(const py::object& target, const py::objec
   return handle;
 }
 
-/// Raises what a signal handler of Python raised (KeyboardInterrupt), looking a few times a second.
-class SignalPoll {
+using Stops = std::vector<std::shared_ptr<nn::TextStop>>;
+
+/// Hands the text of one prompt to a callable of Python as it settles.
+class TextTeller {
  public:
+  TextTeller(std::shared_ptr<const nn::TextStop> text, py::handle call) : text_(std::move(text)), call_(call) {}
+
   void operator()() {
-    const auto now = std::chrono::steady_clock::now();
-    if (now - last_ < std::chrono::milliseconds(50)) return;
-    last_ = now;
-    py::gil_scoped_acquire locked;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    if (told_ == text_->settled()) return;
+    const py::gil_scoped_acquire locked;
+    const std::size_t from = std::exchange(told_, text_->settled());
+    call_(text_->text().substr(from, told_ - from));
   }
 
  private:
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+  std::shared_ptr<const nn::TextStop> text_;
+  py::handle call_;
+  std::size_t told_ = 0;
 };
-
-using Stops = std::vector<std::shared_ptr<nn::TextStop>>;
 
 /// Requests for prompts. A request's text depends on its prompt and its seed alone, never on what else is in the call;
 /// only equal prompts with equal seeds are told apart, by counting them.
 std::vector<Request> make_requests(const EngineHandle& handle, Prompts prompts, const Request& pattern,
                                    const std::vector<std::uint64_t>& seeds, const std::vector<std::string>& stop,
-                                   Stops& stops) {
-  SPECMOE_CHECK(stop.empty() || handle.target->tokenizer != nullptr,
-                "stop: this model's folder has no tokenizer.json, so stop strings cannot be found");
+                                   bool want_text, Stops& stops) {
+  SPECMOE_CHECK((stop.empty() && !want_text) || handle.target->tokenizer != nullptr,
+                "stop and on_text are about text, and this model's folder has no tokenizer.json; leave them out");
   std::vector<Request> requests(prompts.ids.size(), pattern);
   for (std::size_t i = 0; i < requests.size(); ++i) {
     Request& request = requests[i];
     request.id = std::to_string(i);
     request.sampling.seed = seeds[i];
     request.prompt = std::move(prompts.ids[i]);
-    if (stop.empty()) continue;
+    if (stop.empty() && !want_text) continue;
     stops.push_back(std::make_shared<nn::TextStop>(handle.target->tokenizer, stop));
     request.on_token = [text = stops.back()](TokenId token, bool) { return text->push(token); };
   }
@@ -104,32 +108,26 @@ std::vector<Request> make_requests(const EngineHandle& handle, Prompts prompts, 
 
 std::vector<RequestRecord> run(EngineHandle& handle, const std::vector<Request>& requests, int batch) {
   py::gil_scoped_release unlocked;
+  handle.target->check_process();
   const std::lock_guard alone(handle.target->running);
   SPECMOE_CHECK(!handle.running, "this engine is generating already; a plug-in cannot call its own engine");
   const Scoped<bool> running(handle.running, true);
   return handle.engine->generate(requests, batch, SignalPoll{});
 }
 
-std::optional<std::string> text_of(const Model& target, const RequestRecord& record, nn::TextStop* stop) {
-  if (stop != nullptr) {
-    stop->finish();
-    return stop->text();
-  }
+std::optional<std::string> text_of(const Model& target, const RequestRecord& record, const nn::TextStop* stop) {
+  if (stop != nullptr) return stop->text();
   if (target.tokenizer == nullptr) return std::nullopt;
   return target.tokenizer->decode(record.tokens);
 }
 
 py::object generate(EngineHandle& handle, const py::object& given, int max_new_tokens, double temperature, int top_k,
-                    double top_p, const py::object& seed, const py::object& stop, bool ignore_eos, int batch) {
+                    double top_p, const py::object& seed, const py::object& stop, bool ignore_eos, int batch,
+                    const py::object& on_text) {
   Prompts prompts = read_prompts(given, handle.target->tokenizer.get());
   const bool single = prompts.single;
   const std::vector<std::uint64_t> seeds = read_seeds(seed, prompts.ids.size());
-  std::vector<std::string> stop_strings;
-  if (py::isinstance<py::str>(stop)) {
-    stop_strings.push_back(stop.cast<std::string>());
-  } else if (!stop.is_none()) {
-    stop_strings = stop.cast<std::vector<std::string>>();
-  }
+  const std::vector<std::string> stop_strings = read_stops(stop);
   const ModelInfo& info = handle.target->network->info();
   Request pattern;
   pattern.max_new_tokens = max_new_tokens;
@@ -137,8 +135,21 @@ py::object generate(EngineHandle& handle, const py::object& given, int max_new_t
   if (!ignore_eos) pattern.stop_tokens = info.stop_tokens;
 
   Stops stops;
-  const std::vector<Request> requests = make_requests(handle, std::move(prompts), pattern, seeds, stop_strings, stops);
+  SPECMOE_CHECK(on_text.is_none() || single, "on_text follows one prompt, got a list of ", prompts.ids.size());
+  std::vector<Request> requests =
+      make_requests(handle, std::move(prompts), pattern, seeds, stop_strings, !on_text.is_none(), stops);
+  std::optional<TextTeller> tell;
+  if (!on_text.is_none()) {
+    tell.emplace(stops[0], on_text);
+    requests[0].on_token = [text = stops[0], &tell](TokenId token, bool) {
+      const bool over = text->push(token);
+      (*tell)();
+      return over;
+    };
+  }
   std::vector<RequestRecord> records = run(handle, requests, batch);
+  for (const auto& stop : stops) stop->finish();
+  if (tell) (*tell)();
   py::list results;
   for (std::size_t i = 0; i < records.size(); ++i) {
     auto result = std::make_shared<Result>();
@@ -187,9 +198,11 @@ void bind_engine(py::module_& m) {
       .def("generate", &generate, py::arg("prompts"), py::arg("max_new_tokens") = request.max_new_tokens,
            py::arg("temperature") = sampling.temperature, py::arg("top_k") = sampling.top_k,
            py::arg("top_p") = sampling.top_p, py::arg("seed") = sampling.seed, py::arg("stop") = py::none(),
-           py::arg("ignore_eos") = false, py::arg("batch") = 1,
+           py::arg("ignore_eos") = false, py::arg("batch") = 1, py::arg("on_text") = py::none(),
            "Continues prompts: one Result for one prompt, a list of them for a list.\n\n"
-           "prompts         str, or token ids (a list or an integer array); a list of those; an integer array [B, S]\n"
+           "prompts         str, or token ids (a list, an integer array, a tensor that speaks DLPack); a list of "
+           "those;\n"
+           "                an integer array or tensor [B, S]\n"
            "max_new_tokens  most tokens per prompt\n"
            "temperature     0 is greedy; top_k 0 and top_p 1 cut nothing\n"
            "seed            an int, or one per prompt. A text depends on its prompt and seed alone, whatever else is\n"
@@ -197,6 +210,8 @@ void bind_engine(py::module_& m) {
            "stop            a string or several: the text ends before the first of them\n"
            "ignore_eos      go on past the checkpoint's end-of-text tokens\n"
            "batch           most prompts that are decoded at a time\n"
+           "on_text         called with each piece of one prompt's text as soon as it is settled, to show it while it\n"
+           "                grows: on_text=lambda piece: print(piece, end='', flush=True)\n"
            "raises          Error before anything runs when a prompt cannot be run; KeyboardInterrupt on Ctrl-C;\n"
            "                whatever a plug-in written in Python raises")
       .def_readonly("target", &EngineHandle::target, "The target Model.")

@@ -6,6 +6,7 @@
 #include "core/nn/device_loader.h"
 #include "kernels/check.h"
 #include "python/bindings.h"
+#include "python/signal_poll.h"
 
 namespace specmoe::python {
 namespace {
@@ -15,6 +16,7 @@ namespace {
 template <class After>
 ForwardResult forward(Model& model, const std::vector<TokenId>& tokens, bool want_experts, bool want_logits,
                       const After& after) {
+  model.check_process();
   SPECMOE_CHECK(!tokens.empty(), "token_ids: expected one token or more, got none");
   const int limit = model.network->info().max_positions;
   SPECMOE_CHECK(static_cast<std::int64_t>(tokens.size()) <= limit, "token_ids: ", tokens.size(),
@@ -105,6 +107,14 @@ void bind_info(py::module_& m) {
            [](py::object self) { return py::str("ModelInfo({})").format(self.attr("as_dict")()).cast<std::string>(); });
 }
 
+kernels::DType kv_dtype_from_name(const std::string& name) {
+  try {
+    return kernels::packed_dtype_from_name(name);
+  } catch (const Error& error) {
+    fail("kv_", error.what());  // "dtype: expected .."
+  }
+}
+
 std::string fspath(const py::object& path) {
   return py::module_::import("os").attr("fspath")(path).cast<std::string>();
 }
@@ -143,6 +153,13 @@ void bind_chat_template(py::module_& m) {
 
 }  // namespace
 
+void Model::check_process() const {
+  SPECMOE_CHECK(
+      process == getpid() || options.pool == nullptr || options.pool->size() == 1, path,
+      ": was loaded by another process, whose threads a fork leaves behind; load it in each process, or start "
+      "them by multiprocessing's 'spawn'");
+}
+
 std::vector<TokenId> to_token_ids(py::handle given, const std::string& what) {
   std::vector<TokenId> ids;
   const auto numbers = as_array(given).cast<py::array>();
@@ -170,6 +187,7 @@ std::shared_ptr<Model> load(const std::string& path, nn::LoadOptions options) {
     if (PyErr_WarnEx(PyExc_RuntimeWarning, line.c_str(), 1) != 0) throw py::error_already_set();
   };
   model->options = options;
+  options.progress = [poll = SignalPoll{}](std::int64_t, std::int64_t) mutable { poll(); };
   const py::gil_scoped_release unlocked;
   model->network = nn::load_model(path, options);
   model->tokenizer = nn::Tokenizer::find(path);
@@ -211,7 +229,7 @@ void bind_model(py::module_& m) {
          const std::string& kv_dtype, const py::object& cache, bool fast_prefill) {
         nn::LoadOptions options;
         options.dtype = kernels::packed_dtype_from_name(dtype);
-        options.kv_dtype = kernels::packed_dtype_from_name(kv_dtype);
+        options.kv_dtype = kv_dtype_from_name(kv_dtype);
         options.device = device;
         options.threads = threads;
         if (!cache.is_none()) options.cache = fspath(cache);

@@ -6,6 +6,7 @@
 
 #include "core/prover.h"
 #include "python/part.h"
+#include "python/signal_poll.h"
 
 namespace specmoe::python {
 namespace {
@@ -22,14 +23,17 @@ ProofReport prove_plugin(const py::object& policy, const std::string& law, const
                          const std::optional<Matrix>& target, const std::optional<Matrix>& draft, int rounds,
                          int length) {
   const Part<AcceptancePolicy> judged(policy, "policy");
-  const Part<TreePolicy> shape(tree, "tree");
+  Part<TreePolicy> shape(tree, "tree");
   const DraftLaw draft_law = law_from_name(law);
   const std::vector<ProofModels> models = models_for(target, draft);
   ProofOptions options;
   options.rounds = rounds;
   options.length = length;
+  options.poll = SignalPoll{};
+  const auto judge = judged.make(acceptance_policies());
+  if (tree.is_none()) shape.spec = default_proof_tree(*judge);
   py::gil_scoped_release unlocked;
-  return prove(*judged.make(acceptance_policies()), draft_law, *shape.make(tree_policies()), models, options);
+  return prove(*judge, draft_law, *shape.make(tree_policies()), models, options);
 }
 
 /// [V^length] as [V, V, ..], one axis per token.
@@ -72,17 +76,17 @@ void bind_prover(py::module_& m) {
 
   const ProofOptions defaults;
   m.def("prove", &prove_plugin, py::arg("policy"), py::arg("law") = std::string(law_name(DraftLaw::kIid)),
-        py::arg("tree") = "expansion(2,2)", py::arg("target") = py::none(), py::arg("draft") = py::none(),
+        py::arg("tree") = py::none(), py::arg("target") = py::none(), py::arg("draft") = py::none(),
         py::arg("rounds") = defaults.rounds, py::arg("length") = defaults.length,
         "Enumerates every way of drafting and judging with the real code: is the emitted law the target's?\n\n"
         "policy  spec string, or an AcceptancePolicy, which may be written in Python\n"
         "law     how children are drawn: 'iid', 'without_replacement', 'deterministic', …\n"
-        "tree    spec string, or a TreePolicy\n"
+        "tree    spec string, or a TreePolicy; None: 'expansion(2,2)', for policies of chains alone 'chain(3)'\n"
         "target  row-stochastic matrix [V, V] by last token, V small; the built-in set unless given, with draft\n"
         "draft   the drafter's, the same\n"
         "rounds  steps enumerated; 2 catches what leaks from one step to the next\n"
         "length  tokens whose joint law is compared; 0: depth of the tree + rounds\n"
-        "raises  Error when the policy is not defined for the tree, or a matrix is none");
+        "raises  Error when the policy is not defined for the tree, or a matrix is none; KeyboardInterrupt on Ctrl-C");
 }
 
 }  // namespace specmoe::python

@@ -21,7 +21,7 @@ py::object parameter(Params& params, const py::handle& declared) {
   if (declared.attr("kind").is(declared.attr("VAR_POSITIONAL"))) return py::cast(params.integers(name, {}, ""));
   if (fallback.is(none)) return py::cast(params.required_text(name, ""));
   if (py::isinstance<py::bool_>(fallback)) return py::cast(params.boolean(name, fallback.cast<bool>(), ""));
-  if (py::isinstance<py::int_>(fallback)) return py::cast(params.integer(name, fallback.cast<std::int64_t>(), ""));
+  if (py::isinstance<py::int_>(fallback)) return py::cast(params.integer(name, fallback.cast<int>(), ""));
   if (py::isinstance<py::float_>(fallback)) return py::cast(params.real(name, fallback.cast<double>(), ""));
   if (py::isinstance<py::str>(fallback)) return py::cast(params.text(name, fallback.cast<std::string>(), ""));
   fail("parameter '", name, "': the default of a registered plug-in is a bool, int, float or str, got ",

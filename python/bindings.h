@@ -2,6 +2,7 @@
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <unistd.h>
 
 #include <memory>
 #include <mutex>
@@ -43,6 +44,10 @@ struct Model {
   /// Held while anything runs on the pool: Python threads may share a model. Recursive, because a plug-in written in
   /// Python may ask the target for logits from inside the engine.
   std::recursive_mutex running;
+  pid_t process = getpid();  // that loaded it
+
+  /// Throws Error in a process that was forked off since: the pool's threads are not there.
+  void check_process() const;
 };
 
 /// The target of the engine that this thread is assembling: what drafters written in Python are attached to.

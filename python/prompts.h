@@ -13,10 +13,13 @@ struct Prompts {
   bool single = false;  // one prompt was given, not a list of them
 };
 
-/// given      str; list of str; token ids (a list or a 1-D array); a list of those; an integer array [B, S]
+/// given      str; list of str; token ids (a list, or a 1-D array or tensor); a list of those; an integer array [B, S]
 /// tokenizer  may be null: then prompts must be token ids
 /// throws     TypeError for anything else; Error for text without a tokenizer
 Prompts read_prompts(py::handle given, const nn::Tokenizer* tokenizer);
+
+/// Strings at which texts end: None, a str or several. throws TypeError for anything else.
+std::vector<std::string> read_stops(py::handle given);
 
 /// One seed for all prompts, or one for each. throws Error when their number differs.
 std::vector<std::uint64_t> read_seeds(py::handle given, std::size_t prompts);

@@ -6,7 +6,7 @@ namespace {
 /// gamma tokens in a row, one drafter pass each.
 class Chain : public TopologyOf<Chain> {
  public:
-  explicit Chain(Params& params) : gamma_(static_cast<int>(params.integer("gamma", 4, "draft tokens per step"))) {
+  explicit Chain(Params& params) : gamma_(params.integer("gamma", 4, "draft tokens per step")) {
     SPECMOE_CHECK(gamma_ >= 1 && gamma_ <= 1024, "chain: gamma must be 1 to 1024, got ", gamma_);
   }
   DraftLaw law() const override { return DraftLaw::kIid; }

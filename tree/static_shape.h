@@ -82,9 +82,9 @@ inline DraftLaw law_param(Params& params, DraftLaw fallback) {
 
 /// An integer parameter between 1 and `most`.
 inline int count_param(Params& params, std::string_view key, int fallback, std::string_view meaning, int most = 4096) {
-  const std::int64_t value = params.integer(key, fallback, meaning);
+  const int value = params.integer(key, fallback, meaning);
   SPECMOE_CHECK(value >= 1 && value <= most, params.name(), ": ", key, " must be 1 to ", most, ", got ", value);
-  return static_cast<int>(value);
+  return value;
 }
 
 inline void check_size(const Params& params, const StaticShape& shape) {

@@ -16,7 +16,7 @@ namespace {
 class Relaxed : public PolicyOf<Relaxed> {
  public:
   explicit Relaxed(Params& params)
-      : top_(static_cast<int>(params.integer("top", 10, "how many of the target's tokens may pass"))),
+      : top_(params.integer("top", 10, "how many of the target's tokens may pass")),
         delta_(params.real("delta", 0.6, "how far below the likeliest one their probability may lie")) {
     SPECMOE_CHECK(top_ >= 1, "relaxed: top must be at least 1, got ", top_);
     SPECMOE_CHECK(delta_ >= 0.0 && delta_ <= 1.0, "relaxed: delta must lie between 0 and 1, got ", delta_);

@@ -29,7 +29,7 @@ Checkpoint::Checkpoint(const std::string& path) : path_(path) {
     return;
   }
   std::error_code ignored;
-  SPECMOE_CHECK(fs::is_directory(path, ignored), "model folder ", path, " does not exist");
+  SPECMOE_CHECK(fs::is_directory(path, ignored), "model folder '", path, "' does not exist");
   const std::string index = (fs::path(path) / "model.safetensors.index.json").string();
   if (fs::exists(fs::path(path) / "model.safetensors", ignored)) {
     add_file("model.safetensors");

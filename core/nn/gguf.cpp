@@ -2,94 +2,16 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
-#include <optional>
 #include <set>
 
+#include "core/nn/gguf_reader.h"
 #include "kernels/check.h"
 
 namespace specmoe::nn {
 namespace {
 
 constexpr std::uint32_t kMagic = 0x46554747;  // "GGUF"
-constexpr std::uint64_t kMaxNameBytes = 1 << 16;
 constexpr std::uint32_t kMaxDimensions = 4;
-
-/// Value types as the file numbers them.
-enum class ValueType : std::uint32_t {
-  kUint8,
-  kInt8,
-  kUint16,
-  kInt16,
-  kUint32,
-  kInt32,
-  kFloat32,
-  kBool,
-  kString,
-  kArray,
-  kUint64,
-  kInt64,
-  kFloat64,
-};
-
-/// Names come out of the file and go into one-line messages.
-std::string shown(std::string_view text) {
-  std::string clean(text.substr(0, 80));
-  for (char& c : clean) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
-  }
-  return clean;
-}
-
-/// Reads from the front of a file; throws rather than pass its end.
-class Reader {
- public:
-  Reader(std::span<const std::byte> file, const std::string& what) : file_(file), what_(what) {}
-
-  std::uint64_t position() const { return position_; }
-  std::uint64_t left() const { return file_.size() - position_; }
-
-  template <class T>
-  T number() {
-    T value;
-    std::memcpy(&value, take(sizeof(T)), sizeof(T));
-    return value;
-  }
-  std::string_view text(const char* kind, std::uint64_t most) {
-    const auto length = number<std::uint64_t>();
-    SPECMOE_CHECK(length <= most, what_, ": ", kind, " of ", length, " bytes at byte ", position_, ", at most ", most,
-                  " fit");
-    const auto* begin = reinterpret_cast<const char*>(take(length));
-    return {begin, length};
-  }
-  std::string_view text(const char* kind) { return text(kind, left()); }
-  std::string name(const char* kind) {
-    const std::string_view given = text(kind, kMaxNameBytes);
-    const bool plain = std::all_of(given.begin(), given.end(), [](unsigned char c) { return c > 0x20 && c < 0x7f; });
-    SPECMOE_CHECK(plain && !given.empty(), what_, ": ", kind, " '", shown(given), "' is not plain ASCII");
-    return std::string(given);
-  }
-  /// A count of things of at least `least_bytes` each, which must be there.
-  std::uint64_t count(const char* things, std::uint64_t least_bytes) {
-    const auto count = number<std::uint64_t>();
-    SPECMOE_CHECK(count <= left() / least_bytes, what_, ": promises ", count, " ", things, ", but only ", left(),
-                  " bytes follow (truncated: copy it again)");
-    return count;
-  }
-
- private:
-  const std::byte* take(std::uint64_t bytes) {
-    SPECMOE_CHECK(bytes <= left(), what_, ": ends at byte ", file_.size(),
-                  " in the middle of its header (truncated: ", "copy it again)");
-    const std::byte* from = file_.data() + position_;
-    position_ += bytes;
-    return from;
-  }
-
-  std::span<const std::byte> file_;
-  const std::string& what_;
-  std::uint64_t position_ = 0;
-};
 
 class Parser {
  public:
@@ -102,15 +24,11 @@ class Parser {
   void read_metadata(std::uint64_t count);
   void read_tensor();
   void place_tensors();
-  GgufValue value(std::uint32_t type, const std::string& key);
-  std::optional<std::int64_t> integer(ValueType type, const std::string& key);
-  std::optional<double> real(ValueType type);
-  GgufValue array(const std::string& key);
   std::uint64_t alignment() const;
 
   std::span<const std::byte> file_;
   const std::string& what_;
-  Reader reader_;
+  GgufReader reader_;
   GgufContents contents_;
   std::vector<std::uint64_t> offsets_;  // of tensors, relative to the data
 };
@@ -124,83 +42,10 @@ void Parser::check_preamble() {
   SPECMOE_CHECK(version == 2 || version == 3, what_, ": GGUF version ", version, " is not supported; known: 2, 3");
 }
 
-/// One integer, nothing when `type` is none.
-std::optional<std::int64_t> Parser::integer(ValueType type, const std::string& key) {
-  switch (type) {
-    case ValueType::kUint8:
-      return reader_.number<std::uint8_t>();
-    case ValueType::kInt8:
-      return reader_.number<std::int8_t>();
-    case ValueType::kUint16:
-      return reader_.number<std::uint16_t>();
-    case ValueType::kInt16:
-      return reader_.number<std::int16_t>();
-    case ValueType::kUint32:
-      return reader_.number<std::uint32_t>();
-    case ValueType::kInt32:
-      return reader_.number<std::int32_t>();
-    case ValueType::kInt64:
-      return reader_.number<std::int64_t>();
-    case ValueType::kUint64: {
-      const auto value = reader_.number<std::uint64_t>();
-      SPECMOE_CHECK(value <= INT64_MAX, what_, ": ", key, " = ", value, " is out of range");
-      return static_cast<std::int64_t>(value);
-    }
-    default:
-      return std::nullopt;
-  }
-}
-
-std::optional<double> Parser::real(ValueType type) {
-  if (type == ValueType::kFloat32) return reader_.number<float>();
-  if (type == ValueType::kFloat64) return reader_.number<double>();
-  return std::nullopt;
-}
-
-bool truth(std::uint8_t byte, const std::string& what, const std::string& key) {
-  SPECMOE_CHECK(byte <= 1, what, ": ", key, " must be true or false, got byte ", int{byte});
-  return byte == 1;
-}
-
-GgufValue Parser::array(const std::string& key) {
-  const auto id = reader_.number<std::uint32_t>();
-  const auto type = static_cast<ValueType>(id);
-  if (type == ValueType::kString) {
-    std::vector<std::string_view> texts(reader_.count("strings", sizeof(std::uint64_t)));
-    for (std::string_view& text : texts) text = reader_.text("a string");
-    return texts;
-  }
-  if (type == ValueType::kFloat32 || type == ValueType::kFloat64) {
-    std::vector<double> numbers(reader_.count("floats", type == ValueType::kFloat32 ? 4 : 8));
-    for (double& number : numbers) number = *real(type);
-    return numbers;
-  }
-  SPECMOE_CHECK(id <= static_cast<std::uint32_t>(ValueType::kFloat64) && type != ValueType::kArray, what_, ": ", key,
-                " is a list of values of type ", id, ", which is not supported");
-  std::vector<std::int64_t> integers;
-  for (std::uint64_t left = reader_.count("elements", 1); left > 0; --left) {
-    integers.push_back(type == ValueType::kBool ? truth(reader_.number<std::uint8_t>(), what_, key)
-                                                : *integer(type, key));
-  }
-  return integers;
-}
-
-GgufValue Parser::value(std::uint32_t id, const std::string& key) {
-  const auto type = static_cast<ValueType>(id);
-  if (type == ValueType::kString) return reader_.text("a string");
-  if (type == ValueType::kArray) return array(key);
-  if (type == ValueType::kBool) return truth(reader_.number<std::uint8_t>(), what_, key);
-  if (const auto number = real(type)) return *number;
-  const auto number = integer(type, key);
-  SPECMOE_CHECK(number.has_value(), what_, ": ", key, " has a value of unknown type ", id);
-  return *number;
-}
-
 void Parser::read_metadata(std::uint64_t count) {
   for (; count > 0; --count) {
     const std::string key = reader_.name("key");
-    const auto type = reader_.number<std::uint32_t>();
-    const bool is_new = contents_.metadata.emplace(key, value(type, key)).second;
+    const bool is_new = contents_.metadata.emplace(key, reader_.value(key)).second;
     SPECMOE_CHECK(is_new, what_, ": key ", shown(key), " is there twice");
   }
 }

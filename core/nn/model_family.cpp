@@ -141,7 +141,9 @@ ModelSpec parse_config(const ConfigReader& config) {
 ModelSpec read_spec(const std::string& path) {
   if (const auto gguf = find_gguf(path)) return gguf_spec(GgufFile(*gguf));
   std::error_code ignored;
-  SPECMOE_CHECK(fs::is_directory(path, ignored), "model folder ", path, " does not exist");
+  SPECMOE_CHECK(fs::exists(path, ignored), "model folder '", path, "' does not exist");
+  SPECMOE_CHECK(fs::is_directory(path, ignored), "'", path,
+                "' is no model; give a Hugging Face folder or a file that ends in .gguf");
   const fs::path config = fs::path(path) / "config.json";
   SPECMOE_CHECK(fs::exists(config, ignored), "model folder ", path, " has no config.json");
   ModelSpec spec = parse_config(ConfigReader::read(config.string()));

@@ -160,6 +160,8 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--type", choices=("f16", "bf16", "f32"), default="f16")
     args = parser.parse_args()
+    if not (args.folder / "config.json").is_file():
+        parser.error(f"{args.folder} has no config.json; give a Hugging Face folder")
     with torch.no_grad():
         export(args.folder, args.file, Type[args.type.upper()])
 

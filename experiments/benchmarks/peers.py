@@ -270,6 +270,10 @@ def main() -> None:
     parser.add_argument("--no-transformers", action="store_true", help="leave transformers out: it is slow")
     parser.add_argument("--output", type=Path, help="JSON lines, one per system")
     args = parser.parse_args()
+    if not (args.folder / "config.json").is_file():
+        parser.error(f"{args.folder} has no config.json; give a Hugging Face folder")
+    if missing := [file for file in args.gguf if not file.is_file()]:
+        parser.error(f"{missing[0]} is no file; gguf_export.py writes one")
     torch.set_num_threads(args.threads)
     transformers.logging.set_verbosity_error()
 

@@ -105,6 +105,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lines", type=Path)
     args = parser.parse_args()
+    if not args.lines.is_file():
+        parser.error(f"{args.lines} is no file; give what verify_curve wrote")
     curves = read_curves(args.lines)
     for name, plot in (("cost", plot_cost), ("roofline", plot_roofline)):
         path = args.lines.with_name(f"{args.lines.stem}_{name}.png")

@@ -56,7 +56,7 @@ SPECMOE_REGISTER(acceptance_policies(), "cautious", Cautious, "samples the targe
 /// As many children at the root as the tree is deep, and one fewer at each level.
 class Wedge final : public TopologyOf<Wedge> {
  public:
-  explicit Wedge(Params& params) : depth_(static_cast<int>(params.integer("depth", 3, "levels"))) {}
+  explicit Wedge(Params& params) : depth_(params.integer("depth", 3, "levels")) {}
   DraftLaw law() const override { return DraftLaw::kWithoutReplacement; }
   int max_nodes() const override {
     int level = 1, nodes = 1;

@@ -6,7 +6,7 @@ A drafter proposes a tree of tokens, one pass of the target scores all of it, an
 
     target = specmoe.load("experiments/models/target")
     engine = specmoe.Engine(target, drafter="independent(experiments/models/drafter)", tree="chain(gamma=4)")
-    result = engine.generate("Question: ", max_new_tokens=64)
+    result = engine.generate("Question: ", max_new_tokens=64)  # on_text=print shows it while it grows
     print(result.text, result.metrics["tau"])
     print(specmoe.prove("token", law="iid", tree="chain(gamma=3)"))
 

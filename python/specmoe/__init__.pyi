@@ -279,6 +279,7 @@ class Engine:
         stop: str | Sequence[str] | None = ...,
         ignore_eos: bool = ...,
         batch: int = ...,
+        on_text: Callable[[str], object] | None = ...,
     ) -> Result: ...
     @overload
     def generate(
@@ -292,11 +293,12 @@ class Engine:
         stop: str | Sequence[str] | None = ...,
         ignore_eos: bool = ...,
         batch: int = ...,
+        on_text: Callable[[str], object] | None = ...,
     ) -> list[Result]: ...
     @overload
     def generate(
         self,
-        prompts: NDArray[np.integer],
+        prompts: NDArray[np.integer] | _SpeaksDLPack,
         max_new_tokens: int = ...,
         temperature: float = ...,
         top_k: int = ...,
@@ -305,6 +307,7 @@ class Engine:
         stop: str | Sequence[str] | None = ...,
         ignore_eos: bool = ...,
         batch: int = ...,
+        on_text: Callable[[str], object] | None = ...,
     ) -> Result | list[Result]: ...
 
 def sweep(config: Mapping[str, Any] | str | PathLike[str], **flags: Any) -> pandas.DataFrame: ...
@@ -343,7 +346,7 @@ class Proof:
 def prove(
     policy: str | AcceptancePolicy,
     law: str = ...,
-    tree: str | TreePolicy = ...,
+    tree: str | TreePolicy | None = ...,
     target: ArrayLike | None = ...,
     draft: ArrayLike | None = ...,
     rounds: int = ...,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from specmoe import Error, render_chat
 
@@ -22,6 +23,25 @@ def conversation(turns: list[str], answers: list[str]) -> list[dict[str, str]]:
     return [*messages, {"role": "user", "content": turns[len(answers)]}]
 
 
+def read_questions(path: str) -> list[dict[str, object]]:
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise Error(f"cannot read '{path}': {error.strerror}") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("turns"), list) or not row["turns"]:
+            raise Error(f'{path}, line {number}: expected a question such as {{"question_id": 1, "turns": ["..."]}}')
+        rows.append(row)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m specmoe.chat_prompts", description="Renders questions as chat prompts."
@@ -32,13 +52,12 @@ def main() -> None:
     source.add_argument("--prompt", help="one question")
     parser.add_argument("--system", help="a system message before each question")
     arguments = parser.parse_args()
-    if arguments.prompt is not None:
-        rows = [{"question_id": 1, "category": "chat", "turns": [arguments.prompt]}]
-    else:
-        with open(arguments.prompts, encoding="utf-8") as file:
-            rows = [json.loads(line) for line in file if line.strip()]
     system = [] if arguments.system is None else [{"role": "system", "content": arguments.system}]
     try:
+        if arguments.prompt is not None:
+            rows = [{"question_id": 1, "category": "chat", "turns": [arguments.prompt]}]
+        else:
+            rows = read_questions(arguments.prompts)
         for row in rows:
             text = render_chat(arguments.target, [*system, *conversation(row["turns"], row.get("answers", []))])
             print(json.dumps({**row, "turns": [text], "rendered": True}, ensure_ascii=False))

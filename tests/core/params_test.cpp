@@ -50,6 +50,9 @@ TEST(Params, ErrorsSayWhatIsAccepted) {
   EXPECT_EQ(error_of([&] { params.finish(); }), "chain: unexpected parameter 'gama'; accepted parameters: gamma");
   Params word = Params::parse("chain(gamma=four)");
   EXPECT_EQ(error_of([&] { word.integer("gamma", 4, ""); }), "chain: gamma must be an integer, got 'four'");
+  Params wide = Params::parse("chain(gamma=4294967300)");
+  EXPECT_EQ(error_of([&] { wide.integer("gamma", 4, ""); }),
+            "chain: gamma must be an integer from -2147483648 to 2147483647, got '4294967300'");
   Params missing = Params::parse("independent");
   EXPECT_EQ(error_of([&] { missing.required_text("path", "checkpoint folder"); }),
             "independent: needs path (checkpoint folder), as in independent(path=...)");

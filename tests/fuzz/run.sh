@@ -26,7 +26,7 @@ done
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 nn=core/nn
-gguf_sources=("$nn"/{gguf,gguf_quants,gguf_architectures,gguf_metadata,gguf_tensors,mapped_file}.cpp
+gguf_sources=("$nn"/{gguf,gguf_reader,gguf_quants,gguf_architectures,gguf_metadata,gguf_tensors,mapped_file}.cpp
   "$nn"/{safetensors,config_reader,gguf_tokenizer,tokenizer_json,tokenizer_utf8}.cpp)
 # Families register themselves, and a GGUF file may stand for a config.json or a tokenizer.json.
 config_sources=("${gguf_sources[@]}" "$nn"/{family_*,model_family,gguf_model,rope_config,rope_table}.cpp

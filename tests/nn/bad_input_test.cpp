@@ -46,9 +46,9 @@ class BadInput : public ::testing::Test {
 };
 
 TEST_F(BadInput, Folder) {
-  expect("/no/such/folder", {"model folder /no/such/folder does not exist"});
+  expect("/no/such/folder", {"model folder '/no/such/folder' does not exist"});
   expect(std::string(5000, 'a'), {"does not exist"});
-  expect((copy_ / "config.json").string(), {"does not exist"});
+  expect((copy_ / "config.json").string(), {"is no model; give a Hugging Face folder or a file that ends in .gguf"});
   std::filesystem::remove(copy_ / "model.safetensors");
   expect_here({"neither model.safetensors nor model.safetensors.index.json"});
   std::filesystem::remove(copy_ / "config.json");

@@ -4,6 +4,8 @@ import gc
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -262,6 +264,10 @@ def test_parts_of_the_wrong_type(target):
         (7, {}, TypeError),
         (b"bytes", {}, TypeError),
         ([1.5], {}, TypeError),
+        (PROMPT, {"stop": 5}, TypeError),
+        (PROMPT, {"stop": ["a", 5]}, TypeError),
+        (PROMPT, {"stop": b"a"}, TypeError),
+        (PROMPT, {"temperature": 1e-40}, specmoe.Error),
         (np.array([0.5]), {}, TypeError),
         (np.zeros((1, 1, 1), dtype=int), {}, TypeError),
         ([PROMPT, "text"], {}, specmoe.Error),
@@ -275,13 +281,27 @@ def test_bad_requests(target, prompts, arguments, error):
     assert len(engine.generate(PROMPT, max_new_tokens=2).token_ids) == 2
 
 
+def test_text_is_handed_over_while_it_grows(text_target):
+    engine = specmoe.Engine(text_target)
+    pieces = []
+    whole = engine.generate("a", max_new_tokens=24, ignore_eos=True, on_text=pieces.append)
+    assert "".join(pieces) == whole.text and len(pieces) > 5
+    stop = whole.text[5:7]
+    pieces.clear()
+    cut = engine.generate("a", max_new_tokens=24, ignore_eos=True, on_text=pieces.append, stop=stop)
+    assert "".join(pieces) == cut.text == whole.text[: whole.text.index(stop)]
+    with pytest.raises(ZeroDivisionError):
+        engine.generate("a", max_new_tokens=24, on_text=lambda piece: 1 / 0)
+    with pytest.raises(specmoe.Error, match="follows one prompt"):
+        engine.generate(["a", "b"], on_text=pieces.append)
+
+
 # ---- threads and signals --------------------------------------------------------------------------------------------
 
 LONG = [PROMPT] * 20_000  # far more than is ever waited for
 
 
-def test_control_c_ends_a_run(target):
-    engine = specmoe.Engine(target)
+def expect_interruptible(call) -> None:
     # A shell's background job starts with the signal ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupt = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
@@ -289,11 +309,39 @@ def test_control_c_ends_a_run(target):
     begin = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
-            engine.generate(LONG, max_new_tokens=200, ignore_eos=True)
+            call()
     finally:
         signal.signal(signal.SIGINT, before)
     assert time.monotonic() - begin < 20
+
+
+def test_control_c_ends_a_run(target):
+    engine = specmoe.Engine(target)
+    expect_interruptible(lambda: engine.generate(LONG, max_new_tokens=200, ignore_eos=True))
     assert len(engine.generate(PROMPT, max_new_tokens=2).token_ids) == 2
+
+
+def test_control_c_ends_a_proof():
+    expect_interruptible(lambda: specmoe.prove("traversal", tree="expansion(3,2,2)", rounds=2))
+
+
+def test_a_fork_cannot_use_the_threads_of_its_parent(target_path):
+    script = (
+        "import os, sys, specmoe\n"
+        "model = specmoe.load(sys.argv[1], threads=2)\n"
+        "engine = specmoe.Engine(model)\n"
+        "if os.fork():\n"
+        "    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))\n"
+        "for call in (lambda: engine.generate([1]), lambda: model.logits([1]), lambda: specmoe.Engine(model)):\n"
+        "    try:\n"
+        "        call()\n"
+        "        os._exit(1)\n"
+        "    except specmoe.Error as error:\n"
+        "        assert 'load it in each process' in str(error)\n"
+        "os._exit(7)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, target_path], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 7, done.stderr
 
 
 def test_other_threads_run_meanwhile(target):

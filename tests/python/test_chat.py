@@ -129,6 +129,17 @@ def test_the_command_renders_questions(folder, tmp_path):
     questions.write_text(json.dumps({"turns": ["Hi <there> & \u00e9", "Bye"], "answers": [" Hello! "]}))
     second = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert second["turns"] == [specmoe.render_chat(tmp_path, TALK[:3])]
+    for text in ("{", '{"turns": []}', "[1]"):
+        questions.write_text(json.dumps(rows[0]) + "\n" + text)
+        refused = subprocess.run(command, capture_output=True, text=True)
+        assert (
+            refused.returncode == 2
+            and refused.stderr.count("\n") == 1
+            and "line 2: expected a question" in refused.stderr
+        )
+    refused = subprocess.run([*command[:-1], tmp_path / "nowhere"], capture_output=True, text=True)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "cannot read" in refused.stderr
+    questions.write_text(json.dumps(rows[0]))
     (tmp_path / "tokenizer_config.json").unlink()
     refused = subprocess.run(command, capture_output=True, text=True)
     assert refused.returncode == 2
@@ -188,6 +199,28 @@ def test_later_turns_follow_the_answers(chatty, tmp_path):
         rendered.write_text(json.dumps(row))
         assert text_of("generate", *arguments[:6], "--prompts", rendered).rstrip("\n") == answers[turn]
     assert "only the first turn" in ok("generate", *arguments, "--prompts", questions).stderr
+
+
+def test_bench_asks_every_method_the_same_later_turns(chatty, tmp_path):
+    turns = ["Ada has 3 apples. How many apples does Ada have?", "Ben has 4 more. How many has Ben?"]
+    rows = [{"question_id": 1, "turns": turns}, {"question_id": 2, "turns": turns[:1]}]
+    questions, output, answers = (tmp_path / name for name in ("questions.jsonl", "bench.jsonl", "answers.jsonl"))
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ("--target", chatty, "--max-new-tokens", 16, "--threads", 1, "--prompts", questions, "--chat")
+    ok("generate", *arguments, "--output", answers)
+    expected = [json.loads(line)["prompt_ids"] for line in answers.read_text().splitlines()]
+    for extra in ([], ["--temperature", 1]):
+        ok("bench", *arguments, "--drafter", "ngram", "--output", output, *extra)
+        lines = [json.loads(line) for line in output.read_text().splitlines()]
+        asked = {}
+        for line in lines[:-1]:
+            asked.setdefault((line["question_id"], line.get("turn", 1)), []).append(line)
+        assert list(asked) == [(1, 1), (2, 1), (1, 2)] and lines[-1]["prompts"] == 3
+        for same in asked.values():
+            assert len(same) == 4 and {line["method"] for line in same} == {"plain", "speculative"}
+            assert len({tuple(line["prompt_ids"]) for line in same}) == 1
+        if not extra:
+            assert [same[0]["prompt_ids"] for same in asked.values()] == expected
 
 
 def test_chat_refusals(chatty, tmp_path, monkeypatch):

@@ -77,3 +77,12 @@ def test_rows_of_a_drafter(target):
         for decoder in (engine, specmoe.Engine(target))
     ]
     assert texts[0] == texts[1]
+
+
+def test_tensors_of_other_libraries_are_prompts(target):
+    engine = specmoe.Engine(target)
+    alone = engine.generate(IDS, max_new_tokens=4).token_ids
+    assert (engine.generate(torch.tensor(IDS), max_new_tokens=4).token_ids == alone).all()
+    assert len(engine.generate(torch.tensor([IDS, IDS]), max_new_tokens=4)) == 2
+    with pytest.raises(TypeError):
+        engine.generate(np.array(5))

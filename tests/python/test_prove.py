@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from program import DRAFTER, MODELS, ROOT, TARGET, expect_one_line, ok, read_jsonl, specmoe
+from program import DRAFTER, MODELS, PROGRAM, ROOT, TARGET, expect_one_line, ok, read_jsonl, specmoe
+
+import specmoe as specmoe_module
 
 sys.path.insert(0, str(ROOT / "experiments"))
 from update_readme import proof_table  # noqa: E402
@@ -24,6 +28,21 @@ def test_a_lossless_pair_is_called_so_with_its_tokens():
     text = ok("prove", "--accept", "token", "--law", "iid", "--tree", "chain(gamma=2)").stdout
     assert text.count("LOSSLESS") == 3 and "BIASED" not in text
     assert expected_tokens(text, "golden toy") == 2.0  # algorithms.md, section 7
+
+
+def test_without_a_tree_a_policy_is_proved_on_one_it_judges():
+    for policy in ("token", "multi_step"):
+        assert ok("prove", "--accept", policy).stdout.count("LOSSLESS") == 3
+        assert specmoe_module.prove(policy).lossless
+
+
+def test_an_interrupt_ends_a_proof():
+    with subprocess.Popen([PROGRAM, "prove", "--all"], stderr=subprocess.PIPE, text=True) as process:
+        while "proving multi_step" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT and errors.splitlines()[-1] == "specmoe: interrupted"
 
 
 def test_block_gains_on_token():

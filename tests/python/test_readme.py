@@ -33,6 +33,13 @@ def test_python_snippet_runs(snippet):
     assert run(sys.executable, "-c", snippet).strip()
 
 
+def test_policy_in_python_is_proved_and_decodes():
+    (snippet,) = fences(CONTRIBUTING, "python")
+    assert "LOSSLESS" in run(sys.executable, "-c", snippet)
+    wrong = snippet.replace("choose(residual)", "choose(p)")
+    assert wrong != snippet and "BIASED" in run(sys.executable, "-c", wrong)
+
+
 @pytest.mark.parametrize("snippet", [block for block in fences(README, "sh") if "build/cpu/specmoe" in block])
 def test_command_runs(snippet):
     assert run("bash", "-c", snippet).strip()

@@ -95,7 +95,7 @@ def test_stub_and_module_agree():
     ("old", "new", "named"),
     [
         ("def as_dict", "def as_dictionary", "ModelInfo.as_dict"),
-        ("batch: int = ...,\n    ) -> Result:", "batches: int = ...,\n    ) -> Result:", "Engine.generate"),
+        ("batch: int = ...,\n        on_text", "batches: int = ...,\n        on_text", "Engine.generate"),
         ("add_special: bool = ...", "add_special: bool", "Tokenizer.encode"),
         ("class Proof:", "class Proofs:", "Proof"),
         ("    @property\n    def spec", "    def spec", "Engine.spec"),
