@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/cuda/cached.h"
 #include "kernels/cuda/decode_ops.h"
 #include "kernels/cuda/launch.h"
 
@@ -48,14 +49,17 @@ __device__ float taken(const HeadInputs& heads, HeadKind kind, std::int64_t t, i
 }
 
 /// Where a head goes: a query stays.
-__device__ float* place_of(const HeadInputs& heads, HeadKind kind, std::int64_t t, int head, const DeviceRow& row,
-                           const DeviceSequence& sequence, const AttentionShape& shape) {
-  if (kind == HeadKind::kQuery) return heads.query.row(t) + static_cast<std::int64_t>(head) * shape.head_dim;
+__device__ HeadPlace place_of(const HeadInputs& heads, HeadKind kind, std::int64_t t, int head, const DeviceRow& row,
+                              const DeviceSequence& sequence, const AttentionShape& shape) {
+  if (kind == HeadKind::kQuery) {
+    return {heads.query.row(t), static_cast<std::int64_t>(head) * shape.head_dim, DType::kFloat32};
+  }
   const bool is_key = kind == HeadKind::kKey;
   const int size = is_key ? shape.head_dim : shape.value_size();
-  return (is_key ? sequence.keys : sequence.values) +
-         ((is_key ? shape.first : shape.values()) + static_cast<std::int64_t>(head) * size) * sequence.capacity +
-         static_cast<std::int64_t>(row.slot) * size;
+  return {is_key ? sequence.keys : sequence.values,
+          ((is_key ? shape.first : shape.values()) + static_cast<std::int64_t>(head) * size) * sequence.capacity +
+              static_cast<std::int64_t>(row.slot) * size,
+          shape.cached};
 }
 
 __device__ float temperature_at(const HeadRule& rule, std::int32_t position) {
@@ -102,8 +106,8 @@ __global__ void __launch_bounds__(kThreads)
   }
   const bool sharpened = kind == HeadKind::kQuery && rule.temperature_floor > 0.0f;
   const float factor = sharpened ? temperature_at(rule, row.position) : 1.0f;
-  float* to = place_of(heads, kind, t, index, row, sequence, shape);
-  for (int i = static_cast<int>(threadIdx.x); i < size; i += kThreads) to[i] = head.x[i] * factor;
+  const HeadPlace to = place_of(heads, kind, t, index, row, sequence, shape);
+  for (int i = static_cast<int>(threadIdx.x); i < size; i += kThreads) to.put(i, head.x[i] * factor);
 }
 
 }  // namespace

@@ -1,3 +1,4 @@
+#include "kernels/cuda/cached.h"
 #include "kernels/cuda/decode_ops.h"
 #include "kernels/cuda/launch.h"
 
@@ -36,13 +37,14 @@ __global__ void __launch_bounds__(kThreads)
   float* x = qkv.row(t) + static_cast<std::int64_t>(head) * shape.head_dim;
   const bool is_query = head < shape.heads;
   const bool is_key = !is_query && head < shape.heads + shape.kv_heads;
-  float* to = x;  // queries stay where they are
+  HeadPlace to = {x, 0, DType::kFloat32};  // queries stay where they are
   if (!is_query) {
     const DeviceSequence& sequence = sequences[row.sequence];
     const int kv_head = (head - shape.heads) % shape.kv_heads;
-    to = (is_key ? sequence.keys : sequence.values) +
-         (shape.first + static_cast<std::int64_t>(kv_head) * shape.head_dim) * sequence.capacity +
-         static_cast<std::int64_t>(row.slot) * shape.head_dim;
+    to = {is_key ? sequence.keys : sequence.values,
+          (shape.first + static_cast<std::int64_t>(kv_head) * shape.head_dim) * sequence.capacity +
+              static_cast<std::int64_t>(row.slot) * shape.head_dim,
+          shape.cached};
   }
   const float* weight = is_query ? norms.query : is_key ? norms.key : nullptr;
   const NormedHead normed = normed_head(x, shape.head_dim, weight, norms.eps);
@@ -52,10 +54,10 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = static_cast<int>(threadIdx.x); i < turned; i += kThreads) {
     const float x1 = normed[i];
     const float x2 = normed[i + half];
-    to[i] = fmaf(x1, cosine[i], -(x2 * sine[i]));
-    to[i + half] = fmaf(x2, cosine[i], x1 * sine[i]);
+    to.put(i, fmaf(x1, cosine[i], -(x2 * sine[i])));
+    to.put(i + half, fmaf(x2, cosine[i], x1 * sine[i]));
   }
-  for (int i = 2 * turned + static_cast<int>(threadIdx.x); i < shape.head_dim; i += kThreads) to[i] = normed[i];
+  for (int i = 2 * turned + static_cast<int>(threadIdx.x); i < shape.head_dim; i += kThreads) to.put(i, normed[i]);
 }
 
 }  // namespace

@@ -1,3 +1,4 @@
+#include "kernels/cuda/cached.h"
 #include "kernels/cuda/decode_ops.h"
 #include "kernels/cuda/device_order.h"
 #include "kernels/cuda/launch.h"
@@ -60,15 +61,17 @@ __global__ void __launch_bounds__(kThreads)
 
 /// A block per head and sequence. A thread moves its own dimensions, row after row: rows only move down, and to places
 /// whose old contents have already been moved or dropped.
+template <class Element>
 __global__ void __launch_bounds__(kThreads)
     kv_keep_kernel(const DeviceSequence* sequences, const std::int32_t* path, int most_path, AttentionShape shape) {
   const DeviceSequence sequence = sequences[blockIdx.z];
   const int head = static_cast<int>(blockIdx.x);
   const bool is_key = blockIdx.y == 0;
   const int size = is_key ? shape.head_dim : shape.value_size();
-  float* rows = (is_key ? sequence.keys : sequence.values) +
-                ((is_key ? shape.first : shape.values()) + static_cast<std::int64_t>(head) * size) * sequence.capacity +
-                static_cast<std::int64_t>(sequence.committed) * size;
+  Element* rows =
+      static_cast<Element*>(is_key ? sequence.keys : sequence.values) +
+      ((is_key ? shape.first : shape.values()) + static_cast<std::int64_t>(head) * size) * sequence.capacity +
+      static_cast<std::int64_t>(sequence.committed) * size;
   const std::int32_t* kept = path + static_cast<std::int64_t>(blockIdx.z) * most_path;
   for (int d = static_cast<int>(threadIdx.x); d < size; d += kThreads) {
     for (int i = 0; i < most_path && kept[i] >= 0; ++i) {
@@ -108,7 +111,8 @@ void kv_keep(const DeviceSequence* sequences, int count, const std::int32_t* pat
              const AttentionShape& shape, Stream& stream) {
   if (count == 0) return;
   const dim3 grid(static_cast<unsigned>(shape.kv_heads), 2, static_cast<unsigned>(count));
-  launch(kv_keep_kernel, grid, kThreads, 0, stream, sequences, path, most_path, shape);
+  const auto kernel = shape.cached == DType::kBFloat16 ? kv_keep_kernel<BFloat16> : kv_keep_kernel<float>;
+  launch(kernel, grid, kThreads, 0, stream, sequences, path, most_path, shape);
 }
 
 }  // namespace specmoe::kernels::cuda

@@ -13,8 +13,9 @@ namespace {
 
 /// A block per chunk, kv head and tile of rows. Of the blocks of one head and tile the last to come merges the chunks.
 ///
-/// kDims  32nds of what a value has
-template <bool kGeneral, int kDims>
+/// kDims    32nds of what a value has
+/// Element  of keys and values: float or BFloat16
+template <bool kGeneral, int kDims, class Element>
 __global__ void __launch_bounds__(kThreads)
     tree_attention_kernel(Rows<const float> queries, const AttentionTile* tiles, const DeviceRow* row_info,
                           const DeviceSequence* sequences, AttentionShape shape, int chunks, float* scratch,
@@ -35,7 +36,7 @@ __global__ void __launch_bounds__(kThreads)
     shared.queries[i] = !kGeneral || d < shape.head_dim ? head[d] : 0.0f;
   }
   __syncthreads();
-  attend_chunk<kGeneral, kDims>(shared, job, chunk, longest);
+  attend_chunk<kGeneral, kDims, Element>(shared, job, chunk, longest);
   __syncthreads();
   unsigned* counter = counters + blockIdx.z * gridDim.y + blockIdx.y;
   if (threadIdx.x == 0) *shared.ticket = take_ticket(counter);
@@ -67,8 +68,10 @@ void tree_attention(Rows<const float> queries, const AttentionTile* tiles, int t
   const dim3 grid(static_cast<unsigned>(chunks), static_cast<unsigned>(shape.kv_heads),
                   static_cast<unsigned>(tile_count));
   const auto run = [&](auto general, auto dims) {
-    launch(tree_attention_kernel<general, dims>, grid, kThreads, shared_bytes(shape), stream, queries, tiles, row_info,
-           sequences, shape, chunks, scratch, counters, out);
+    const auto kernel = shape.cached == DType::kBFloat16 ? tree_attention_kernel<general, dims, BFloat16>
+                                                         : tree_attention_kernel<general, dims, float>;
+    launch(kernel, grid, kThreads, shared_bytes(shape), stream, queries, tiles, row_info, sequences, shape, chunks,
+           scratch, counters, out);
   };
   const auto choose = [&](auto general) {
     if (shape.value_size() <= 32) {

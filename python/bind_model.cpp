@@ -245,7 +245,7 @@ void bind_model(py::module_& m) {
       "whose\n"
       "         quantised weights are expanded to dtype\n"
       "dtype    'float32', 'bfloat16' or 'int8' (a scale per output), of the packed weights; sums are always float32\n"
-      "device   'cpu', 'cuda' or 'cuda:1'; on a device float32 or bfloat16\n"
+      "device   'cpu', 'cuda' or 'cuda:1'; on a device float32 or bfloat16, weights and caches\n"
       "threads  0: one per usable core\n"
       "kv_dtype 'float32', 'bfloat16' or 'int8' (a scale per row and head), of the cached keys and values; drafters of "
       "an\n"

@@ -62,8 +62,6 @@ std::shared_ptr<LanguageModel> load_model(const std::string& path, const LoadOpt
   ModelInfo info = describe_model(spec, options.dtype, options.kv_dtype, tensors.tied);
   check_memory(info.weight_bytes, "model " + spec.name);
   auto pool = options.pool ? options.pool : std::make_shared<kernels::ThreadPool>(options.threads);
-  SPECMOE_CHECK(!cuda || options.kv_dtype == kernels::DType::kFloat32, "kv_dtype ",
-                kernels::dtype_name(options.kv_dtype), " is not supported on cuda; known: float32");
   SPECMOE_CHECK(!cuda || options.cache.empty(), "a cache of packed weights is for device cpu, not for ", options.device,
                 "; leave it out");
   SPECMOE_CHECK(cuda || !options.fast_prefill, "fast_prefill is for models on cuda, got device ", options.device,

@@ -1,5 +1,5 @@
-// Times whole decode steps of Mixture-of-Experts shapes with random weights on a CUDA device, beside the bandwidth of a
-// device-to-device copy of the same minute.
+// Times whole decode steps of Mixture-of-Experts shapes, and of a dense one, with random weights on a CUDA device,
+// beside the bandwidth of a device-to-device copy of the same minute.
 //     device_bench [OUTPUT.jsonl [SHAPE...]]
 // One line per shape and number of rows T: microseconds per step, the distinct experts that its rows chose, the bytes
 // that the step must read, and these bytes per second over the copy's bytes (read and written) per second. Then a chunk
@@ -26,13 +26,14 @@ using kernels::cuda::DeviceArray;
 using kernels::cuda::Stream;
 using nn::cuda::DecodeStep;
 using nn::cuda::DevicePass;
-using nn::cuda::kCommitted;
 using nn::cuda::RandomModel;
 using nn::cuda::Shape;
 using Clock = std::chrono::steady_clock;
 
 constexpr Shape kShapes[] = {
     {"bundled", 256, 6, 4, 2, 64, 512, 8, 2, 4096},
+    {"bundled_short", 256, 6, 4, 2, 64, 512, 8, 2, 4096, 128},
+    {"llama_8b_4_layers", 4096, 4, 32, 8, 128, 14336, 0, 1, 32000},
     {"mixtral_4_layers", 4096, 4, 32, 8, 128, 14336, 8, 2, 32000},
     {"qwen3_30b_a3b", 2048, 48, 32, 4, 128, 768, 128, 8, 151936},
 };
@@ -75,18 +76,18 @@ double copy_bandwidth(Stream& stream) {
 
 std::size_t mask_words(int rows) { return static_cast<std::size_t>((rows + 63) / 64); }
 
-/// A chain of `rows` random tokens behind kCommitted positions.
+/// A chain of `rows` random tokens behind those that are committed.
 ///
 /// ancestors  [rows * mask_words(rows)] to be filled
-DevicePass chain_pass(const RandomModel& random, int rows, const DeviceArray<std::uint64_t>& ancestors,
-                      Stream& stream) {
+DevicePass chain_pass(const Shape& shape, const RandomModel& random, int rows,
+                      const DeviceArray<std::uint64_t>& ancestors, Stream& stream) {
   std::mt19937 bits(7);
   DevicePass pass;
   const std::size_t words = mask_words(rows);
   std::vector<std::uint64_t> masks(static_cast<std::size_t>(rows) * words);
   for (int t = 0; t < rows; ++t) {
     pass.tokens.push_back(static_cast<std::int32_t>(bits() % static_cast<unsigned>(random.model.vocab)));
-    pass.rows.push_back({0, kCommitted + t, kCommitted + t, t});
+    pass.rows.push_back({0, shape.committed + t, shape.committed + t, t});
     pass.wanted.push_back(t);
     for (int ancestor = 0; ancestor <= t; ++ancestor) {
       masks[static_cast<std::size_t>(t) * words + static_cast<std::size_t>(ancestor / 64)] |= std::uint64_t{1}
@@ -95,13 +96,14 @@ DevicePass chain_pass(const RandomModel& random, int rows, const DeviceArray<std
   }
   stream.copy(ancestors.data(), masks.data(), masks.size() * sizeof(masks[0]));
   stream.synchronize();
-  pass.sequences = {{random.keys, random.values, RandomModel::capacity(), kCommitted, static_cast<std::int32_t>(words),
+  pass.sequences = {{random.keys, random.values, random.capacity(), shape.committed, static_cast<std::int32_t>(words),
                      ancestors.data()}};
-  pass.longest = kCommitted + rows;
+  pass.longest = shape.committed + rows;
   return pass;
 }
 
 double distinct_experts(const DecodeStep& step, const Shape& shape, int rows, Stream& stream) {
+  if (shape.experts == 0) return 1;
   double total = 0;
   for (int layer = 0; layer < shape.layers; ++layer) {
     std::vector<std::int32_t> chosen(static_cast<std::size_t>(rows) * shape.chosen);
@@ -117,16 +119,16 @@ void measure_prefill(const Shape& shape, const RandomModel& random, std::ostream
                      Stream& stream) {
   kernels::cuda::DenseLinear dense(kPrefillRows, nn::cuda::dense_products(random.model), stream);
   const DeviceArray<std::uint64_t> ancestors(kPrefillRows * mask_words(kPrefillRows));
-  DevicePass pass = chain_pass(random, kPrefillRows, ancestors, stream);
+  DevicePass pass = chain_pass(shape, random, kPrefillRows, ancestors, stream);
   pass.wanted.clear();
   for (const bool fast : {false, true}) {
-    DecodeStep step(random.model, {kPrefillRows, 1, RandomModel::capacity()}, stream, fast ? &dense : nullptr);
+    DecodeStep step(random.model, {kPrefillRows, 1, random.capacity()}, stream, fast ? &dense : nullptr);
     step.run(pass);
     const double time_us = time_queued(stream, [&] { step.run_again(); });
     std::printf("prefill of %d%s: %.1f us, %.0f tokens/s\n", kPrefillRows, fast ? " with cuBLASLt" : "", time_us,
                 kPrefillRows / time_us * 1e6);
     nlohmann::json line = {{"benchmark", "device_prefill"}, {"shape", shape.name}, {"rows", kPrefillRows},
-                           {"committed", kCommitted},       {"cublaslt", fast},    {"chunk_us", time_us}};
+                           {"committed", shape.committed},  {"cublaslt", fast},    {"chunk_us", time_us}};
     line["provenance"] = provenance;
     out << line.dump() << std::endl;
   }
@@ -135,12 +137,12 @@ void measure_prefill(const Shape& shape, const RandomModel& random, std::ostream
 void measure(const Shape& shape, std::ostream& out, const nlohmann::json& provenance, Stream& stream) {
   const double copied = copy_bandwidth(stream);
   const RandomModel random(shape, stream);
-  DecodeStep step(random.model, {kMostRows, 1, RandomModel::capacity()}, stream);
+  DecodeStep step(random.model, {kMostRows, 1, random.capacity()}, stream);
   const DeviceArray<std::uint64_t> ancestors(kMostRows * mask_words(kMostRows));
   std::printf("%s, copy %.0f GB/s\n  T  us/step  with upload  experts  GB/s  of copy  r(T)\n", shape.name, copied);
   double plain = 0;
   for (const int rows : kRowCounts) {
-    const DevicePass pass = chain_pass(random, rows, ancestors, stream);
+    const DevicePass pass = chain_pass(shape, random, rows, ancestors, stream);
     const double with_upload = time_queued(stream, [&] {
       step.run(pass);
       stream.synchronize();
@@ -148,7 +150,7 @@ void measure(const Shape& shape, std::ostream& out, const nlohmann::json& proven
     const double time_us = time_queued(stream, [&] { step.run_again(); });
     if (rows == 1) plain = time_us;
     const double experts = distinct_experts(step, shape, rows, stream);
-    const double kv = 2.0 * sizeof(float) * shape.layers * shape.kv_heads * shape.head_dim * (kCommitted + rows);
+    const double kv = 2.0 * sizeof(float) * shape.layers * shape.kv_heads * shape.head_dim * (shape.committed + rows);
     const double bytes = random.dense_bytes + experts * shape.layers * random.expert_bytes + kv;
     const double rate = bytes / time_us / 1e3;
     std::printf("%3d %8.1f %12.1f %8.2f %5.0f %8.3f %5.2f\n", rows, time_us, with_upload, experts, rate, rate / copied,
@@ -156,7 +158,7 @@ void measure(const Shape& shape, std::ostream& out, const nlohmann::json& proven
     nlohmann::json line = {{"benchmark", "device_step"},
                            {"shape", shape.name},
                            {"rows", rows},
-                           {"committed", kCommitted},
+                           {"committed", shape.committed},
                            {"step_us", time_us},
                            {"step_with_upload_us", with_upload},
                            {"distinct_experts", experts},
@@ -167,7 +169,7 @@ void measure(const Shape& shape, std::ostream& out, const nlohmann::json& proven
     line["provenance"] = provenance;
     out << line.dump() << std::endl;
   }
-  measure_prefill(shape, random, out, provenance, stream);
+  if (shape.committed >= kPrefillRows) measure_prefill(shape, random, out, provenance, stream);
 }
 
 int run(int argc, char** argv) {

@@ -25,7 +25,7 @@ def rows_of_steps(folder: Path) -> list[tuple[str, float | None, str, str]]:
         verify = value(shape, 8, "fraction_of_copy")
         rows.append((f"8 rows of {shape}, over the bytes' time", verify and 1 / verify, "<=", 1.15))
     rows.append(("plain step of the bundled model, us", value("bundled", 1, "step_us"), "<=", 60))
-    for shape in ("bundled", "mixtral_4_layers", "qwen3_30b_a3b"):
+    for shape in ("bundled", "llama_8b_4_layers", "mixtral_4_layers", "qwen3_30b_a3b"):
         chunks = {s["cublaslt"]: s["chunk_us"] for s in steps if s["shape"] == shape and "cublaslt" in s}
         rows.append(
             (
@@ -39,14 +39,13 @@ def rows_of_steps(folder: Path) -> list[tuple[str, float | None, str, str]]:
 
 
 def rows_of_whole_steps(folder: Path) -> list[tuple]:
-    whole = {(s["method"], s["temperature"], s["loop"]): s for s in lines(folder / "whole_steps.jsonl")}
+    whole = {(s["method"], s["temperature"], s["variant"]): s for s in lines(folder / "whole_steps.jsonl")}
     rows = []
     for temperature, most in ((0.0, 25), (1.0, 40)):
-        for loop in (False, True):
-            over = whole.get(("ngram", temperature, loop), {}).get("over_pass_us")
-            rows.append(
-                (f"draft + judge + compact, us, temperature {temperature:.0f}{', loop' * loop}", over, "<=", most)
-            )
+        for variant in ("", "loop", "switch"):
+            over = whole.get(("ngram", temperature, variant), {}).get("over_pass_us")
+            label = f"draft + judge + compact, us, temperature {temperature:.0f}{variant and ', ' + variant}"
+            rows.append((label, over, "<=", most))
     return rows
 
 

@@ -19,7 +19,13 @@ def short_name(mangled: str) -> str:
     """`linear_kernel<Bfloat16Weight, 2>` out of a mangled name."""
     name = subprocess.run(["c++filt", mangled], capture_output=True, text=True, check=True).stdout.strip()
     name = re.sub(r"\([\w:]+\)(?=\d)", "", name)  # the type of a number
-    for noise in ("(anonymous namespace)::", "specmoe::kernels::cuda::", "specmoe::cuda::", "void "):
+    for noise in (
+        "(anonymous namespace)::",
+        "specmoe::kernels::cuda::",
+        "specmoe::kernels::",
+        "specmoe::cuda::",
+        "void ",
+    ):
         name = name.replace(noise, "")
     return name.split("(", 1)[0]
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <random>
@@ -11,13 +12,11 @@
 
 namespace specmoe::nn::cuda {
 
-/// Positions in the caches before the rows that are timed.
-inline constexpr int kCommitted = 1024;
-
-/// A mixture-of-experts transformer of the Mixtral kind.
+/// A mixture-of-experts transformer of the Mixtral kind; without experts a dense one.
 struct Shape {
   const char* name;
   int hidden, layers, heads, kv_heads, head_dim, inner, experts, chosen, vocab;
+  int committed = 1024;  // positions in the caches before the rows that are timed
 };
 
 /// A model of random weights. Parts of one random block stand for all of them, each part at an address of its own.
@@ -41,14 +40,14 @@ class RandomModel {
     model.embedding = fill(std::size_t(shape.vocab) * shape.hidden * 2);
     model.final_norm.weight = ones(shape.hidden);
     model.head = matrix(shape.vocab, shape.hidden, DType::kBFloat16);
-    const float* cos_sin = ones(2 * kCommitted * shape.head_dim);
+    const float* cos_sin = ones(std::size_t(capacity()) * shape.head_dim);
     for (int i = 0; i < shape.layers; ++i) model.layers.push_back(layer(i, cos_sin));
     const std::size_t cache = std::size_t(shape.layers) * shape.kv_heads * shape.head_dim * capacity() * sizeof(float);
     keys = reinterpret_cast<float*>(zeros(cache));
     values = reinterpret_cast<float*>(zeros(cache));
     stream_.synchronize();
   }
-  static int capacity() { return kCommitted + kPrefillRows; }
+  int capacity() const { return shape_.committed + kPrefillRows; }
 
   DeviceModel model;
   float* keys = nullptr;
@@ -67,11 +66,12 @@ class RandomModel {
   }
   std::byte* fill(std::size_t bytes) {
     memory_.emplace_back(bytes);
-    const std::size_t size = block_.size() * 2;
-    for (std::size_t at = 0; at < bytes; at += size) {
-      stream_.copy(memory_.back().data() + at, block_.data(), std::min(size, bytes - at));
-    }
-    return memory_.back().data();
+    std::byte* data = memory_.back().data();
+    // Tens of gigabytes: they come from the host once.
+    const std::size_t size = std::min(block_.size() * 2, bytes);
+    stream_.copy(data, block_.data(), size);
+    for (std::size_t at = size; at < bytes; at += size) stream_.copy(data + at, data, std::min(size, bytes - at));
+    return data;
   }
   const float* ones(std::size_t count) {
     memory_.emplace_back(count * sizeof(float));
@@ -94,14 +94,16 @@ class RandomModel {
     return result;
   }
   DeviceMatrices matrices(std::int64_t rows, std::int64_t cols) {
-    const DeviceMatrix shape = shape_of(rows, cols, DType::kBFloat16);
-    const std::byte* first = fill(bytes_of(shape) * static_cast<std::size_t>(shape_.experts));
+    DeviceMatrix shape = shape_of(rows, cols, DType::kBFloat16);
+    const auto count = static_cast<std::size_t>(std::max(1, shape_.experts));
+    const std::byte* first = fill(bytes_of(shape) * count);
     std::vector<const std::byte*> table;
-    for (int e = 0; e < shape_.experts; ++e) table.push_back(first + static_cast<std::size_t>(e) * bytes_of(shape));
+    for (std::size_t e = 0; e < count; ++e) table.push_back(first + e * bytes_of(shape));
     memory_.emplace_back(table.size() * sizeof(table[0]));
     stream_.copy(memory_.back().data(), table.data(), table.size() * sizeof(table[0]));
     stream_.synchronize();
-    return {reinterpret_cast<const std::byte* const*>(memory_.back().data()), shape_.experts, shape};
+    shape.data = first;
+    return {reinterpret_cast<const std::byte* const*>(memory_.back().data()), static_cast<std::int64_t>(count), shape};
   }
   DeviceLayer layer(int index, const float* cos_sin) {
     const Shape& s = shape_;
@@ -113,7 +115,7 @@ class RandomModel {
     layer.attention = {std::int64_t{index} * s.kv_heads * s.head_dim, s.heads, s.kv_heads, s.head_dim, 0, 0.1F};
     layer.heads.cos_sin = cos_sin;
     layer.heads.half = s.head_dim / 2;
-    layer.ffn.router = matrix(s.experts, s.hidden, DType::kFloat32);
+    if (s.experts > 0) layer.ffn.router = matrix(s.experts, s.hidden, DType::kFloat32);
     layer.ffn.gate_up = matrices(2 * s.inner, s.hidden);
     layer.ffn.down = matrices(s.hidden, s.inner);
     layer.ffn.width = s.inner;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/cached.h"
 #include "kernels/cuda/decode_ops.h"
 #include "kernels/cuda/ptx.h"
 
@@ -118,7 +119,11 @@ struct Shared {
   int value_dims;
   int value_stride;
 
-  /// Heads of plain shapes are whole 16 bytes, and values as large as keys.
+  /// Of position `at` of the tile.
+  __device__ float* key(int at) const { return keys + at * stride; }
+  __device__ float* value(int at) const { return values + at * value_stride; }
+
+  /// Heads of plain shapes are whole fours, and values as large as keys.
   static constexpr __device__ int rounded(int size) { return kGeneral ? (size + 3) / 4 * 4 : size; }
 
   __device__ Shared(int head_dim, int value_size) : dims(rounded(head_dim)), stride(dims + 4) {
@@ -140,21 +145,33 @@ inline std::size_t shared_bytes(const AttentionShape& shape) {
          arena_bytes<float>(kQueries * dims) + arena_bytes<float>(kThreads) + arena_bytes<unsigned>(1);
 }
 
-/// Starts copying elements [4 * part, 4 * part + 4) of a row of `size`, zeros past its end.
+/// Whether rows of `size` elements are copied four elements at a time.
 template <bool kGeneral>
-__device__ void copy_part(float* to, const float* row, int part, int size, bool there) {
-  if constexpr (kGeneral) {
-    if (size % 4 != 0) {
-      for (int i = 0; i < 4; ++i) to[i] = there && part * 4 + i < size ? row[part * 4 + i] : 0.0f;
-      return;
-    }
+__device__ bool in_fours(int size) {
+  return !kGeneral || size % 4 == 0;
+}
+
+/// Starts copying elements [4 * part, 4 * part + 4) of a row of `size`, zeros past its end.
+template <bool kGeneral, class Element>
+__device__ void copy_part(float* to, const Element* row, int part, int size, bool there) {
+  if (in_fours<kGeneral>(size)) {
+    copy_async<4 * sizeof(Element)>(to, row + part * 4, there);
+  } else {
+    for (int i = 0; i < 4; ++i) to[i] = there && part * 4 + i < size ? cached_float(row[part * 4 + i]) : 0.0f;
   }
-  copy_async(to, row + part * 4, there);
+}
+
+/// Makes floats of the four bfloat16 elements that the calling thread has copied to where they belong.
+template <bool kGeneral>
+__device__ void widen_part(float* at, int size) {
+  if (!in_fours<kGeneral>(size)) return;
+  const uint2 pairs = *reinterpret_cast<const uint2*>(at);
+  *reinterpret_cast<float4*>(at) = {low_float(pairs.x), high_float(pairs.x), low_float(pairs.y), high_float(pairs.y)};
 }
 
 /// Copies keys and values of logical positions [first, first + kTile) as this row sees them; zeros past its end. Ends
 /// with a barrier.
-template <bool kGeneral>
+template <bool kGeneral, class Element>
 __device__ void load_tile(const Shared<kGeneral>& shared, const Job<kGeneral>& job, const RowKeys& keys,
                           const DeviceSequence& sequence, int first) {
   const int key_parts = shared.dims / 4;
@@ -165,22 +182,29 @@ __device__ void load_tile(const Shared<kGeneral>& shared, const Job<kGeneral>& j
   const std::int64_t head = (job.shape.first + static_cast<std::int64_t>(job.kv_head) * head_dim) * sequence.capacity;
   const std::int64_t value_head =
       kGeneral ? (job.first_value() + static_cast<std::int64_t>(job.kv_head) * value_size) * sequence.capacity : head;
+  const auto* cached_keys = static_cast<const Element*>(sequence.keys) + head;
+  const auto* cached_values = static_cast<const Element*>(sequence.values) + value_head;
   for (int i = static_cast<int>(threadIdx.x); i < kTile * parts; i += kThreads) {
     const int at = i / parts;
     const int part = i % parts;
     const bool there = first + at < keys.length;
     const std::int64_t slot = there ? keys.slot(first + at) : 0;
     if (!kGeneral || part < key_parts) {
-      copy_part<kGeneral>(shared.keys + at * shared.stride + part * 4, sequence.keys + head + slot * head_dim, part,
-                          head_dim, there);
+      copy_part<kGeneral>(shared.key(at) + part * 4, cached_keys + slot * head_dim, part, head_dim, there);
     }
     if (!kGeneral || part < value_parts) {
-      copy_part<kGeneral>(shared.values + at * shared.value_stride + part * 4,
-                          sequence.values + value_head + slot * value_size, part, value_size, there);
+      copy_part<kGeneral>(shared.value(at) + part * 4, cached_values + slot * value_size, part, value_size, there);
     }
   }
   commit_copies();
   wait_for_copies<0>();
+  if constexpr (sizeof(Element) < sizeof(float)) {
+    for (int i = static_cast<int>(threadIdx.x); i < kTile * parts; i += kThreads) {
+      const int part = i % parts;
+      if (!kGeneral || part < key_parts) widen_part<kGeneral>(shared.key(i / parts) + part * 4, head_dim);
+      if (!kGeneral || part < value_parts) widen_part<kGeneral>(shared.value(i / parts) + part * 4, value_size);
+    }
+  }
   __syncthreads();
 }
 
@@ -193,7 +217,7 @@ __device__ void attend_tile(const Shared<kGeneral>& shared, const Job<kGeneral>&
   if (kGeneral && job.shape.chunk > 0) oldest = std::max(oldest, (length - 1) / job.shape.chunk * job.shape.chunk);
   const int position = first + lane_index();
   const float4* q = reinterpret_cast<const float4*>(shared.queries + query * shared.dims);
-  const float4* k = reinterpret_cast<const float4*>(shared.keys + lane_index() * shared.stride);
+  const float4* k = reinterpret_cast<const float4*>(shared.key(lane_index()));
   float score = 0.0f;
   for (int i = 0; i < shared.dims / 4; ++i) {
     score = fmaf(q[i].x, k[i].x, score);
@@ -216,7 +240,7 @@ __device__ void attend_tile(const Shared<kGeneral>& shared, const Job<kGeneral>&
     const int d = lane_index() + i * kWarp;
     if (d >= shared.value_dims) break;
     float sum = running.sums[i];
-    for (int j = 0; j < kTile; ++j) sum = fmaf(shares[j], shared.values[j * shared.value_stride + d], sum);
+    for (int j = 0; j < kTile; ++j) sum = fmaf(shares[j], shared.value(j)[d], sum);
     running.sums[i] = sum;
   }
 }
@@ -235,7 +259,7 @@ __device__ void store_partial(const Job<kGeneral>& job, int query, int chunk, co
 }
 
 /// One chunk of positions for all queries of the tile.
-template <bool kGeneral, int kDims>
+template <bool kGeneral, int kDims, class Element>
 __device__ void attend_chunk(const Shared<kGeneral>& shared, const Job<kGeneral>& job, int chunk, int longest) {
   Running<kDims> running[kQueriesPerWarp];
   const DeviceSequence& sequence = job.sequences[job.row_info[job.tile.first_row].sequence];
@@ -247,7 +271,7 @@ __device__ void attend_chunk(const Shared<kGeneral>& shared, const Job<kGeneral>
     for (int row = 0; row < (common ? 1 : job.tile.rows); ++row) {
       const RowKeys keys = job.keys(job.tile.first_row + row);
       if (!common && first >= keys.length) continue;
-      load_tile(shared, job, keys, sequence, first);
+      load_tile<kGeneral, Element>(shared, job, keys, sequence, first);
 #pragma unroll
       for (int i = 0; i < kQueriesPerWarp; ++i) {
         const int query = i * kWarps + warp_index();

@@ -47,10 +47,11 @@ struct DevicePlan {
   std::int32_t* pairs = nullptr;    // [most * k]
 };
 
-/// One sequence of a pass. Its keys are [layer][kv head][capacity][head_dim], its values the same with their own size.
+/// One sequence of a pass. Its keys are [layer][kv head][capacity][head_dim], its values the same with their own size,
+/// both of AttentionShape::cached.
 struct DeviceSequence {
-  float* keys = nullptr;
-  float* values = nullptr;
+  void* keys = nullptr;
+  void* values = nullptr;
   std::int32_t capacity = 0;
   std::int32_t committed = 0;
   std::int32_t words = 0;                    // of an ancestor mask
@@ -66,7 +67,7 @@ struct DeviceRow {
   std::int32_t own = 0;
 };
 
-/// Shape of one layer's attention. `first` counts the floats per position of all earlier layers' keys.
+/// Shape of one layer's attention. `first` counts the elements per position of all earlier layers' keys.
 struct AttentionShape {
   std::int64_t first = 0;
   std::int32_t heads = 0;
@@ -77,10 +78,12 @@ struct AttentionShape {
 
   // What few layers have.
   std::int32_t value_dim = 0;    // 0: values are as large as keys, and lie as they do
-  std::int64_t first_value = 0;  // floats per position of all earlier layers' values; read with a value_dim
+  std::int64_t first_value = 0;  // elements per position of all earlier layers' values; read with a value_dim
   std::int32_t chunk = 0;        // as in AttentionRule
   float out_scale = 1.0f;        // multiplies what comes out
   const float* sinks = nullptr;  // [heads] as in AttentionRule, on the device
+
+  DType cached = DType::kFloat32;  // type of keys and values, or kBFloat16
 
   SPECMOE_HD std::int32_t value_size() const { return value_dim > 0 ? value_dim : head_dim; }
   SPECMOE_HD std::int64_t values() const { return value_dim > 0 ? first_value : first; }

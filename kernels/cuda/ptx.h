@@ -84,14 +84,21 @@ __device__ inline uint4 load_streaming(const void* from) {
 #endif
 }
 
-/// Starts copying 16 bytes from global to shared memory, zeros instead when `wanted` is false. What was copied may be
-/// read after copies_committed(), a wait for that group by this thread and, by other threads, a barrier after it.
+/// Starts copying 16 or 8 bytes from global to shared memory, zeros instead when `wanted` is false. What was copied may
+/// be read after commit_copies(), a wait for that group by this thread and, by other threads, a barrier after it.
+template <int kBytes>
 __device__ inline void copy_async(void* shared, const void* global, bool wanted) {
+  static_assert(kBytes == 16 || kBytes == 8);
 #ifdef __CUDACC__
+  const int bytes = wanted ? kBytes : 0;
   const auto to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(wanted ? 16 : 0) : "memory");
+  if constexpr (kBytes == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(bytes) : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to), "l"(global), "r"(bytes) : "memory");
+  }
 #else
-  cuda_emulation::async_copy(shared, global, wanted ? 16 : 0, cuda_emulation::Where::current());
+  cuda_emulation::async_copy(shared, global, kBytes, wanted, cuda_emulation::Where::current());
 #endif
 }
 __device__ inline void commit_copies() {

@@ -13,9 +13,11 @@ using testing::Fixture;
 using testing::load_fixture;
 
 std::shared_ptr<LanguageModel> load_on(const std::string& device, const std::string& folder,
-                                       kernels::DType dtype = kernels::DType::kFloat32) {
+                                       kernels::DType dtype = kernels::DType::kFloat32,
+                                       kernels::DType kv_dtype = kernels::DType::kFloat32) {
   LoadOptions options;
   options.dtype = dtype;
+  options.kv_dtype = kv_dtype;
   options.device = device;
   options.threads = 1;
   return load_model(folder, options);
@@ -30,7 +32,24 @@ std::string error_of(const std::function<void()>& body) {
   return "";
 }
 
-class DeviceModelTest : public kernels::cuda::DeviceTest {};
+class DeviceModelTest : public kernels::cuda::DeviceTest {
+ protected:
+  static void expect_branches_are_texts(kernels::DType kv_dtype) {
+    const Fixture fixture = load_fixture("mixtral_b");
+    const auto model = load_on("cuda", fixture.folder, kernels::DType::kBFloat16, kv_dtype);
+    const auto tree = model->new_cache(32);
+    testing::append(*model, *tree, std::span(fixture.ids).first(2));
+    const std::vector<TokenId> tokens = {7, 8, 9, 10};
+    testing::run_rows(*model, *tree, tokens, std::vector<std::int32_t>{-1, 0, 0, 2});
+    tree->keep(std::vector<std::int32_t>{0, 2, 3});
+    const ForwardResult after_tree = testing::append(*model, *tree, std::vector<TokenId>{11});
+    const auto text = model->new_cache(32);
+    testing::append(*model, *text, std::span(fixture.ids).first(2));
+    for (const TokenId token : {7, 9, 10}) testing::append(*model, *text, std::vector<TokenId>{token});
+    const ForwardResult after_text = testing::append(*model, *text, std::vector<TokenId>{11});
+    EXPECT_TRUE(testing::same_bits(after_tree.logits, after_text.logits));
+  }
+};
 
 TEST_P(DeviceModelTest, SpeculativeTextIsThePlainOneAndTheCpus) {
   const Fixture fixture = load_fixture("mixtral_a");
@@ -95,19 +114,29 @@ TEST_P(DeviceModelTest, FastPrefillKeepsSpeculativeTextPlain) {
 
 // Row t of a pass has the bits it has alone, also behind rows that were moved.
 TEST_P(DeviceModelTest, BranchesHaveTheBitsOfTheirTexts) {
-  const Fixture fixture = load_fixture("mixtral_b");
-  const auto model = load_on("cuda", fixture.folder, kernels::DType::kBFloat16);
-  const auto tree = model->new_cache(32);
-  testing::append(*model, *tree, std::span(fixture.ids).first(2));
-  const std::vector<TokenId> tokens = {7, 8, 9, 10};
-  testing::run_rows(*model, *tree, tokens, std::vector<std::int32_t>{-1, 0, 0, 2});
-  tree->keep(std::vector<std::int32_t>{0, 2, 3});
-  const ForwardResult after_tree = testing::append(*model, *tree, std::vector<TokenId>{11});
-  const auto text = model->new_cache(32);
-  testing::append(*model, *text, std::span(fixture.ids).first(2));
-  for (const TokenId token : {7, 9, 10}) testing::append(*model, *text, std::vector<TokenId>{token});
-  const ForwardResult after_text = testing::append(*model, *text, std::vector<TokenId>{11});
-  EXPECT_TRUE(testing::same_bits(after_tree.logits, after_text.logits));
+  for (const kernels::DType kv_dtype : {kernels::DType::kFloat32, kernels::DType::kBFloat16}) {
+    expect_branches_are_texts(kv_dtype);
+  }
+}
+
+TEST_P(DeviceModelTest, RoundsWhatItCachesAsTheCpuDoes) {
+  const Fixture fixture = load_fixture("mixtral_a");
+  const auto logits = [&](const std::string& device, kernels::DType kv_dtype) {
+    const auto model = load_on(device, fixture.folder, kernels::DType::kFloat32, kv_dtype);
+    EXPECT_EQ(model->info().kv_dtype, kernels::dtype_name(kv_dtype));
+    const auto cache = model->new_cache(16);
+    return testing::append(*model, *cache, std::span(fixture.ids).first(8)).logits;
+  };
+  const auto furthest = [](const std::vector<float>& a, const std::vector<float>& b) {
+    double distance = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) distance = std::max(distance, std::abs(double{a[i]} - b[i]));
+    return distance;
+  };
+  const std::vector<float> exact = logits("cpu", kernels::DType::kFloat32);
+  const std::vector<float> cpu = logits("cpu", kernels::DType::kBFloat16);
+  const std::vector<float> device = logits("cuda", kernels::DType::kBFloat16);
+  // A few keys lie so near the middle of two bfloat16 that both round them differently; the others are equal.
+  EXPECT_LT(furthest(device, cpu), furthest(exact, cpu) / 4);
 }
 
 TEST_P(DeviceModelTest, RefusesWhatTheDeviceCannotDoBeforeItAllocates) {

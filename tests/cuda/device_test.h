@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "kernels/cuda/decode_ops.h"
 #include "kernels/cuda/panel_upload.h"
+#include "kernels/element.h"
 #include "tests/support/kernel_data.h"
 #ifdef SPECMOE_CUDA_EMULATION
 #include "tests/cuda_emulation/schedule.h"
@@ -75,6 +77,30 @@ class DeviceTest : public testing::TestWithParam<int> {
       const auto row = download(rows.row(t), static_cast<std::size_t>(rows.cols));
       values.insert(values.end(), row.begin(), row.end());
     }
+    return values;
+  }
+  /// Keys or values as a cache of this type holds them.
+  DeviceArray<std::byte> upload_cached(const std::vector<float>& values, DType dtype) {
+    std::vector<std::byte> bytes(values.size() * dtype_bytes(dtype));
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const BFloat16 rounded = {float_to_bfloat16(values[i])};
+      const void* from = dtype == DType::kBFloat16 ? static_cast<const void*>(&rounded) : &values[i];
+      std::memcpy(bytes.data() + i * dtype_bytes(dtype), from, dtype_bytes(dtype));
+    }
+    return upload(bytes);
+  }
+  /// Elements [first, first + count) of such a cache.
+  std::vector<float> download_cached(const DeviceArray<std::byte>& cache, DType dtype, std::size_t first,
+                                     std::size_t count) {
+    if (dtype == DType::kFloat32) return download(reinterpret_cast<const float*>(cache.data()) + first, count);
+    std::vector<float> values;
+    for (const BFloat16 x : download(reinterpret_cast<const BFloat16*>(cache.data()) + first, count)) {
+      values.push_back(bfloat16_to_float(x.bits));
+    }
+    return values;
+  }
+  static std::vector<float> rounded_to_bfloat16(std::vector<float> values) {
+    for (float& x : values) x = bfloat16_to_float(float_to_bfloat16(x));
     return values;
   }
   RowCount count(std::int64_t rows, std::int64_t most) {

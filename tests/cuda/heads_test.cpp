@@ -59,8 +59,14 @@ class DeviceHeadsTest : public DeviceTest {
     return rule;
   }
 
+  void compare(const HostRule& host, AttentionShape shape, std::int32_t shared) {
+    compare_one(host, shape, shared);
+    shape.cached = DType::kBFloat16;
+    compare_one(host, shape, shared);
+  }
+
   /// Rows of two sequences, of which the second is meant for a longer text.
-  void compare(const HostRule& host, const AttentionShape& shape, std::int32_t shared) {
+  void compare_one(const HostRule& host, const AttentionShape& shape, std::int32_t shared) {
     const std::int64_t own = shape.head_dim - shared, size = shape.value_size();
     const std::int64_t queries = shape.heads * shape.head_dim, stride = own + size;
     const std::vector<DeviceRow> info = {{0, 2, 7, 0}, {1, 0, 31, 0}, {1, 5, 3, 1}};
@@ -78,11 +84,11 @@ class DeviceHeadsTest : public DeviceTest {
     heads.key_stride = heads.value_stride = stride;
     heads.shared_key = device_common.view();
     heads.value = {device_kv.view().data + own, kRows, shape.kv_heads * stride - own, device_kv.view().stride};
-    std::vector<DeviceArray<float>> keys, values;
+    std::vector<DeviceArray<std::byte>> keys, values;
     std::vector<DeviceSequence> sequences;
     for (const std::int32_t text : texts) {
-      keys.emplace_back((kFirst + shape.kv_heads * shape.head_dim) * kCapacity);
-      values.emplace_back((kFirstValue + shape.kv_heads * size) * kCapacity);
+      keys.emplace_back((kFirst + shape.kv_heads * shape.head_dim) * kCapacity * dtype_bytes(shape.cached));
+      values.emplace_back((kFirstValue + shape.kv_heads * size) * kCapacity * dtype_bytes(shape.cached));
       sequences.push_back({keys.back().data(), values.back().data(), kCapacity, 0, 0, nullptr, text});
     }
     const auto device_info = upload(info);
@@ -90,9 +96,13 @@ class DeviceHeadsTest : public DeviceTest {
     append_heads(heads, count(kRows, 8), device_info.data(), device_sequences.data(), shape, upload_rule(host),
                  *stream_);
     const std::vector<float> turned = download_rows(device_query.view());
-    const auto expect_head = [](const std::vector<float>& got, const std::vector<float>& wanted, const char* what) {
+    const Tolerance computed = {2e-6, 2e-5};
+    // A rounded element is at most 2^-8 of itself away from what it was.
+    const Tolerance kept = shape.cached == DType::kBFloat16 ? Tolerance{2e-6, 4e-3} : computed;
+    const auto expect_head = [](const std::vector<float>& got, const std::vector<float>& wanted, Tolerance tolerance,
+                                const char* what) {
       ASSERT_EQ(got.size(), wanted.size());
-      for (std::size_t i = 0; i < got.size(); ++i) expect_close(got[i], wanted[i], {2e-6, 2e-5}, concat(what, " ", i));
+      for (std::size_t i = 0; i < got.size(); ++i) expect_close(got[i], wanted[i], tolerance, concat(what, " ", i));
     };
     for (std::int64_t t = 0; t < kRows; ++t) {
       const std::int32_t text = texts[info[t].sequence];
@@ -100,19 +110,19 @@ class DeviceHeadsTest : public DeviceTest {
         const std::int64_t at = t * queries + h * shape.head_dim;
         const std::vector<float> before(query.begin() + at, query.begin() + at + shape.head_dim);
         expect_head({turned.begin() + at, turned.begin() + at + shape.head_dim},
-                    head_of(host, before, true, false, info[t], text), "query");
+                    head_of(host, before, true, false, info[t], text), computed, "query");
       }
       for (std::int64_t h = 0; h < shape.kv_heads; ++h) {
         const auto from = kv.begin() + (t * shape.kv_heads + h) * stride;
         std::vector<float> key(from, from + own);
         key.insert(key.end(), common.begin() + t * shared, common.begin() + (t + 1) * shared);
-        const auto cached = [&](const DeviceArray<float>& memory, std::int64_t first, std::int64_t width) {
-          return download(memory.data() + (first + h * width) * kCapacity + info[t].slot * width, width);
+        const auto cached = [&](const DeviceArray<std::byte>& memory, std::int64_t first, std::int64_t width) {
+          return download_cached(memory, shape.cached, (first + h * width) * kCapacity + info[t].slot * width, width);
         };
         expect_head(cached(keys[info[t].sequence], kFirst, shape.head_dim),
-                    head_of(host, key, false, false, info[t], text), "key");
+                    head_of(host, key, false, false, info[t], text), kept, "key");
         expect_head(cached(values[info[t].sequence], shape.values(), size),
-                    head_of(host, {from + own, from + stride}, false, true, info[t], text), "value");
+                    head_of(host, {from + own, from + stride}, false, true, info[t], text), kept, "value");
       }
     }
   }

@@ -33,8 +33,8 @@ TEST_P(DeviceRowsTest, RmsNormMatchesTheReferenceAndRowsStandAlone) {
 
 TEST_P(DeviceRowsTest, RopeTurnsQueriesAndKeysAndFillsTheCache) {
   constexpr std::int64_t kRows = 3, kPositions = 9, kCapacity = 6;
-  const AttentionShape shape = {40, 4, 2, 20, 0, 1.0f};  // behind a layer of 40 floats per position
-  constexpr std::int64_t kHalf = 8;                      // four of the 20 dimensions do not turn
+  AttentionShape shape = {40, 4, 2, 20, 0, 1.0f};  // behind a layer of 40 elements per position
+  constexpr std::int64_t kHalf = 8;                // four of the 20 dimensions do not turn
   const std::int64_t width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim;
   const std::vector<float> before = random_floats(kRows * width, 1);
   const std::vector<float> table = random_floats(kPositions * 2 * kHalf, 2);
@@ -51,46 +51,50 @@ TEST_P(DeviceRowsTest, RopeTurnsQueriesAndKeysAndFillsTheCache) {
         kernels::rope.on(Backend::kScalar)(head, table.data(), kHalf, &info[t].position);
       }
     }
-    const std::size_t cache = (shape.first + shape.kv_heads * shape.head_dim) * kCapacity;
-    const DeviceArray<float> keys[] = {DeviceArray<float>(cache), DeviceArray<float>(cache)};
-    const DeviceArray<float> values[] = {DeviceArray<float>(cache), DeviceArray<float>(cache)};
-    const auto sequences =
-        upload(std::vector<DeviceSequence>{{keys[0].data(), values[0].data(), kCapacity, 0, 0, nullptr},
-                                           {keys[1].data(), values[1].data(), kCapacity, 0, 0, nullptr}});
-    const auto device_info = upload(info);
-    const auto device_table = upload(table);
-    const DeviceRows qkv = upload_rows(before, kRows, width);
-    const HeadNorms norms = normed ? HeadNorms{device_norm.data(), device_key_norm.data(), 1e-3f} : HeadNorms{};
-    rope_append(qkv.view(), count(kRows, 8), device_info.data(), sequences.data(), shape, norms, device_table.data(),
-                kHalf, *stream_);
-    const std::vector<float> got = download_rows(qkv.view());
-    for (std::int64_t t = 0; t < kRows; ++t) {
-      for (std::int64_t i = 0; i < shape.heads * shape.head_dim; ++i) {
-        expect_close(got[t * width + i], expected[t * width + i], kElementwise, "query");
+    // Queries, then the cached keys and values of every row.
+    const auto run = [&](DType cached) {
+      shape.cached = cached;
+      const std::vector<float> empty((shape.first + shape.kv_heads * shape.head_dim) * kCapacity);
+      std::vector<DeviceArray<std::byte>> keys, values;
+      std::vector<DeviceSequence> sequences;
+      for (int i = 0; i < 2; ++i) {
+        keys.push_back(upload_cached(empty, cached));
+        values.push_back(upload_cached(empty, cached));
+        sequences.push_back({keys[i].data(), values[i].data(), kCapacity, 0, 0, nullptr});
       }
-      for (std::int64_t h = 0; h < 2 * shape.kv_heads; ++h) {
-        const bool is_key = h < shape.kv_heads;
-        const float* memory = (is_key ? keys : values)[info[t].sequence].data();
-        const std::int64_t at = (shape.first + h % shape.kv_heads * shape.head_dim) * kCapacity +
-                                info[t].slot * std::int64_t{shape.head_dim};
-        const std::vector<float> row = download(memory + at, shape.head_dim);
-        for (std::int64_t i = 0; i < shape.head_dim; ++i) {
-          expect_close(row[i], expected[t * width + (shape.heads + h) * shape.head_dim + i], kElementwise, "cache");
+      const auto device_sequences = upload(sequences);
+      const auto device_info = upload(info);
+      const auto device_table = upload(table);
+      const DeviceRows qkv = upload_rows(before, kRows, width);
+      const HeadNorms norms = normed ? HeadNorms{device_norm.data(), device_key_norm.data(), 1e-3f} : HeadNorms{};
+      rope_append(qkv.view(), count(kRows, 8), device_info.data(), device_sequences.data(), shape, norms,
+                  device_table.data(), kHalf, *stream_);
+      std::vector<float> got = download_rows(qkv.view());
+      for (std::int64_t t = 0; t < kRows; ++t) {
+        for (std::int64_t h = 0; h < 2 * shape.kv_heads; ++h) {
+          const auto& memory = (h < shape.kv_heads ? keys : values)[info[t].sequence];
+          const std::int64_t at = (shape.first + h % shape.kv_heads * shape.head_dim) * kCapacity +
+                                  info[t].slot * std::int64_t{shape.head_dim};
+          const std::vector<float> row = download_cached(memory, cached, at, shape.head_dim);
+          std::copy(row.begin(), row.end(), got.begin() + t * width + (shape.heads + h) * std::int64_t{shape.head_dim});
         }
       }
+      return got;
+    };
+    const std::vector<float> got = run(DType::kFloat32);
+    for (std::size_t i = 0; i < got.size(); ++i) expect_close(got[i], expected[i], kElementwise, concat(i));
+    const std::vector<float> rounded = run(DType::kBFloat16), wanted = rounded_to_bfloat16(got);
+    for (std::int64_t i = 0; i < kRows * width; ++i) {
+      EXPECT_EQ(rounded[i], i % width < shape.heads * shape.head_dim ? got[i] : wanted[i]) << i;
     }
   }
 }
 
 TEST_P(DeviceRowsTest, KeepMovesThePathBehindTheCommittedRows) {
   constexpr std::int64_t kCapacity = 9;
-  const AttentionShape shape = {20, 2, 2, 20, 0, 1.0f};
+  AttentionShape shape = {20, 2, 2, 20, 0, 1.0f};
   const std::size_t size = (shape.first + shape.kv_heads * shape.head_dim) * kCapacity;
-  const std::vector<float> before = random_floats(size, 1);
-  const DeviceArray<float> keys = upload(before), values = upload(before);
-  const auto sequences = upload(std::vector<DeviceSequence>{{keys.data(), values.data(), kCapacity, 3, 0, nullptr}});
-  const auto path = upload(std::vector<std::int32_t>{0, 2, 3, 5, -1});
-  kv_keep(sequences.data(), 1, path.data(), 5, shape, *stream_);
+  const std::vector<float> before = rounded_to_bfloat16(random_floats(size, 1));
   std::vector<float> expected = before;
   for (std::int64_t head = 0; head < shape.kv_heads; ++head) {
     float* rows = expected.data() + (shape.first + head * shape.head_dim) * kCapacity + 3 * shape.head_dim;
@@ -98,8 +102,15 @@ TEST_P(DeviceRowsTest, KeepMovesThePathBehindTheCommittedRows) {
       std::copy_n(rows + from * shape.head_dim, shape.head_dim, rows + to * shape.head_dim);
     }
   }
-  EXPECT_EQ(download(keys.data(), size), expected);
-  EXPECT_EQ(download(values.data(), size), expected);
+  const auto path = upload(std::vector<std::int32_t>{0, 2, 3, 5, -1});
+  for (const DType cached : {DType::kFloat32, DType::kBFloat16}) {
+    shape.cached = cached;
+    const auto keys = upload_cached(before, cached), values = upload_cached(before, cached);
+    const auto sequences = upload(std::vector<DeviceSequence>{{keys.data(), values.data(), kCapacity, 3, 0, nullptr}});
+    kv_keep(sequences.data(), 1, path.data(), 5, shape, *stream_);
+    EXPECT_EQ(download_cached(keys, cached, 0, size), expected);
+    EXPECT_EQ(download_cached(values, cached, 0, size), expected);
+  }
 }
 
 TEST_P(DeviceRowsTest, ArgmaxIsTheReferences) {

@@ -54,7 +54,12 @@ class DeviceAttentionTest : public DeviceTest {
     const std::int64_t positions = committed + tree.size();
     const std::int64_t keys = (shape.first + shape.kv_heads * shape.head_dim) * positions;
     const std::int64_t values = (shape.values() + shape.kv_heads * shape.value_size()) * positions;
-    return {committed, std::move(tree), random_floats(keys, seed, 2.0f), random_floats(values, seed + 1)};
+    Text text = {committed, std::move(tree), random_floats(keys, seed, 2.0f), random_floats(values, seed + 1)};
+    if (shape.cached == DType::kBFloat16) {
+      text.keys = rounded_to_bfloat16(text.keys);
+      text.values = rounded_to_bfloat16(text.values);
+    }
+    return text;
   }
 
   /// Attention of rows [first, first + rows) of every text's tree; queries [all trees' rows, heads * head_dim].
@@ -64,7 +69,7 @@ class DeviceAttentionTest : public DeviceTest {
     const std::int64_t query_width = shape.heads * shape.head_dim;
     const DeviceArray<float> sinks = upload(kSinks);
     if (shape.sinks != nullptr) shape.sinks = sinks.data();
-    std::vector<DeviceArray<float>> memory;
+    std::vector<DeviceArray<std::byte>> memory;
     std::vector<DeviceArray<std::uint64_t>> masks;
     std::vector<DeviceSequence> sequences;
     std::vector<DeviceRow> row_info;
@@ -74,8 +79,8 @@ class DeviceAttentionTest : public DeviceTest {
     const int tile_rows = attention_tile_rows(shape.heads / shape.kv_heads);
     for (std::size_t s = 0; s < texts.size(); ++s) {
       const Text& text = texts[s];
-      memory.push_back(upload(text.keys));
-      memory.push_back(upload(text.values));
+      memory.push_back(upload_cached(text.keys, shape.cached));
+      memory.push_back(upload_cached(text.values, shape.cached));
       masks.push_back(upload(text.tree.ancestors));
       sequences.push_back({memory[2 * s].data(), memory[2 * s + 1].data(), static_cast<std::int32_t>(text.positions()),
                            static_cast<std::int32_t>(text.committed), static_cast<std::int32_t>(text.tree.words),
@@ -210,6 +215,21 @@ TEST_P(DeviceAttentionTest, WhatFewLayersHaveMatchesToo) {
   compare(odd, 130);
   compare(general(2, 2, 20, 10), 63);
   compare(general(3, 1, 40, 72), 130);
+}
+
+// The bits of the same keys and values in float32, whose sums the tests above hold to the reference.
+TEST_P(DeviceAttentionTest, CachesInBfloat16GiveTheBitsOfTheirFloats) {
+  AttentionShape odd = {12, 4, 2, 18, 40, 0.3f};
+  odd.sinks = kSinks.data();
+  for (AttentionShape shape : {AttentionShape{12, 4, 2, 20, 0, 0.3f}, AttentionShape{0, 1, 1, 128, 100, 0.3f}, odd,
+                               general(3, 1, 40, 72), general(2, 2, 20, 10)}) {
+    shape.cached = DType::kBFloat16;
+    const std::vector<Text> texts = {text(130, bushy(13), shape, 1), text(40, chain(3), shape, 7)};
+    const std::vector<float> queries = random_floats(16 * shape.heads * shape.head_dim, 3, 2.0f);
+    const std::vector<float> got = run(shape, texts, queries, 0, 13);
+    shape.cached = DType::kFloat32;
+    EXPECT_EQ(got, run(shape, texts, queries, 0, 13)) << "head_dim " << shape.head_dim;
+  }
 }
 
 TEST_P(DeviceAttentionTest, RowsDoNotDependOnTheirNumber) {

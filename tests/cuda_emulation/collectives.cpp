@@ -43,10 +43,11 @@ void finish_copies(unsigned end) {
   for (; worker.copy_count > 0 && worker.copies[worker.first_copy].group < end; --worker.copy_count, copied = true) {
     const Copy& copy = worker.copies[worker.first_copy];
     if (worker.engine != nullptr) {
-      worker.engine->copy(copy.to, copy.from, copy.source_bytes, 16);
+      worker.engine->copy(copy.to, copy.from, copy.wanted ? copy.bytes : 0, copy.bytes);
+    } else if (copy.wanted) {
+      quiet_copy(copy.to, copy.from, copy.bytes);
     } else {
-      quiet_fill(copy.to, 0, 4);
-      quiet_copy(copy.to, copy.from, copy.source_bytes);
+      quiet_fill(copy.to, 0, copy.bytes / 4);
     }
     worker.first_copy = (worker.first_copy + 1) % kMostCopies;
   }
@@ -99,14 +100,14 @@ void yield() {
   run_next();
 }
 
-void async_copy(void* shared, const void* global, unsigned source_bytes, Where where) {
+void async_copy(void* shared, const void* global, unsigned bytes, bool wanted, Where where) {
   Worker& worker = self();
   const auto* arena = worker.block->arena.get();
   const auto* to = static_cast<const std::uint32_t*>(shared);
-  if (reinterpret_cast<std::uintptr_t>(shared) % 16 != 0 || reinterpret_cast<std::uintptr_t>(global) % 16 != 0) {
-    fault("asynchronous copy at ", At{where}, ": addresses must be multiples of 16");
+  if (reinterpret_cast<std::uintptr_t>(shared) % bytes != 0 || reinterpret_cast<std::uintptr_t>(global) % bytes != 0) {
+    fault("asynchronous copy at ", At{where}, ": addresses must be multiples of ", bytes);
   }
-  if (to < arena || to + 4 > arena + emulator().grid.shared_words) {
+  if (to < arena || to + bytes / sizeof(*to) > arena + emulator().grid.shared_words) {
     fault("asynchronous copy at ", At{where}, ": the target is outside of shared memory");
   }
   if (worker.copy_count == kMostCopies) fault("asynchronous copy at ", At{where}, ": too many under way");
@@ -114,7 +115,7 @@ void async_copy(void* shared, const void* global, unsigned source_bytes, Where w
     if (worker.engine == nullptr) worker.engine = std::make_unique<Observer>();
     worker.engine->learn();
   }
-  worker.copies[(worker.first_copy + worker.copy_count++) % kMostCopies] = {shared, global, source_bytes,
+  worker.copies[(worker.first_copy + worker.copy_count++) % kMostCopies] = {shared, global, bytes, wanted,
                                                                             worker.groups};
 }
 

@@ -71,8 +71,8 @@ Lanes<T> exchange(unsigned mask, const T& own, Where where) {
 void yield();
 
 /// Asynchronous copies of this thread: done by a fiber of its own, at the last moment that the matching wait allows.
-/// `source_bytes` of the 16 come from `global`, the rest are zeros.
-void async_copy(void* shared, const void* global, unsigned source_bytes, Where where);
+/// `bytes` come from `global`, or are zeros when they are not wanted.
+void async_copy(void* shared, const void* global, unsigned bytes, bool wanted, Where where);
 void async_commit();
 /// Waits for all but the `pending` youngest committed groups.
 void async_wait(unsigned pending);

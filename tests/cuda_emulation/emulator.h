@@ -56,7 +56,8 @@ struct Warp {
 struct Copy {
   void* to;
   const void* from;
-  unsigned source_bytes;
+  unsigned bytes;
+  bool wanted;
   unsigned group;
 };
 

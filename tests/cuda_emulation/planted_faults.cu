@@ -36,9 +36,9 @@ __global__ void copied(const float* in, float* out, bool faulty) {
   float* cells = SharedArena().take<float>(8 * kThreads);
   float* first = cells + 4 * threadIdx.x;
   float* second = first + 4 * kThreads;
-  copy_async(first, in + 4 * threadIdx.x, true);
+  copy_async<16>(first, in + 4 * threadIdx.x, true);
   commit_copies();
-  copy_async(second, in + 4 * threadIdx.x, false);
+  copy_async<16>(second, in + 4 * threadIdx.x, false);
   commit_copies();
   if (faulty) {
     wait_for_copies<2>();

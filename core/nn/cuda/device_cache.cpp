@@ -7,28 +7,30 @@ namespace specmoe::nn::cuda {
 using kernels::cuda::DeviceArray;
 using kernels::cuda::DeviceSequence;
 
-DeviceCache::DeviceCache(const ModelSpec& spec, int capacity, const void* owner, int text, int device,
-                         std::shared_ptr<kernels::cuda::Stream> stream)
+DeviceCache::DeviceCache(const ModelSpec& spec, kernels::DType dtype, int capacity, const void* owner, int text,
+                         int device, std::shared_ptr<kernels::cuda::Stream> stream)
     : StagedCache(capacity, owner, text),
       stream_(std::move(stream)),
       device_sequence_(1, device),
       device_path_(static_cast<std::size_t>(capacity), device) {
-  std::int64_t key_floats = 0;  // per position
-  std::int64_t value_floats = 0;
+  std::int64_t key_size = 0;  // elements per position
+  std::int64_t value_size = 0;
   for (const LayerSpec& layer : spec.layers) {
     const AttentionSpec& attention = layer.attention;
     if (runs_.empty() || runs_.back().head_dim != attention.head_dim ||
         runs_.back().value_size() != attention.value_dim()) {
-      runs_.push_back({key_floats, 0, 0, attention.head_dim});
+      runs_.push_back({key_size, 0, 0, attention.head_dim});
       runs_.back().value_dim = attention.value_dim();
-      runs_.back().first_value = value_floats;
+      runs_.back().first_value = value_size;
+      runs_.back().cached = dtype;
     }
     runs_.back().kv_heads += attention.kv_heads;
-    key_floats += std::int64_t{attention.kv_heads} * attention.head_dim;
-    value_floats += std::int64_t{attention.kv_heads} * attention.value_dim();
+    key_size += std::int64_t{attention.kv_heads} * attention.head_dim;
+    value_size += std::int64_t{attention.kv_heads} * attention.value_dim();
   }
-  keys_ = DeviceArray<float>(static_cast<std::size_t>(key_floats) * static_cast<std::size_t>(capacity), device);
-  values_ = DeviceArray<float>(static_cast<std::size_t>(value_floats) * static_cast<std::size_t>(capacity), device);
+  const std::size_t position_bytes = static_cast<std::size_t>(capacity) * kernels::dtype_bytes(dtype);
+  keys_ = DeviceArray<std::byte>(static_cast<std::size_t>(key_size) * position_bytes, device);
+  values_ = DeviceArray<std::byte>(static_cast<std::size_t>(value_size) * position_bytes, device);
 }
 
 void DeviceCache::move_rows(std::span<const std::int32_t> path) {

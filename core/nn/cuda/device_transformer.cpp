@@ -18,18 +18,20 @@ using kernels::cuda::DeviceArray;
 using kernels::cuda::DeviceInfo;
 using kernels::cuda::Stream;
 
-DeviceTransformer::DeviceTransformer(ModelSpec spec, const Weights& weights, ModelInfo info, int device, int dense_rows)
+DeviceTransformer::DeviceTransformer(ModelSpec spec, const Weights& weights, ModelInfo info, int device, int dense_rows,
+                                     kernels::DType kv_dtype)
     : spec_(std::move(spec)),
       info_(std::move(info)),
+      kv_dtype_(kv_dtype),
       device_(device),
       stream_(std::make_shared<Stream>(device)),
-      weights_(spec_, weights, device, *stream_) {
+      weights_(spec_, weights, kv_dtype, device, *stream_) {
   if (dense_rows == 0) return;
   dense_ = std::make_unique<DenseLinear>(dense_rows, dense_products(weights_.model()), *stream_);
 }
 
 std::unique_ptr<KVCache> DeviceTransformer::new_cache(int capacity, std::optional<int> text) const {
-  return std::make_unique<DeviceCache>(spec_, capacity, this, text.value_or(capacity), device_, stream_);
+  return std::make_unique<DeviceCache>(spec_, kv_dtype_, capacity, this, text.value_or(capacity), device_, stream_);
 }
 
 void DeviceTransformer::forward(std::span<const RowBlock> blocks, ForwardResult& result) {
@@ -149,17 +151,21 @@ std::shared_ptr<LanguageModel> load(ModelSpec spec, const ModelTensors& tensors,
   check_sizes(spec);
   SPECMOE_CHECK(dtype == kernels::DType::kFloat32 || dtype == kernels::DType::kBFloat16, "dtype ",
                 kernels::dtype_name(dtype), " is not supported on cuda; known: float32, bfloat16");
+  SPECMOE_CHECK(options.kv_dtype == kernels::DType::kFloat32 || options.kv_dtype == kernels::DType::kBFloat16,
+                "kv_dtype ", kernels::dtype_name(options.kv_dtype),
+                " is not supported on cuda; known: float32, bfloat16");
   const int dense_rows = options.fast_prefill ? kPrefillRows : 0;
   MemoryTable table = device_weight_table(spec, dtype, tensors.tied);
   if (dense_rows > 0) {
     table.add("prompts by cuBLASLt", DenseLinear::device_bytes(dense_rows, dense_products(spec, dtype)));
   }
   check_device_memory(table, spec.name, name, there);
-  ModelInfo info = describe_model(spec, dtype, kernels::DType::kFloat32, tensors.tied);
+  ModelInfo info = describe_model(spec, dtype, options.kv_dtype, tensors.tied);
   info.device = name;
   info.instruction_set = concat("sm_", there.capability, options.fast_prefill ? ", prompts by cuBLASLt" : "");
   const Weights weights = pack_weights(spec, tensors, dtype, kernels::Backend::kScalar, pool);
-  return std::make_shared<DeviceTransformer>(std::move(spec), weights, std::move(info), device, dense_rows);
+  return std::make_shared<DeviceTransformer>(std::move(spec), weights, std::move(info), device, dense_rows,
+                                             options.kv_dtype);
 }
 
 std::shared_ptr<float> last_logits(LanguageModel& model) {

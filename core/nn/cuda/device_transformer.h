@@ -13,7 +13,9 @@ namespace specmoe::nn::cuda {
 class DeviceTransformer final : public LanguageModel {
  public:
   /// dense_rows  rows of a chunk of a prompt whose dense_products() go through DenseLinear; 0: those of no chunk do
-  DeviceTransformer(ModelSpec spec, const Weights& weights, ModelInfo info, int device, int dense_rows = 0);
+  /// kv_dtype    of its caches: float32 or bfloat16
+  DeviceTransformer(ModelSpec spec, const Weights& weights, ModelInfo info, int device, int dense_rows = 0,
+                    kernels::DType kv_dtype = kernels::DType::kFloat32);
 
   const ModelInfo& info() const override { return info_; }
   std::unique_ptr<KVCache> new_cache(int capacity, std::optional<int> text) const override;
@@ -38,6 +40,7 @@ class DeviceTransformer final : public LanguageModel {
 
   ModelSpec spec_;
   ModelInfo info_;
+  kernels::DType kv_dtype_;
   int device_;
   std::shared_ptr<kernels::cuda::Stream> stream_;
   DeviceWeights weights_;

@@ -70,8 +70,9 @@ void check_device_memory(const MemoryTable& table, const std::string& model, con
        " GiB are free: ", parts.str(), " GiB; use a smaller model, dtype bfloat16 or device cpu");
 }
 
-DeviceWeights::DeviceWeights(const ModelSpec& spec, const Weights& weights, int device, kernels::cuda::Stream& stream)
-    : device_(device), stream_(stream), upload_(std::in_place, stream) {
+DeviceWeights::DeviceWeights(const ModelSpec& spec, const Weights& weights, kernels::DType kv_dtype, int device,
+                             kernels::cuda::Stream& stream)
+    : kv_dtype_(kv_dtype), device_(device), stream_(stream), upload_(std::in_place, stream) {
   model_.hidden = spec.hidden_size;
   model_.vocab = spec.vocab_size;
   model_.norm_eps = spec.norm_eps;
@@ -175,15 +176,16 @@ DeviceLayer DeviceWeights::layer(const ModelSpec& model, const LayerSpec& spec, 
 }
 
 AttentionShape DeviceWeights::shape_of_attention(const AttentionSpec& spec, const LayerWeights& weights) {
-  AttentionShape shape = {key_floats_, spec.heads, spec.kv_heads, spec.head_dim, spec.window, spec.scale};
+  AttentionShape shape = {key_size_, spec.heads, spec.kv_heads, spec.head_dim, spec.window, spec.scale};
+  shape.cached = kv_dtype_;
   shape.chunk = spec.chunk;
   shape.sinks = keep(weights.sinks);
-  if (spec.value_dim() != spec.head_dim || value_floats_ != key_floats_) {
+  if (spec.value_dim() != spec.head_dim || value_size_ != key_size_) {
     shape.value_dim = spec.value_dim();
-    shape.first_value = value_floats_;
+    shape.first_value = value_size_;
   }
-  key_floats_ += std::int64_t{spec.kv_heads} * spec.head_dim;
-  value_floats_ += std::int64_t{spec.kv_heads} * spec.value_dim();
+  key_size_ += std::int64_t{spec.kv_heads} * spec.head_dim;
+  value_size_ += std::int64_t{spec.kv_heads} * spec.value_dim();
   return shape;
 }
 

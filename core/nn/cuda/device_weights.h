@@ -25,8 +25,10 @@ void check_device_memory(const MemoryTable& table, const std::string& model, con
 /// A model's weights in device memory.
 class DeviceWeights {
  public:
-  /// weights  as pack_weights() makes them for Backend::kScalar; not needed afterwards
-  DeviceWeights(const ModelSpec& spec, const Weights& weights, int device, kernels::cuda::Stream& stream);
+  /// weights   as pack_weights() makes them for Backend::kScalar; not needed afterwards
+  /// kv_dtype  of the caches that the model is used with
+  DeviceWeights(const ModelSpec& spec, const Weights& weights, kernels::DType kv_dtype, int device,
+                kernels::cuda::Stream& stream);
 
   const DeviceModel& model() const { return model_; }
 
@@ -52,13 +54,14 @@ class DeviceWeights {
   DeviceLatent latent(const LatentSpec& spec, const LayerWeights& weights);
   DeviceFfn ffn(const ModelSpec& model, const FfnSpec& spec, const FfnWeights& weights);
 
+  kernels::DType kv_dtype_;
   int device_;
   kernels::cuda::Stream& stream_;
   std::vector<kernels::cuda::DeviceArray<std::byte>> memory_;
   std::vector<RopeTables> ropes_;
   std::optional<kernels::cuda::PanelUpload> upload_;  // while it is made
-  std::int64_t key_floats_ = 0;                       // per position, of the layers so far
-  std::int64_t value_floats_ = 0;
+  std::int64_t key_size_ = 0;                         // elements per position, of the layers so far
+  std::int64_t value_size_ = 0;
   DeviceModel model_;
 };
 
