@@ -31,8 +31,10 @@ std::string library_folder() {
 /// count.
 std::string git_commit() {
   const std::string git = "git --no-optional-locks -c safe.directory='*' -C " + shell_quoted(library_folder());
-  const std::string command = "{ test -f \"$(" + git + " rev-parse --show-toplevel)/core/provenance.cpp\" && " + git +
-                              " describe --always --dirty --abbrev=40 --exclude='*'; } 2>/dev/null";
+  // `describe --dirty` would write the checkout's index, whatever it is told about locks.
+  const std::string command = "if test -f \"$(" + git + " rev-parse --show-toplevel)/core/provenance.cpp\"; then " +
+                              git + " rev-parse --verify HEAD | tr -d '\\n'; test -z \"$(" + git +
+                              " status --porcelain --untracked-files=no)\" || echo -dirty; fi 2>/dev/null";
   std::unique_ptr<std::FILE, int (*)(std::FILE*)> pipe(popen(command.c_str(), "r"), pclose);
   char line[128] = "";
   if (!pipe || std::fgets(line, sizeof line, pipe.get()) == nullptr) return "unknown";
