@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <exception>
@@ -69,6 +70,7 @@ struct alignas(64) Progress {
 }  // namespace
 
 struct ThreadPool::State {
+  pid_t process = getpid();
   int size = 1;
   int spins = 0;
   std::vector<int> cores;  // of the members, when every one has its own; cores[0] is the caller's
@@ -147,6 +149,11 @@ ThreadPool::ThreadPool(int threads, bool pin) : state_(std::make_unique<State>()
 }
 
 ThreadPool::~ThreadPool() {
+  // A process that was forked off has none of the threads, and no way to be rid of their handles.
+  if (state_->process != getpid()) {
+    static_cast<void>(state_.release());
+    return;
+  }
   state_->stopping.store(true, std::memory_order_release);
   state_->task.fetch_add(1, std::memory_order_seq_cst);
   state_->task.notify_all();

@@ -338,7 +338,7 @@ def test_a_fork_cannot_use_the_threads_of_its_parent(target_path):
         "        os._exit(1)\n"
         "    except specmoe.Error as error:\n"
         "        assert 'load it in each process' in str(error)\n"
-        "os._exit(7)\n"
+        "sys.exit(7)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, target_path], capture_output=True, text=True, timeout=60)
     assert done.returncode == 7, done.stderr
