@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -170,7 +171,8 @@ bool WeightCache::load(const Memory& memory, kernels::ThreadPool& pool, const Wo
 }
 
 void WeightCache::save(const Memory& memory, kernels::ThreadPool& pool) const {
-  const std::string temporary = concat(path_, ".tmp-", getpid());
+  static std::atomic<unsigned> saves{0};
+  const std::string temporary = concat(path_, ".tmp-", getpid(), "-", ++saves);
   const std::vector<Piece> pieces = pieces_of(memory);
   Header header{};
   std::memcpy(header.magic, kMagic, sizeof(kMagic));
