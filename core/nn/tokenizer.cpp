@@ -126,7 +126,12 @@ std::string tokenizer_document(const std::filesystem::path& path) {
 }
 
 std::shared_ptr<const Tokenizer> Tokenizer::from_file(const std::filesystem::path& path) {
-  return from_json(tokenizer_document(path));
+  const std::string document = tokenizer_document(path);
+  try {
+    return from_json(document);
+  } catch (const Error& error) {
+    fail(path.string(), ": ", error.what());
+  }
 }
 
 std::shared_ptr<const Tokenizer> Tokenizer::find(const std::filesystem::path& model) {

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <ctime>
+#include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "core/nn/tokenizer_unicode.h"
@@ -182,6 +184,16 @@ TEST(TokenizerRefuses, DocumentsThatAreNotTokenizers) {
   expect_refused(std::string(100000, '[') + std::string(100000, ']'), "nested levels");
   EXPECT_THROW(Tokenizer::from_file("/nonexistent/tokenizer.json"), Error);
   EXPECT_THROW(Tokenizer::from_file(testing::fixture_folder()), Error);  // holds no tokenizer.json
+  const std::filesystem::path folder = ::testing::TempDir() + "specmoe_damaged_tokenizer";
+  std::filesystem::create_directories(folder);
+  std::ofstream(folder / "tokenizer.json") << "{\"model\": ";
+  try {
+    Tokenizer::from_file(folder);
+    ADD_FAILURE() << "not refused";
+  } catch (const Error& error) {
+    EXPECT_EQ(std::string(error.what()).find(folder.string() + ": tokenizer.json: expected valid JSON"), 0U);
+  }
+  std::filesystem::remove_all(folder);
 }
 
 TEST(TokenizerRefuses, UnknownComponentsByName) {
