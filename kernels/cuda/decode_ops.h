@@ -85,6 +85,8 @@ struct AttentionShape {
 
   DType cached = DType::kFloat32;  // type of keys and values, or kBFloat16
 
+  std::int64_t query_columns() const { return std::int64_t{heads} * head_dim; }  // of all heads side by side
+  std::int64_t key_columns() const { return std::int64_t{kv_heads} * head_dim; }
   SPECMOE_HD std::int32_t value_size() const { return value_dim > 0 ? value_dim : head_dim; }
   SPECMOE_HD std::int64_t values() const { return value_dim > 0 ? first_value : first; }
   /// Whether the kernel for what most layers have takes it.

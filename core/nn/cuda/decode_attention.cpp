@@ -39,11 +39,10 @@ void DecodeStep::attention(const DeviceLayer& layer, const Size& size) {
 /// All query heads as one vector, all key heads as another.
 void DecodeStep::normalise_flat(const DeviceLayer& layer, const Size& size) {
   if (layer.flat_query_norm == nullptr) return;
-  const std::int64_t queries = std::int64_t{layer.attention.heads} * layer.attention.head_dim;
-  const std::int64_t keys = std::int64_t{layer.attention.kv_heads} * layer.attention.head_dim;
+  const std::int64_t queries = layer.attention.query_columns();
   const Rows<float> qkv = rows_of(buffers_.qkv, size, layer.qkv.rows);
   const Rows<float> query = columns(qkv, 0, queries);
-  const Rows<float> key = columns(qkv, queries, keys);
+  const Rows<float> key = columns(qkv, queries, layer.attention.key_columns());
   kernels::cuda::rms_norm(query, all_rows(size), layer.flat_query_norm, model_.norm_eps, query, stream_);
   kernels::cuda::rms_norm(key, all_rows(size), layer.flat_key_norm, model_.norm_eps, key, stream_);
 }
@@ -66,8 +65,8 @@ Rows<float> DecodeStep::append_by_rule(const DeviceLayer& layer, const Size& siz
 
 HeadInputs DecodeStep::projected(const DeviceLayer& layer, const Size& size) const {
   const kernels::cuda::AttentionShape& shape = layer.attention;
-  const std::int64_t queries = std::int64_t{shape.heads} * shape.head_dim;
-  const std::int64_t keys = std::int64_t{shape.kv_heads} * shape.head_dim;
+  const std::int64_t queries = shape.query_columns();
+  const std::int64_t keys = shape.key_columns();
   const Rows<float> qkv = rows_of(buffers_.qkv, size, layer.qkv.rows);
   HeadInputs heads;
   heads.query = columns(qkv, 0, queries);
@@ -84,7 +83,7 @@ HeadInputs DecodeStep::expand_latent(const DeviceLayer& layer, const Size& size)
   const DeviceLatent& latent = layer.latent;
   const kernels::cuda::AttentionShape& shape = layer.attention;
   const RowCount rows = all_rows(size);
-  const std::int64_t queries = std::int64_t{shape.heads} * shape.head_dim;
+  const std::int64_t queries = shape.query_columns();
   const Rows<float> first = rows_of(buffers_.qkv, size, layer.qkv.rows);
   HeadInputs heads;
   if (latent.query_rank > 0) {
