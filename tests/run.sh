@@ -103,8 +103,8 @@ run_cpp() {
 run_python() {
   local report="$root/build/python-tests.xml"
   say "Python tests"
-  # They call the program and the module as well as the sources.
-  if ! build cpu; then
+  # They call the programs and the module as well as the sources.
+  if ! build cpu all benchmarks; then
     failed=$((failed + 1))
     say "FAILED: build of preset cpu"
     return

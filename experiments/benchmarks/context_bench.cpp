@@ -8,7 +8,6 @@
 // the whole context, so a time is one step's; steps and reads take turns.
 
 #include <cstdio>
-#include <cstdlib>
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -16,6 +15,7 @@
 #include "core/logit_rows.h"
 #include "core/nn/model_loader.h"
 #include "core/provenance.h"
+#include "experiments/benchmarks/arguments.h"
 #include "experiments/benchmarks/harness.h"
 #include "experiments/benchmarks/machine_limits.h"
 
@@ -55,9 +55,9 @@ class Text {
 
 class ContextBench {
  public:
-  ContextBench(const std::string& folder, const nn::LoadOptions& options, int rounds, const char* output)
+  ContextBench(const std::string& folder, const nn::LoadOptions& options, int rounds, const std::string& output)
       : model_(nn::load_model(folder, options)), pool_(*options.pool), rounds_(rounds), where_(collect_provenance()) {
-    if (output == nullptr) return;
+    if (output.empty()) return;
     lines_.open(output, std::ios::app);
     SPECMOE_CHECK(lines_, "cannot write '", output, "'");
   }
@@ -179,22 +179,18 @@ class ContextBench {
 }  // namespace specmoe::bench
 
 int main(int argc, char** argv) {
-  if (argc < 2) {
-    std::fprintf(stderr,
-                 "usage: context_bench FOLDER [dtype = bfloat16] [kv_dtype = float32] [rounds = 15] [threads = 0: all "
-                 "cores] [output.jsonl]\n");
-    return 2;
-  }
-  try {
-    specmoe::nn::LoadOptions options;
-    options.dtype = specmoe::kernels::packed_dtype_from_name(argc > 2 ? argv[2] : "bfloat16");
-    options.kv_dtype = specmoe::kernels::packed_dtype_from_name(argc > 3 ? argv[3] : "float32");
-    options.pool = std::make_shared<specmoe::kernels::ThreadPool>(argc > 5 ? std::atoi(argv[5]) : 0);
-    const char* output = argc > 6 ? argv[6] : nullptr;
-    specmoe::bench::ContextBench(argv[1], options, argc > 4 ? std::atoi(argv[4]) : 15, output).run();
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "context_bench: %s\n", error.what());
-    return 1;
-  }
-  return 0;
+  using specmoe::bench::Arguments;
+  return specmoe::bench::main_of(
+      argc, argv,
+      "context_bench FOLDER [dtype = bfloat16] [kv_dtype = float32] [rounds = 15] [threads = 0: all cores] "
+      "[output.jsonl]",
+      1, [](const Arguments& arguments) {
+        specmoe::nn::LoadOptions options;
+        options.dtype = specmoe::kernels::packed_dtype_from_name(arguments.text(1, "bfloat16"));
+        options.kv_dtype = specmoe::kernels::packed_dtype_from_name(arguments.text(2, "float32"));
+        options.pool = std::make_shared<specmoe::kernels::ThreadPool>(arguments.integer(4, "threads", 0, 0));
+        specmoe::bench::ContextBench(arguments.text(0), options, arguments.integer(3, "rounds", 15, 1),
+                                     arguments.text(5))
+            .run();
+      });
 }

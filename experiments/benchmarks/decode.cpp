@@ -10,13 +10,13 @@
 // is the fairer limit there).
 
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 
 #include "core/engine.h"
 #include "core/nn/model_loader.h"
 #include "core/nn/tokenizer.h"
 #include "core/provenance.h"
+#include "experiments/benchmarks/arguments.h"
 #include "experiments/benchmarks/harness.h"
 #include "experiments/benchmarks/machine_limits.h"
 
@@ -57,22 +57,26 @@ void decode(Method& method, const Request& request) {
   method.tau = static_cast<double>(record.tokens.size()) / static_cast<double>(record.steps.size());
 }
 
-void run(int argc, char** argv) {
+void run(const Arguments& arguments) {
+  const std::string folder = arguments.text(0);
+  const std::string drafter = arguments.text(4);
+  SPECMOE_CHECK(arguments.size() != 5, "a tree is wanted after drafter '", drafter, "', such as 'chain(gamma=4)'");
   nn::LoadOptions options;
-  options.dtype = kernels::packed_dtype_from_name(argc > 2 ? argv[2] : "bfloat16");
-  const int rounds = argc > 3 ? std::atoi(argv[3]) : 15;
-  options.pool = std::make_shared<kernels::ThreadPool>(argc > 4 ? std::atoi(argv[4]) : 0);
-  const auto model = nn::load_model(argv[1], options);
+  options.dtype = kernels::packed_dtype_from_name(arguments.text(1, "bfloat16"));
+  const int rounds = arguments.integer(2, "rounds", 15, 1);
+  options.pool = std::make_shared<kernels::ThreadPool>(arguments.integer(3, "threads", 0, 0));
+  const auto model = nn::load_model(folder, options);
   const ModelInfo& info = model->info();
   const bool small = info.active_weight_bytes < (64 << 20);
 
   std::vector<Method> methods;
   methods.push_back({"plain", std::make_unique<Engine>(model, EngineSpec{}), {}, 0, 0});
-  for (int i = 6; i < argc; ++i) {
-    const EngineSpec spec = {.drafter = concat("independent(path=", argv[5], ")"), .tree = argv[i]};
-    methods.push_back({argv[i], std::make_unique<Engine>(model, spec, nn::draft_loader(options)), {}, 0, 0});
+  for (std::size_t i = 5; i < arguments.size(); ++i) {
+    const std::string tree = arguments.text(i);
+    const EngineSpec spec = {.drafter = concat("independent(path=", drafter, ")"), .tree = tree};
+    methods.push_back({tree, std::make_unique<Engine>(model, spec, nn::draft_loader(options)), {}, 0, 0});
   }
-  const std::vector<Request> requests = make_requests(argv[1], info, small ? 64 : 8);
+  const std::vector<Request> requests = make_requests(folder, info, small ? 64 : 8);
   for (const Request& request : requests) {
     for (Method& method : methods) decode(method, request);
     for (const Method& method : methods) {
@@ -119,15 +123,7 @@ void run(int argc, char** argv) {
 }  // namespace specmoe::bench
 
 int main(int argc, char** argv) {
-  if (argc < 2 || argc == 6) {
-    std::fprintf(stderr, "usage: decode FOLDER [dtype = bfloat16] [rounds = 15] [threads = 0] [DRAFTER TREE ...]\n");
-    return 2;
-  }
-  try {
-    specmoe::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "decode: %s\n", error.what());
-    return 1;
-  }
-  return 0;
+  return specmoe::bench::main_of(
+      argc, argv, "decode FOLDER [dtype = bfloat16] [rounds = 15] [threads = 0: all cores] [DRAFTER TREE ...]", 1,
+      specmoe::bench::run);
 }

@@ -10,7 +10,6 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <ctime>
 #include <map>
 #include <string>
@@ -19,6 +18,7 @@
 #include "core/acceptance.h"
 #include "core/draw.h"
 #include "core/tree_policy.h"
+#include "experiments/benchmarks/arguments.h"
 
 namespace specmoe {
 namespace {
@@ -164,17 +164,15 @@ void bench_topology(const std::string& name, int vocab) {
   std::printf("%-40s %5d %10.1f\n", name.c_str(), grown, median(times));
 }
 
-}  // namespace
-}  // namespace specmoe
-
-int main(int argc, char** argv) {
-  using namespace specmoe;
-  const int vocab = argc > 1 ? std::atoi(argv[1]) : 32000;
-  const int repetitions = argc > 2 ? std::atoi(argv[2]) : 200;
+void run(const bench::Arguments& arguments) {
+  const int vocab = arguments.integer(0, "vocabulary", 32000, 2);
+  const int repetitions = arguments.integer(1, "repetitions", 200, 1);
+  const std::string only = arguments.text(2);
+  if (!only.empty()) acceptance_policies().create(only);  // names the known ones when it is none
   std::printf("judge, vocabulary %d\n%-16s %-22s %-20s %5s %10s %10s %9s\n", vocab, "policy", "tree", "law", "nodes",
               "median us", "95 % us", "accepted");
   for (const std::string& name : acceptance_policies().names()) {
-    if (argc > 3 && name != argv[3]) continue;
+    if (!only.empty() && name != only) continue;
     const auto policy = acceptance_policies().create(name);
     const bool trees = policy->judges_trees();
     for (DraftLaw law : {DraftLaw::kIid, DraftLaw::kWithoutReplacement, DraftLaw::kDeterministic}) {
@@ -189,5 +187,12 @@ int main(int argc, char** argv) {
                            "best_first(nodes=63,batch=8)", "gated(nodes=63)", "adaptive_chain(gamma=63)"}) {
     bench_topology(name, vocab);
   }
-  return 0;
+}
+
+}  // namespace
+}  // namespace specmoe
+
+int main(int argc, char** argv) {
+  return specmoe::bench::main_of(argc, argv, "judge_bench [vocabulary = 32000] [repetitions = 200] [policy = all]", 0,
+                                 specmoe::run);
 }

@@ -8,10 +8,10 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <vector>
 
+#include "experiments/benchmarks/arguments.h"
 #include "kernels/linear.h"
 #include "kernels/thread_pool.h"
 #include "kernels/tree_attention.h"
@@ -183,10 +183,9 @@ void run(int threads, std::int64_t megabytes) {
 }  // namespace specmoe::kernels
 
 int main(int argc, char** argv) {
-  try {
-    specmoe::kernels::run(argc > 1 ? std::atoi(argv[1]) : 0, argc > 2 ? std::atoi(argv[2]) : 64);
-  } catch (const specmoe::Error& error) {
-    std::fprintf(stderr, "kernels_bench: %s\n", error.what());
-    return 1;
-  }
+  using specmoe::bench::Arguments;
+  return specmoe::bench::main_of(
+      argc, argv, "kernels_bench [threads = 0: all cores] [megabytes = 64]", 0, [](const Arguments& arguments) {
+        specmoe::kernels::run(arguments.integer(0, "threads", 0, 0), arguments.integer(1, "megabytes", 64, 1));
+      });
 }

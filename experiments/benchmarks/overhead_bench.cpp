@@ -8,12 +8,12 @@
 // steps; a step during which another program took a core counts as long as it was.
 
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 
 #include "core/engine.h"
 #include "core/nn/model_loader.h"
 #include "core/provenance.h"
+#include "experiments/benchmarks/arguments.h"
 #include "experiments/benchmarks/harness.h"
 
 namespace specmoe::bench {
@@ -49,7 +49,7 @@ struct Reading {
 
 void measure(const std::shared_ptr<Clocked>& target, const std::shared_ptr<Clocked>& drafter, const EngineSpec& spec,
              double temperature, int steps) {
-  Engine engine(target, spec, [&](const std::string&) { return drafter; });
+  Engine engine(target, spec, [&](const std::string&, const std::string&) { return drafter; });
   Request request;
   request.prompt = {5, 6, 7, 8};
   request.max_new_tokens = 6 * steps;
@@ -73,12 +73,12 @@ void measure(const std::shared_ptr<Clocked>& target, const std::shared_ptr<Clock
               100 * median(rest) / median(all));
 }
 
-void run(int argc, char** argv) {
-  const int steps = argc > 3 ? std::atoi(argv[3]) : 60;
+void run(const Arguments& arguments) {
+  const int steps = arguments.integer(2, "steps", 60, 1);
   nn::LoadOptions options;
-  options.pool = std::make_shared<kernels::ThreadPool>(argc > 4 ? std::atoi(argv[4]) : 0);
-  const auto target = std::make_shared<Clocked>(nn::load_model(argv[1], options));
-  const auto drafter = std::make_shared<Clocked>(nn::load_model(argv[2], options));
+  options.pool = std::make_shared<kernels::ThreadPool>(arguments.integer(3, "threads", 0, 0));
+  const auto target = std::make_shared<Clocked>(nn::load_model(arguments.text(0), options));
+  const auto drafter = std::make_shared<Clocked>(nn::load_model(arguments.text(1), options));
   const ModelInfo& info = target->info();
   std::printf("%s with %s, vocabulary %d, %s, %s, %d threads; %s\n", info.name.c_str(), drafter->info().name.c_str(),
               info.vocab_size, info.dtype.c_str(), info.instruction_set.c_str(), options.pool->size(),
@@ -99,15 +99,6 @@ void run(int argc, char** argv) {
 }  // namespace specmoe::bench
 
 int main(int argc, char** argv) {
-  if (argc < 3) {
-    std::fprintf(stderr, "usage: overhead_bench FOLDER DRAFTER [steps = 60] [threads = 0: all cores]\n");
-    return 2;
-  }
-  try {
-    specmoe::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "overhead_bench: %s\n", error.what());
-    return 1;
-  }
-  return 0;
+  return specmoe::bench::main_of(argc, argv, "overhead_bench FOLDER DRAFTER [steps = 60] [threads = 0: all cores]", 2,
+                                 specmoe::bench::run);
 }

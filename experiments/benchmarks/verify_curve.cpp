@@ -13,13 +13,13 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <numeric>
 
 #include "core/logit_rows.h"
 #include "core/nn/model_loader.h"
 #include "core/provenance.h"
+#include "experiments/benchmarks/arguments.h"
 #include "experiments/benchmarks/harness.h"
 #include "experiments/benchmarks/machine_limits.h"
 
@@ -142,7 +142,7 @@ double in_order(const Work& work, double reading, double multiplying) {
   return seconds;
 }
 
-void run(const std::string& folder, const std::string& dtype, int rounds, int threads, const char* output) {
+void run(const std::string& folder, const std::string& dtype, int rounds, int threads, const std::string& output) {
   nn::LoadOptions options;
   options.dtype = kernels::packed_dtype_from_name(dtype);
   options.pool = std::make_shared<kernels::ThreadPool>(threads);
@@ -175,8 +175,8 @@ void run(const std::string& folder, const std::string& dtype, int rounds, int th
               multiply > 0 ? 1e-9 / multiply : std::nan(""));
   std::printf("%4s %8s %7s %23s %21s %9s %9s %9s %9s %6s %8s %6s\n", "T", "experts", "MB", "us a pass [95 %]",
               "r(T) [95 %]", "bytes us", "arith. us", "of limit", "in order", "GB/s", "GFLOP/s", "quiet");
-  std::FILE* lines = output == nullptr ? nullptr : std::fopen(output, "a");
-  SPECMOE_CHECK(output == nullptr || lines != nullptr, "cannot write '", output, "'");
+  std::FILE* lines = output.empty() ? nullptr : std::fopen(output.c_str(), "a");
+  SPECMOE_CHECK(output.empty() || lines != nullptr, "cannot write '", output, "'");
   for (std::size_t i = 0; i < std::size(kRowCounts); ++i) {
     const std::size_t part = 2 * i + 2;
     const Interval time = samples.seconds(part);
@@ -210,18 +210,11 @@ void run(const std::string& folder, const std::string& dtype, int rounds, int th
 }  // namespace specmoe::bench
 
 int main(int argc, char** argv) {
-  if (argc < 2) {
-    std::fprintf(
-        stderr,
-        "usage: verify_curve FOLDER [dtype = bfloat16] [rounds = 15] [threads = 0: all cores] [output.jsonl]\n");
-    return 2;
-  }
-  try {
-    specmoe::bench::run(argv[1], argc > 2 ? argv[2] : "bfloat16", argc > 3 ? std::atoi(argv[3]) : 15,
-                        argc > 4 ? std::atoi(argv[4]) : 0, argc > 5 ? argv[5] : nullptr);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "verify_curve: %s\n", error.what());
-    return 1;
-  }
-  return 0;
+  using specmoe::bench::Arguments;
+  return specmoe::bench::main_of(
+      argc, argv, "verify_curve FOLDER [dtype = bfloat16] [rounds = 15] [threads = 0: all cores] [output.jsonl]", 1,
+      [](const Arguments& arguments) {
+        specmoe::bench::run(arguments.text(0), arguments.text(1, "bfloat16"), arguments.integer(2, "rounds", 15, 1),
+                            arguments.integer(3, "threads", 0, 0), arguments.text(4));
+      });
 }
