@@ -35,14 +35,15 @@ struct BestLogit {
   float value = -INFINITY;
   std::int32_t index = -1;  // -1: no number yet
 
-  /// Of logits behind those seen so far, the best.
+  /// Of the logits seen so far and others, whichever came first, the best.
   void offer(const BestLogit& other) {
-    if (other.index >= 0 && (index < 0 || other.value > value)) *this = other;
+    const bool better = other.value > value || (other.value == value && other.index < index);
+    if (other.index >= 0 && (index < 0 || better)) *this = other;
   }
 };
 
 /// The best logit of each row over this shard's outputs: those of packed_linear without residual, to the bit, then
-/// shaped; no row of them is ever written. Over all shards in order, offer() gives what row_argmax says of whole rows.
+/// shaped; no row of them is ever written. Over all shards, offer() gives what row_argmax says of whole rows.
 ///
 /// best  [T] overwritten; the thread's own
 extern Kernel<void(Rows<const float> x, const PackedMatrix& weight, const float* bias, const LogitShape& shape,

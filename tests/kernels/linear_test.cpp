@@ -105,14 +105,16 @@ TEST_P(LinearTest, WritesOnlyItsOwnColumnsAndMayAddInPlace) {
 TEST_P(LinearTest, ArgmaxOfTheProductIsThatOfItsRows) {
   const LogitShape shapes[] = {{}, {0.25F, 0.0F}, {1.0F, 0.5F}};
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kInt8}) {
-    for (const Shape& shape : {Shape{1, 33, 1}, Shape{33, 129, 100}, Shape{9, 64, 1000}, Shape{3, 40, 16}}) {
+    for (const Shape& shape :
+         {Shape{1, 33, 1}, Shape{33, 129, 100}, Shape{9, 64, 1000}, Shape{3, 40, 16}, Shape{1, 160, 1000}}) {
       PackedMatrix weight = random_matrix(shape.outputs, shape.inputs, dtype, GetParam(), 1);
-      // Outputs 5 and 90 are equal, and large in half of the rows.
+      // Outputs 20, 90 and 250 are equal, and large in the first and in half of the other rows.
       const std::vector<float> twin(static_cast<std::size_t>(shape.inputs), 0.5F);
-      for (const std::int64_t n : {5, 90}) {
+      for (const std::int64_t n : {20, 90, 250}) {
         if (n < shape.outputs) weight.pack_rows(weight_view(twin, 1, shape.inputs), n);
       }
       std::vector<float> x = random_floats(shape.rows * shape.inputs, 2);
+      for (float& value : std::span(x).first(static_cast<std::size_t>(shape.inputs))) value = std::abs(value);
       if (shape.rows > 2) x[static_cast<std::size_t>(2 * shape.inputs)] = NAN;
       std::vector<float> bias = random_floats(shape.outputs, 3);
       bias[0] = NAN;

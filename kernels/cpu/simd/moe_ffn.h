@@ -60,22 +60,22 @@ void moe_up_with(Finish finish, Rows<const float> x, const PackedMatrix* gate_up
     const std::int32_t* pairs = plan.pairs.data() + plan.offsets[a];
     const auto row = [&](std::int64_t i) { return x.row(pairs[i] / plan.k); };
     finish.begin_expert(plan.experts[a]);
-    multiply(plan.offsets[a + 1] - plan.offsets[a], row, gate_up[plan.experts[a]], 2 * share.begin, 2 * share.end,
-             next_expert(gate_up, plan, a, 2 * share.begin),
-             [&](std::int64_t first, int rows, std::int64_t panel, int panels, const float* sums) {
-               for (int r = 0; r < rows; ++r, sums += kGroupOutputs) {
-                 for (int p = 0; p < panels; p += 2) {
-                   const std::int64_t column = (panel + p) / 2 * kPanel;
-                   const std::int64_t pair = pairs[first + r];
-                   float* to = hidden.row(pair) + column;
-                   const std::int64_t count = std::min<std::int64_t>(kPanel, hidden.cols - column);
-                   for_each_vector(0, count, [&](std::int64_t n, auto part) {
-                     const float* gate = sums + p * kPanel + n;
-                     part.store(to + n, finish(pair, column + n, load(gate), load(gate + kPanel), part));
-                   });
-                 }
-               }
-             });
+    multiply<2>(plan.offsets[a + 1] - plan.offsets[a], row, gate_up[plan.experts[a]], 2 * share.begin, 2 * share.end,
+                next_expert(gate_up, plan, a, 2 * share.begin),
+                [&](std::int64_t first, int rows, std::int64_t panel, int panels, const float* sums) {
+                  for (int r = 0; r < rows; ++r, sums += kGroupOutputs) {
+                    for (int p = 0; p < panels; p += 2) {
+                      const std::int64_t column = (panel + p) / 2 * kPanel;
+                      const std::int64_t pair = pairs[first + r];
+                      float* to = hidden.row(pair) + column;
+                      const std::int64_t count = std::min<std::int64_t>(kPanel, hidden.cols - column);
+                      for_each_vector(0, count, [&](std::int64_t n, auto part) {
+                        const float* gate = sums + p * kPanel + n;
+                        part.store(to + n, finish(pair, column + n, load(gate), load(gate + kPanel), part));
+                      });
+                    }
+                  }
+                });
   }
 }
 

@@ -25,11 +25,12 @@ inline int tiles_of(std::int64_t rows) {
 
 /// Products of `count` input rows with panels [begin, end) of `weight`: for every block of rows and group of panels,
 /// finish(first row, rows, first panel, panels, sums) with sums[r * kGroupOutputs + p * 16 + j] the product of the
-/// r-th of those rows with output j of the p-th of those panels.
+/// r-th of those rows with output j of the p-th of those panels. Groups come in any order; they begin at a multiple of
+/// kTogether panels from `begin`, and so many are never parted.
 ///
 /// row(i)  pointer to input row i
 /// next    weights that will be read after these, or null
-template <class Row, class Finish>
+template <int kTogether = 1, class Row, class Finish>
 void multiply(std::int64_t count, const Row& row, const PackedMatrix& weight, std::int64_t begin, std::int64_t end,
               const std::byte* next, const Finish& finish) {
   alignas(64) float sums[kTileRows * kGroupOutputs];
@@ -38,6 +39,13 @@ void multiply(std::int64_t count, const Row& row, const PackedMatrix& weight, st
   for (std::int64_t block = 0; block < count; block += block_rows) {
     const std::int64_t block_end = std::min(count, block + block_rows);
     inputs.take(row, block, block_end - block, weight.cols());
+    if constexpr (kAvx2Tiles) {
+      // Not int8, which its tiles fetch, nor short panels, where every part costs more than it saves.
+      if (block_end - block == 1 && weight.dtype() != DType::kInt8 && group_panels(weight) < kMostPanels) {
+        multiply_row<kTogether>(inputs.from(0), block, weight, begin, end, finish);
+        continue;
+      }
+    }
     // Two long panels stay in the first caches while the tiles take turns at them.
     const bool shared = kAvx2Tiles && block_end - block > kTileRows && weight.panel_bytes() > 8192;
     const int turns = shared ? tiles_of(block_end - block) : 1;
