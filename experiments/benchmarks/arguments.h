@@ -19,7 +19,7 @@ class Arguments {
   Arguments(int argc, char** argv) : words_(argv + 1, argv + argc) {}
 
   std::size_t size() const { return words_.size(); }
-  bool ask_for_help() const { return !words_.empty() && (words_[0] == "--help" || words_[0] == "-h"); }
+  bool asks_for_help() const { return !words_.empty() && (words_[0] == "--help" || words_[0] == "-h"); }
 
   /// Word i, from 0, or `fallback` where there are fewer.
   std::string text(std::size_t i, std::string_view fallback = {}) const {
@@ -46,9 +46,9 @@ class Arguments {
 inline int main_of(int argc, char** argv, const std::string& usage, std::size_t required,
                    const std::function<void(const Arguments&)>& run) {
   const Arguments arguments(argc, argv);
-  if (arguments.ask_for_help() || arguments.size() < required) {
-    std::fprintf(arguments.ask_for_help() ? stdout : stderr, "usage: %s\n", usage.c_str());
-    return arguments.ask_for_help() ? 0 : 2;
+  if (arguments.asks_for_help() || arguments.size() < required) {
+    std::fprintf(arguments.asks_for_help() ? stdout : stderr, "usage: %s\n", usage.c_str());
+    return arguments.asks_for_help() ? 0 : 2;
   }
   try {
     run(arguments);

@@ -22,13 +22,17 @@ Curve = list[dict]
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
-    """Lines by model and type, by growing T."""
+    """Lines by model and type, by growing T. Leaves out, and says so, what had no quiet sample."""
     found: dict[str, dict[int, dict]] = {}
     for text in path.read_text().splitlines():
         line = json.loads(text)
         if line["benchmark"] != "verify_curve":
             raise SystemExit(f"{path}: expected lines of verify_curve, got {line['benchmark']}")
-        found.setdefault(f"{line['model']}, {line['dtype']}", {})[line["rows"]] = line
+        name = f"{line['model']}, {line['dtype']}"
+        if None in (*line["seconds"], *line["ratio"], line["read_seconds"], line["multiply_seconds"]):
+            print(f"{name}: no quiet sample of {line['rows']} rows, left out")
+            continue
+        found.setdefault(name, {})[line["rows"]] = line
     return {name: [rows[t] for t in sorted(rows)] for name, rows in found.items()}
 
 
@@ -74,7 +78,7 @@ def plot_cost(curves: dict[str, Curve], path: Path) -> None:
             [line["ratio"][2] - median(line["ratio"]) for line in lines],
         ]
         axis.errorbar(rows, ratio, yerr=spread, fmt="o-", ms=4, capsize=2, label="measured")
-        one = median(lines[0]["seconds"])
+        one = median(lines[0]["seconds"]) / median(lines[0]["ratio"])
         axis.plot(rows, [limit(line) / one for line in lines], "k--", label="limit: bytes or arithmetic")
         axis.plot(rows, [line["read_seconds"] / one for line in lines], ":", color="gray", label="bytes alone")
         axis.set(xscale="log", xlabel="T, rows of a pass", ylabel="r(T)", ylim=(0, None))
@@ -108,6 +112,8 @@ def main() -> None:
     if not args.lines.is_file():
         parser.error(f"{args.lines} is no file; give what verify_curve wrote")
     curves = read_curves(args.lines)
+    if not curves:
+        parser.error(f"{args.lines} has no line of verify_curve with a quiet sample; measure again with more rounds")
     for name, plot in (("cost", plot_cost), ("roofline", plot_roofline)):
         path = args.lines.with_name(f"{args.lines.stem}_{name}.png")
         plot(curves, path)

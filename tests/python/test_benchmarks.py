@@ -1,7 +1,9 @@
 """The programs of experiments/benchmarks, which measure and are not part of the library: that they run."""
 
+import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,23 @@ def test_runs(name):
     done = run(name, *SHORT[name])
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) > 2
+
+
+def test_curves_are_drawn_without_what_had_no_quiet_sample(tmp_path):
+    output = tmp_path / "curve.jsonl"
+    assert run("verify_curve", *SHORT["verify_curve"], output).returncode == 0
+    lines = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [line["rows"] for line in lines] == [1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32]
+    measured = {"seconds": [2e-4, 1e-4, 3e-4], "ratio": [1.0, 1.0, 1.0], "read_seconds": 1e-4, "multiply_seconds": 1e-4}
+    for line in lines:
+        line.update(measured)
+    lines[3].update(seconds=[None] * 3, ratio=[None] * 3)
+    output.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    command = [sys.executable, ROOT / "experiments/benchmarks/plot_curves.py", output]
+    drawn = subprocess.run(command, capture_output=True, text=True)
+    assert drawn.returncode == 0, drawn.stderr
+    assert "no quiet sample of 4 rows, left out" in drawn.stdout
+    assert (tmp_path / "curve_cost.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("name", SHORT)
