@@ -1,5 +1,8 @@
 #include "kernels/linear.h"
 
+#include <cmath>
+#include <span>
+
 #include "kernels/sampling.h"
 #include "tests/support/kernel_data.h"
 
