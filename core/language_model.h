@@ -23,7 +23,8 @@ struct ModelInfo {
   int max_positions = 0;  // longest text, prompt and output together
   int hidden_size = 0;
   int layers = 0;
-  int experts = 0;  // per MoE layer; 0: dense
+  int moe_layers = 0;  // of these, mixtures of experts
+  int experts = 0;     // per MoE layer; 0: dense
   int experts_per_token = 0;
   std::int64_t parameters = 0;
   std::int64_t active_parameters = 0;  // read for one token: dense part and experts_per_token experts a layer

@@ -85,6 +85,7 @@ void bind_info(py::module_& m) {
   field("max_positions", &ModelInfo::max_positions, "Longest text in tokens, prompt and output together.");
   field("hidden_size", &ModelInfo::hidden_size, "Width D.");
   field("layers", &ModelInfo::layers, "Layers L.");
+  field("moe_layers", &ModelInfo::moe_layers, "Mixture-of-experts layers among them.");
   field("experts", &ModelInfo::experts, "Experts E of a mixture-of-experts layer; 0: dense.");
   field("experts_per_token", &ModelInfo::experts_per_token, "Experts K that a token is routed to; 0: dense.");
   field("parameters", &ModelInfo::parameters, "All parameters.");

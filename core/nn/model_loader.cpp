@@ -36,6 +36,7 @@ ModelInfo describe_model(const ModelSpec& spec, kernels::DType dtype, kernels::D
   info.layers = static_cast<int>(spec.layers.size());
   for (const LayerSpec& layer : spec.layers) {
     if (!layer.ffn.router) continue;
+    ++info.moe_layers;
     info.experts = layer.ffn.router->experts;
     info.experts_per_token = layer.ffn.router->experts_per_token;
   }

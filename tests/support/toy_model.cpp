@@ -69,6 +69,7 @@ class ToyModel final : public LanguageModel {
     info_.max_positions = options.max_positions;
     info_.hidden_size = 1;
     info_.layers = options.layers;
+    info_.moe_layers = options.experts > 0 ? options.layers : 0;
     info_.experts = options.experts;
     info_.experts_per_token = options.experts_per_token;
   }
