@@ -1,22 +1,19 @@
 // Long texts: filling a cache with 512 tokens beside the arithmetic in registers, and steps at growing contexts, where
 // attention's own bytes are those that a short context does not have, beside reading as many.
 //
-//     context_bench FOLDER [dtype = bfloat16] [kv_dtype = float32] [rounds = 15] [threads = 0: all cores]
-//     [output.jsonl]
+//     context_bench FOLDER [--dtype bfloat16] [--kv-dtype float32] [--rounds 15] [--threads 0] [--output FILE.jsonl]
 //
 // The operations of filling are those of the weights; attention's come on top of them. A step scores one row behind
 // the whole context, so a time is one step's; steps and reads take turns.
 
 #include <cstdio>
-#include <fstream>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "core/logit_rows.h"
 #include "core/nn/model_loader.h"
-#include "core/provenance.h"
-#include "experiments/benchmarks/arguments.h"
+#include "experiments/benchmarks/command_line.h"
 #include "experiments/benchmarks/harness.h"
+#include "experiments/benchmarks/lines.h"
 #include "experiments/benchmarks/machine_limits.h"
 
 namespace specmoe::bench {
@@ -56,17 +53,16 @@ class Text {
 class ContextBench {
  public:
   ContextBench(const std::string& folder, const nn::LoadOptions& options, int rounds, const std::string& output)
-      : model_(nn::load_model(folder, options)), pool_(*options.pool), rounds_(rounds), where_(collect_provenance()) {
-    if (output.empty()) return;
-    lines_.open(output, std::ios::app);
-    SPECMOE_CHECK(lines_, "cannot write '", output, "'");
+      : lines_("context", output), model_(nn::load_model(folder, options)), pool_(*options.pool), rounds_(rounds) {
+    lines_.of(model_->info());
+    lines_.always({{"threads", pool_.size()}});
   }
 
   void run() {
     const ModelInfo& info = model_->info();
     std::printf("%s, %s, cache %s, %s, %d threads; %s; commit %s\n", info.name.c_str(), info.dtype.c_str(),
-                info.kv_dtype.c_str(), info.instruction_set.c_str(), pool_.size(), where_.cpu.c_str(),
-                where_.commit.c_str());
+                info.kv_dtype.c_str(), info.instruction_set.c_str(), pool_.size(), lines_.where().cpu.c_str(),
+                lines_.where().commit.c_str());
     fill();
     steps();
   }
@@ -103,13 +99,13 @@ class ContextBench {
         "%d and %d/%d\n",
         kFilled, interval_text(early, 1e6, 1).c_str(), interval_text(late, 1e6, 1).c_str(), 1 / time, rate / 1e9,
         rate / peak, peak / 1e9, samples.kept(1), samples.kept(2), samples.measured());
-    write({{"stage", "fill"},
-           {"tokens", kFilled},
-           {"seconds", {early.median, early.low, early.high}},
-           {"seconds_late", {late.median, late.low, late.high}},
-           {"operations", operations},
-           {"operations_per_s", rate},
-           {"operations_per_s_in_registers", peak}});
+    lines_.write({{"stage", "fill"},
+                  {"tokens", kFilled},
+                  {"seconds", interval_json(early)},
+                  {"seconds_late", interval_json(late)},
+                  {"operations", operations},
+                  {"operations_per_s", rate},
+                  {"operations_per_s_in_registers", peak}});
   }
 
   void steps() {
@@ -145,52 +141,41 @@ class ContextBench {
     std::printf("%8d %24s %24s %10.1f %9.1f %9.1f %9.2f %4d/%d\n", context, interval_text(step, 1e6, 0).c_str(),
                 interval_text(attention, 1e6, 0).c_str(), bytes / 1e6, rate / 1e9, read / 1e9, rate / read,
                 samples.kept(2), samples.measured());
-    write({{"stage", "step"},
-           {"context", context},
-           {"seconds", {step.median, step.low, step.high}},
-           {"attention_seconds", {attention.median, attention.low, attention.high}},
-           {"attention_bytes", bytes},
-           {"read_bytes_per_s", read}});
+    lines_.write({{"stage", "step"},
+                  {"context", context},
+                  {"seconds", interval_json(step)},
+                  {"attention_seconds", interval_json(attention)},
+                  {"attention_bytes", bytes},
+                  {"read_bytes_per_s", read}});
   }
 
-  void write(nlohmann::json line) {
-    if (!lines_.is_open()) return;
-    const ModelInfo& info = model_->info();
-    line.update({{"benchmark", "context"},
-                 {"model", info.name},
-                 {"dtype", info.dtype},
-                 {"kv_dtype", info.kv_dtype},
-                 {"instruction_set", info.instruction_set},
-                 {"threads", pool_.size()},
-                 {"cpu", where_.cpu},
-                 {"commit", where_.commit},
-                 {"started", where_.started}});
-    lines_ << line.dump() << std::endl;
-  }
-
+  Lines lines_;
   std::shared_ptr<LanguageModel> model_;
   kernels::ThreadPool& pool_;
   int rounds_;
-  Provenance where_;
-  std::ofstream lines_;
 };
 
 }  // namespace
 }  // namespace specmoe::bench
 
 int main(int argc, char** argv) {
-  using specmoe::bench::Arguments;
-  return specmoe::bench::main_of(
-      argc, argv,
-      "context_bench FOLDER [dtype = bfloat16] [kv_dtype = float32] [rounds = 15] [threads = 0: all cores] "
-      "[output.jsonl]",
-      1, [](const Arguments& arguments) {
-        specmoe::nn::LoadOptions options;
-        options.dtype = specmoe::kernels::packed_dtype_from_name(arguments.text(1, "bfloat16"));
-        options.kv_dtype = specmoe::kernels::packed_dtype_from_name(arguments.text(2, "float32"));
-        options.pool = std::make_shared<specmoe::kernels::ThreadPool>(arguments.integer(4, "threads", 0, 0));
-        specmoe::bench::ContextBench(arguments.text(0), options, arguments.integer(3, "rounds", 15, 1),
-                                     arguments.text(5))
-            .run();
-      });
+  std::string folder, output;
+  std::string dtype = "bfloat16", kv_dtype = "float32";
+  int rounds = 15, threads = 0;
+  specmoe::bench::CommandLine line("context_bench",
+                                   "Long texts: filling 512 tokens beside the multiply-adds in registers, and "
+                                   "attention at contexts to 8192\nbeside reading as many bytes.");
+  line.word("FOLDER", folder, "checkpoint")
+      .option("dtype", dtype, "element type of the weights")
+      .option("kv-dtype", kv_dtype, "element type of the cached keys and values")
+      .option("rounds", rounds, 1, "samples of each context")
+      .option("threads", threads, 0, "computing threads; 0: one per usable core")
+      .option("output", output, "append JSON lines to this file");
+  return line.run(argc, argv, [&] {
+    specmoe::nn::LoadOptions options;
+    options.dtype = specmoe::kernels::packed_dtype_from_name(dtype);
+    options.kv_dtype = specmoe::kernels::packed_dtype_from_name(kv_dtype);
+    options.pool = std::make_shared<specmoe::kernels::ThreadPool>(threads);
+    specmoe::bench::ContextBench(folder, options, rounds, output).run();
+  });
 }

@@ -1,7 +1,7 @@
 // Plain decoding beside the read bandwidth, and speculative decoding beside plain, in one process.
 //
-//     decode FOLDER [dtype = bfloat16] [rounds = 15] [threads = 0: all cores] [DRAFTER TREE ...]
-//     decode experiments/models/target bfloat16 15 0 experiments/models/drafter 'chain(gamma=3)' 'chain(gamma=7)'
+//     decode FOLDER [--dtype bfloat16] [--rounds 15] [--threads 0] [--output FILE.jsonl]
+//     decode FOLDER --drafter 'independent(path=DRAFTER)' --tree 'chain(gamma=3)' 'chain(gamma=7)'
 //
 // A sample decodes greedily after one of six prompts, to the end of the text or a few tokens, one sequence, prefill not
 // counted; the folder needs a tokenizer. The probe reads as many bytes as the model has, once, in between. Texts are
@@ -15,9 +15,9 @@
 #include "core/engine.h"
 #include "core/nn/model_loader.h"
 #include "core/nn/tokenizer.h"
-#include "core/provenance.h"
-#include "experiments/benchmarks/arguments.h"
+#include "experiments/benchmarks/command_line.h"
 #include "experiments/benchmarks/harness.h"
+#include "experiments/benchmarks/lines.h"
 #include "experiments/benchmarks/machine_limits.h"
 
 namespace specmoe::bench {
@@ -57,26 +57,34 @@ void decode(Method& method, const Request& request) {
   method.tau = static_cast<double>(record.tokens.size()) / static_cast<double>(record.steps.size());
 }
 
-void run(const Arguments& arguments) {
-  const std::string folder = arguments.text(0);
-  const std::string drafter = arguments.text(4);
-  SPECMOE_CHECK(arguments.size() != 5, "a tree is wanted after drafter '", drafter, "', such as 'chain(gamma=4)'");
+struct Options {
+  std::string folder;
+  std::string dtype = "bfloat16";
+  int rounds = 15;
+  int threads = 0;
+  std::string drafter;
+  std::vector<std::string> trees;
+  std::string output;
+};
+
+void run(const Options& asked) {
+  SPECMOE_CHECK(asked.drafter.empty() == asked.trees.empty(),
+                "--drafter and --tree come together, such as --drafter ngram --tree 'chain(gamma=4)'");
+  Lines lines("decode", asked.output);
   nn::LoadOptions options;
-  options.dtype = kernels::packed_dtype_from_name(arguments.text(1, "bfloat16"));
-  const int rounds = arguments.integer(2, "rounds", 15, 1);
-  options.pool = std::make_shared<kernels::ThreadPool>(arguments.integer(3, "threads", 0, 0));
-  const auto model = nn::load_model(folder, options);
+  options.dtype = kernels::packed_dtype_from_name(asked.dtype);
+  options.pool = std::make_shared<kernels::ThreadPool>(asked.threads);
+  const auto model = nn::load_model(asked.folder, options);
   const ModelInfo& info = model->info();
   const bool small = info.active_weight_bytes < (64 << 20);
 
   std::vector<Method> methods;
   methods.push_back({"plain", std::make_unique<Engine>(model, EngineSpec{}), {}, 0, 0});
-  for (std::size_t i = 5; i < arguments.size(); ++i) {
-    const std::string tree = arguments.text(i);
-    const EngineSpec spec = {.drafter = concat("independent(path=", drafter, ")"), .tree = tree};
+  for (const std::string& tree : asked.trees) {
+    const EngineSpec spec = {.drafter = asked.drafter, .tree = tree};
     methods.push_back({tree, std::make_unique<Engine>(model, spec, nn::draft_loader(options)), {}, 0, 0});
   }
-  const std::vector<Request> requests = make_requests(folder, info, small ? 64 : 8);
+  const std::vector<Request> requests = make_requests(asked.folder, info, small ? 64 : 8);
   for (const Request& request : requests) {
     for (Method& method : methods) decode(method, request);
     for (const Method& method : methods) {
@@ -99,21 +107,31 @@ void run(const Arguments& arguments) {
       return methods[m].decode_s;
     });
   }
-  samples.run(rounds);
+  samples.run(asked.rounds);
 
-  const Provenance where = collect_provenance();
   const double read = samples.seconds(0).median;
   std::printf("%s, %s, %s, %d threads; %s; commit %s\n", info.name.c_str(), info.dtype.c_str(),
-              info.instruction_set.c_str(), options.pool->size(), where.cpu.c_str(), where.commit.c_str());
+              info.instruction_set.c_str(), options.pool->size(), lines.where().cpu.c_str(),
+              lines.where().commit.c_str());
   std::printf("texts of all methods equal; read probe of %.1f MB: %.1f GB/s\n",
               static_cast<double>(probe.bytes()) / 1e6, 1e-9 / read);
   std::printf("%-24s %28s %10s %26s %6s %6s\n", "method", "us a token [95 %]", "tokens/s", "speed-up [95 %]", "tau",
               "quiet");
+  lines.of(info);
+  lines.always({{"threads", options.pool->size()}, {"drafter", asked.drafter}, {"measured", samples.measured()}});
   for (std::size_t m = 0; m < methods.size(); ++m) {
     const Interval time = samples.seconds(m + 1);
+    const Interval speedup = samples.ratio(1, m + 1);
     std::printf("%-24s %28s %10.0f %26s %6.2f %3d/%d\n", methods[m].name.c_str(), interval_text(time, 1e6, 1).c_str(),
-                1 / time.median, interval_text(samples.ratio(1, m + 1), 1, 2).c_str(), tau[m] / turn[m],
-                samples.kept(m + 1), samples.measured());
+                1 / time.median, interval_text(speedup, 1, 2).c_str(), tau[m] / turn[m], samples.kept(m + 1),
+                samples.measured());
+    lines.write({{"method", methods[m].name},
+                 {"seconds", interval_json(time)},
+                 {"speedup", interval_json(speedup)},
+                 {"tau", tau[m] / turn[m]},
+                 {"plain_bytes", bytes},
+                 {"read_bytes_per_s", 1 / read},
+                 {"quiet", samples.kept(m + 1)}});
   }
   const double rate = bytes / samples.seconds(1).median;
   std::printf("plain reads %.1f MB a token: %.1f GB/s, %.2f of the probe\n", bytes / 1e6, rate / 1e9, rate * read);
@@ -123,7 +141,15 @@ void run(const Arguments& arguments) {
 }  // namespace specmoe::bench
 
 int main(int argc, char** argv) {
-  return specmoe::bench::main_of(
-      argc, argv, "decode FOLDER [dtype = bfloat16] [rounds = 15] [threads = 0: all cores] [DRAFTER TREE ...]", 1,
-      specmoe::bench::run);
+  specmoe::bench::Options options;
+  specmoe::bench::CommandLine line("decode",
+                                   "Plain decoding beside the read bandwidth, and speculative decoding beside plain.");
+  line.word("FOLDER", options.folder, "checkpoint with a tokenizer")
+      .option("dtype", options.dtype, "element type of the weights")
+      .option("rounds", options.rounds, 1, "samples of each method")
+      .option("threads", options.threads, 0, "computing threads; 0: one per usable core")
+      .option("drafter", options.drafter, "such as 'independent(path=FOLDER)'; none: plain decoding alone")
+      .option("tree", options.trees, "one or more, such as 'chain(gamma=4)'")
+      .option("output", options.output, "append JSON lines to this file");
+  return line.run(argc, argv, [&] { specmoe::bench::run(options); });
 }

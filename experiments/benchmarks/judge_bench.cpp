@@ -1,6 +1,6 @@
 // Time of AcceptancePolicy::judge and of tree growth outside the model, per sequence, at a real vocabulary.
 //
-//   judge_bench [vocabulary = 32000] [repetitions = 200] [policy, all unless given]
+//     judge_bench [--vocab 32000] [--repeat 200] [--accept POLICY] [--output FILE.jsonl]
 //
 // Trees of 64 nodes for policies that judge trees, chains of 64 nodes for the others, on rows like a language model's;
 // the draft's logits are the target's with noise. Not counted: the models, softmax, and drawing the children. The rows
@@ -18,7 +18,8 @@
 #include "core/acceptance.h"
 #include "core/draw.h"
 #include "core/tree_policy.h"
-#include "experiments/benchmarks/arguments.h"
+#include "experiments/benchmarks/command_line.h"
+#include "experiments/benchmarks/lines.h"
 
 namespace specmoe {
 namespace {
@@ -126,7 +127,8 @@ void grow_case(const TreePolicy& tree, DraftLaw law, int vocab, std::uint64_t se
   }
 }
 
-void bench_policy(const std::string& name, const std::string& tree, DraftLaw law, int vocab, int repetitions) {
+void bench_policy(const std::string& name, const std::string& tree, DraftLaw law, int vocab, int repetitions,
+                  bench::Lines& lines) {
   const auto policy = acceptance_policies().create(name);
   const auto topology = tree_policies().create(tree);
   static std::map<std::pair<std::string, DraftLaw>, std::vector<Case>> made;
@@ -149,9 +151,17 @@ void bench_policy(const std::string& name, const std::string& tree, DraftLaw law
   std::printf("%-16s %-22s %-20s %5d %10.1f %10.1f %9.2f\n", name.c_str(), tree.c_str(),
               std::string(law_name(law)).c_str(), cases[0].draft.tree.size(), median(times),
               times[times.size() * 95 / 100], accepted / repetitions);
+  lines.write({{"stage", "judge"},
+               {"acceptance", name},
+               {"tree", tree},
+               {"law", law_name(law)},
+               {"nodes", cases[0].draft.tree.size()},
+               {"seconds", median(times) * 1e-6},
+               {"seconds_95", times[times.size() * 95 / 100] * 1e-6},
+               {"accepted", accepted / repetitions}});
 }
 
-void bench_topology(const std::string& name, int vocab) {
+void bench_topology(const std::string& name, int vocab, bench::Lines& lines) {
   const auto topology = tree_policies().create(name);
   std::vector<double> times;
   int grown = 0;
@@ -162,22 +172,30 @@ void bench_topology(const std::string& name, int vocab) {
     grown = one.draft.tree.size();
   }
   std::printf("%-40s %5d %10.1f\n", name.c_str(), grown, median(times));
+  lines.write({{"stage", "grow"}, {"tree", name}, {"nodes", grown}, {"seconds", median(times) * 1e-6}});
 }
 
-void run(const bench::Arguments& arguments) {
-  const int vocab = arguments.integer(0, "vocabulary", 32000, 2);
-  const int repetitions = arguments.integer(1, "repetitions", 200, 1);
-  const std::string only = arguments.text(2);
-  if (!only.empty()) acceptance_policies().create(only);  // names the known ones when it is none
+struct Options {
+  int vocab = 32000;
+  int repetitions = 200;
+  std::string policy;
+  std::string output;
+};
+
+void run(const Options& asked) {
+  const int vocab = asked.vocab;
+  bench::Lines lines("judge", asked.output);
+  lines.always({{"vocab", vocab}});
+  if (!asked.policy.empty()) acceptance_policies().create(asked.policy);  // names the known ones when it is none
   std::printf("judge, vocabulary %d\n%-16s %-22s %-20s %5s %10s %10s %9s\n", vocab, "policy", "tree", "law", "nodes",
               "median us", "95 % us", "accepted");
   for (const std::string& name : acceptance_policies().names()) {
-    if (!only.empty() && name != only) continue;
+    if (!asked.policy.empty() && name != asked.policy) continue;
     const auto policy = acceptance_policies().create(name);
     const bool trees = policy->judges_trees();
     for (DraftLaw law : {DraftLaw::kIid, DraftLaw::kWithoutReplacement, DraftLaw::kDeterministic}) {
       if (policy->lossless() && !policy->lossless_laws().contains(law)) continue;
-      bench_policy(name, trees ? "expansion(4,2,2,1,1)" : "chain(63)", law, vocab, repetitions);
+      bench_policy(name, trees ? "expansion(4,2,2,1,1)" : "chain(63)", law, vocab, asked.repetitions, lines);
     }
   }
   std::printf("\ngrowth and selection outside the model, law of the topology\n%-40s %5s %10s\n", "topology", "grown",
@@ -185,7 +203,7 @@ void run(const bench::Arguments& arguments) {
   for (const char* name : {"chain(63)", "chains(k=7,gamma=9)", "expansion(4,2,2,1,1)", "static_ranks(preset=medusa)",
                            "sequoia(nodes=64)", "confidence(nodes=63)", "opt_tree(nodes=63)",
                            "best_first(nodes=63,batch=8)", "gated(nodes=63)", "adaptive_chain(gamma=63)"}) {
-    bench_topology(name, vocab);
+    bench_topology(name, vocab, lines);
   }
 }
 
@@ -193,6 +211,11 @@ void run(const bench::Arguments& arguments) {
 }  // namespace specmoe
 
 int main(int argc, char** argv) {
-  return specmoe::bench::main_of(argc, argv, "judge_bench [vocabulary = 32000] [repetitions = 200] [policy = all]", 0,
-                                 specmoe::run);
+  specmoe::Options options;
+  specmoe::bench::CommandLine line("judge_bench", "Acceptance policies and tree growth outside the model.");
+  line.option("vocab", options.vocab, 2, "tokens of a row")
+      .option("repeat", options.repetitions, 1, "judgements of each policy")
+      .option("accept", options.policy, "only this policy")
+      .option("output", options.output, "append JSON lines to this file");
+  return line.run(argc, argv, [&] { specmoe::run(options); });
 }

@@ -1,7 +1,7 @@
 // What a speculative step costs beside the passes of its models: bookkeeping of the draft, tree, probabilities, policy,
 // counting.
 //
-//     overhead_bench FOLDER DRAFTER [steps = 60] [threads = 0: all cores]
+//     overhead_bench FOLDER DRAFTER [--steps 60] [--threads 0] [--output FILE.jsonl]
 //
 // The two folders need the same vocabulary (random_checkpoint.py --vocab 32000); texts are of no matter, so prompts are
 // token ids. Both models are wrapped by a clock; what a step takes beyond their passes is the overhead. Medians over
@@ -12,9 +12,9 @@
 
 #include "core/engine.h"
 #include "core/nn/model_loader.h"
-#include "core/provenance.h"
-#include "experiments/benchmarks/arguments.h"
+#include "experiments/benchmarks/command_line.h"
 #include "experiments/benchmarks/harness.h"
+#include "experiments/benchmarks/lines.h"
 
 namespace specmoe::bench {
 namespace {
@@ -48,7 +48,7 @@ struct Reading {
 };
 
 void measure(const std::shared_ptr<Clocked>& target, const std::shared_ptr<Clocked>& drafter, const EngineSpec& spec,
-             double temperature, int steps) {
+             double temperature, int steps, Lines& lines) {
   Engine engine(target, spec, [&](const std::string&, const std::string&) { return drafter; });
   Request request;
   request.prompt = {5, 6, 7, 8};
@@ -71,27 +71,44 @@ void measure(const std::shared_ptr<Clocked>& target, const std::shared_ptr<Clock
   std::printf("%-24s %-12s %5.1f %10.0f %10.0f %10.0f %9.1f %8.2f\n", spec.tree.c_str(), spec.acceptance.c_str(),
               temperature, median(all) * 1e6, median(passes) * 1e6, median(drafts) * 1e6, median(rest) * 1e6,
               100 * median(rest) / median(all));
+  lines.write({{"tree", spec.tree},
+               {"acceptance", spec.acceptance},
+               {"temperature", temperature},
+               {"steps", all.size()},
+               {"step_seconds", median(all)},
+               {"target_seconds", median(passes)},
+               {"drafter_seconds", median(drafts)},
+               {"rest_seconds", median(rest)}});
 }
 
-void run(const Arguments& arguments) {
-  const int steps = arguments.integer(2, "steps", 60, 1);
+struct Options {
+  std::string folder, drafter;
+  int steps = 60;
+  int threads = 0;
+  std::string output;
+};
+
+void run(const Options& asked) {
+  Lines lines("overhead", asked.output);
   nn::LoadOptions options;
-  options.pool = std::make_shared<kernels::ThreadPool>(arguments.integer(3, "threads", 0, 0));
-  const auto target = std::make_shared<Clocked>(nn::load_model(arguments.text(0), options));
-  const auto drafter = std::make_shared<Clocked>(nn::load_model(arguments.text(1), options));
+  options.pool = std::make_shared<kernels::ThreadPool>(asked.threads);
+  const auto target = std::make_shared<Clocked>(nn::load_model(asked.folder, options));
+  const auto drafter = std::make_shared<Clocked>(nn::load_model(asked.drafter, options));
   const ModelInfo& info = target->info();
   std::printf("%s with %s, vocabulary %d, %s, %s, %d threads; %s\n", info.name.c_str(), drafter->info().name.c_str(),
               info.vocab_size, info.dtype.c_str(), info.instruction_set.c_str(), options.pool->size(),
-              collect_provenance().cpu.c_str());
+              lines.where().cpu.c_str());
   std::printf("%-24s %-12s %5s %10s %10s %10s %9s %8s\n", "tree", "policy", "temp.", "step us", "target us",
               "drafter us", "rest us", "rest %");
+  lines.of(info);
+  lines.always({{"threads", options.pool->size()}, {"drafter", drafter->info().name}, {"vocab", info.vocab_size}});
   for (const double temperature : {0.0, 0.8}) {
     for (const char* policy : {"token", "block"}) {
       measure(target, drafter, {.drafter = "independent(path=-)", .tree = "chain(gamma=4)", .acceptance = policy},
-              temperature, steps);
+              temperature, asked.steps, lines);
     }
     measure(target, drafter, {.drafter = "independent(path=-)", .tree = "expansion(2,1,1)", .acceptance = "multi_step"},
-            temperature, steps);
+            temperature, asked.steps, lines);
   }
 }
 
@@ -99,6 +116,13 @@ void run(const Arguments& arguments) {
 }  // namespace specmoe::bench
 
 int main(int argc, char** argv) {
-  return specmoe::bench::main_of(argc, argv, "overhead_bench FOLDER DRAFTER [steps = 60] [threads = 0: all cores]", 2,
-                                 specmoe::bench::run);
+  specmoe::bench::Options options;
+  specmoe::bench::CommandLine line("overhead_bench",
+                                   "What a speculative step costs beside the passes of its two models.");
+  line.word("FOLDER", options.folder, "checkpoint of the target")
+      .word("DRAFTER", options.drafter, "checkpoint of the drafter, of the same vocabulary")
+      .option("steps", options.steps, 1, "steps of each method")
+      .option("threads", options.threads, 0, "computing threads; 0: one per usable core")
+      .option("output", options.output, "append JSON lines to this file");
+  return line.run(argc, argv, [&] { specmoe::bench::run(options); });
 }

@@ -1,6 +1,6 @@
 """Draws what verify_curve measured: r(T) beside its limit, and passes on the roofline of their minute.
 
-    build/cpu/verify_curve FOLDER bfloat16 15 0 results/curve.jsonl
+    build/cpu/verify_curve FOLDER --output results/curve.jsonl
     .venv/bin/python experiments/benchmarks/plot_curves.py results/curve.jsonl
 
 Writes curve_cost.png and curve_roofline.png beside the file. One curve a model and type; of several runs in the file the
@@ -80,6 +80,8 @@ def plot_cost(curves: dict[str, Curve], path: Path) -> None:
         axis.errorbar(rows, ratio, yerr=spread, fmt="o-", ms=4, capsize=2, label="measured")
         one = median(lines[0]["seconds"]) / median(lines[0]["ratio"])
         axis.plot(rows, [limit(line) / one for line in lines], "k--", label="limit: bytes or arithmetic")
+        if "predicted_ratio" in lines[0]:  # lines of before the cost model have none
+            axis.plot(rows, [line["predicted_ratio"] for line in lines], "-.", color="C1", label="predicted")
         axis.plot(rows, [line["read_seconds"] / one for line in lines], ":", color="gray", label="bytes alone")
         axis.set(xscale="log", xlabel="T, rows of a pass", ylabel="r(T)", ylim=(0, None))
         log_ticks(axis.xaxis, 0.9, 1.1 * rows[-1])

@@ -1,14 +1,17 @@
 // The cost of a verify pass: time of a pass of T rows over that of a plain step, r(T), beside what bytes and arithmetic
 // allow, on a model's own greedy text.
 //
-//     verify_curve FOLDER [dtype = bfloat16] [rounds = 15] [threads = 0: all cores] [output.jsonl]
+//     verify_curve FOLDER [--dtype bfloat16] [--rounds 15] [--threads 0] [--output FILE.jsonl]
 //
 // A sample runs passes of T rows of a chain at successive positions of the text, keeping one row each, so that every T
-// sees the same positions and successive passes use the experts that decoding would. The limit is the larger of two
-// times measured in the same rounds by the same team: reading as many bytes as the passes do, in parts of a buffer as
-// large as the model that lie and repeat as dense weights and chosen experts do (so caches hold what they would hold),
-// and as many multiply-adds in registers. Attention's own arithmetic is not counted. "limit's" is r(T) of the limit
-// itself: what r(T) would be if every pass came as near to its limit as the plain one does.
+// sees the same positions and successive passes use the experts that decoding would.
+//
+// "predicted" is the cost model's (core/cost_model.h): distinct experts from one fitted number, the routing
+// correlation, and from them bytes and r(T), with the rates at which the plain step's bytes were read and registers
+// multiply. "limit" is measured: the larger of reading as many bytes as the passes do, in parts of a buffer as large as
+// the model that lie and repeat as dense weights and chosen experts do (so caches hold what they would hold), and of as
+// many multiply-adds in registers. Under r(T) it is that limit over the plain step's: what r(T) would be if every pass
+// came as near to its limit as the plain one does.
 //
 // The limit takes it that reading for an expert of one row hides behind the arithmetic of another of eight; a second
 // one, "in order", is the sum of the larger of both over the dense part of every layer and every expert, one after
@@ -16,16 +19,15 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "core/cost_model.h"
 #include "core/logit_rows.h"
 #include "core/nn/model_loader.h"
-#include "core/provenance.h"
-#include "experiments/benchmarks/arguments.h"
+#include "experiments/benchmarks/command_line.h"
 #include "experiments/benchmarks/harness.h"
+#include "experiments/benchmarks/lines.h"
 #include "experiments/benchmarks/machine_limits.h"
 
 namespace specmoe::bench {
@@ -39,9 +41,8 @@ constexpr int kContext = 64;  // tokens in the cache before the first pass
 struct Work {
   std::vector<kernels::Range> reads;  // in a buffer as large as the model: per layer its dense part, then its experts
   std::vector<int> rows;              // that are multiplied with the weights of a read
-  double bytes = 0;                   // a pass
-  double operations = 0;              // a pass
   double experts = 0;                 // distinct, mean over layers and passes
+  PassWork pass;                      // of one pass, keys and values counted as well; they are few, and not in `reads`
 };
 
 class Curve {
@@ -67,23 +68,20 @@ class Curve {
     }
   }
 
-  /// What run(rows) reads and computes. Keys and values count as bytes but are few and not among the reads.
+  /// What run(rows) reads and computes.
   Work work(int rows) {
-    const ModelInfo& info = model_->info();
-    const double width = info.dtype == "float32" ? 4.0 : info.dtype == "bfloat16" ? 2.0 : 1.0;
     Work total;
     cache_->truncate(kContext);
     for (int i = 0; i < passes_; ++i) {
       pass(kContext + i, rows);
       total.experts += add_reads(rows, total) / std::max(1, result_.moe_layers) / passes_;
-      total.bytes += static_cast<double>(info.kv_bytes_per_token) * (kContext + i + rows) / passes_;
       cache_->keep(std::span<const std::int32_t>(kRoot, 1));
     }
-    for (const kernels::Range& read : total.reads) total.bytes += static_cast<double>(read.end - read.begin) / passes_;
-    total.operations = rows * 2.0 * static_cast<double>(info.active_weight_bytes) / width;
+    total.pass = pass_work(model_->info(), rows, mean_context(), total.experts);
     return total;
   }
 
+  double mean_context() const { return kContext + (passes_ - 1) / 2.0; }
   int passes() const { return passes_; }
 
  private:
@@ -147,93 +145,170 @@ double in_order(const Work& work, double reading, double multiplying) {
   return seconds;
 }
 
-void run(const std::string& folder, const std::string& dtype, int rounds, int threads, const std::string& output) {
-  std::ofstream lines;
-  if (!output.empty()) {
-    lines.open(output, std::ios::app);
-    SPECMOE_CHECK(lines, "cannot write '", output, "'");
-  }
-  nn::LoadOptions options;
-  options.dtype = kernels::packed_dtype_from_name(dtype);
-  options.pool = std::make_shared<kernels::ThreadPool>(threads);
-  const double start = now_s();
-  const auto model = nn::load_model(folder, options);
-  const double load_s = now_s() - start;
-  const ModelInfo& info = model->info();
-  kernels::ThreadPool& pool = *options.pool;
-  Curve curve(model, info.active_weight_bytes < (64 << 20) ? 24 : 2);
-  const ReadProbe probe(static_cast<std::size_t>(info.weight_bytes));
-  const ArithmeticProbe arithmetic(kernels::backend_from_name(info.instruction_set));
+/// A number of rows: what was measured of it and what the cost model expected.
+struct Point {
+  int rows = 0;
+  Interval time;   // of a pass, seconds
+  Interval ratio;  // r(T)
+  double reading = 0, multiplying = 0, ordered = 0;
+  double expected_experts = 0, expected_ratio = 0;
+  int quiet = 0;
 
-  Interleaved samples;
-  samples.add("arithmetic", arithmetic.known() ? arithmetic.operations(pool) : 1, [&] {
-    if (arithmetic.known()) arithmetic.run(pool);
-  });
-  std::vector<Work> works;
-  for (const int rows : kRowCounts) works.push_back(curve.work(rows));
-  for (std::size_t i = 0; i < works.size(); ++i) {
-    samples.add("reads", curve.passes(), [&, i] { probe.read(pool, works[i].reads); });
-    samples.add("passes", curve.passes(), [&, i] { curve.run(kRowCounts[i]); });
-  }
-  samples.run(rounds);
+  double limit() const { return std::max(reading, multiplying); }
+};
 
-  const double multiply = arithmetic.known() ? samples.seconds(0).median : 0;
-  const Provenance where = collect_provenance();
-  std::printf("%s, %s, %s, %d threads; %s; loaded in %.2f s\n", info.name.c_str(), info.dtype.c_str(),
-              info.instruction_set.c_str(), pool.size(), where.cpu.c_str(), load_s);
-  std::printf("arithmetic in registers %.0f GFLOP/s; of bytes and arithmetic the larger is the limit\n",
-              multiply > 0 ? 1e-9 / multiply : std::nan(""));
-  std::printf("%4s %8s %7s %23s %21s %9s %9s %9s %9s %9s %6s %8s %6s\n", "T", "experts", "MB", "us a pass [95 %]",
-              "r(T) [95 %]", "limit's", "bytes us", "arith. us", "of limit", "in order", "GB/s", "GFLOP/s", "quiet");
-  double limit_of_one = 0;
-  for (std::size_t i = 0; i < std::size(kRowCounts); ++i) {
-    const std::size_t part = 2 * i + 2;
-    const Interval time = samples.seconds(part);
-    const Interval ratio = samples.ratio(part, 2);
-    const double reading = samples.seconds(part - 1).median;
-    const double multiplying = works[i].operations * multiply;
-    const double limit = std::max(reading, multiplying);
-    const double ordered = in_order(works[i], reading, multiplying);
-    if (i == 0) limit_of_one = limit;
-    std::printf("%4d %8.2f %7.1f %23s %21s %9.2f %9.1f %9.1f %9.2f %9.2f %6.1f %8.0f %3d/%d\n", kRowCounts[i],
-                works[i].experts, works[i].bytes / 1e6, interval_text(time, 1e6, 1).c_str(),
-                interval_text(ratio, 1, 2).c_str(), limit / limit_of_one, reading * 1e6, multiplying * 1e6,
-                limit / time.median, ordered / time.median, works[i].bytes / time.median / 1e9,
-                works[i].operations / time.median / 1e9, samples.kept(part), samples.measured());
-    if (!lines.is_open()) continue;
-    const nlohmann::json line = {{"benchmark", "verify_curve"},
-                                 {"model", info.name},
-                                 {"dtype", info.dtype},
-                                 {"instruction_set", info.instruction_set},
-                                 {"threads", pool.size()},
-                                 {"rows", kRowCounts[i]},
-                                 {"experts", works[i].experts},
-                                 {"bytes", works[i].bytes},
-                                 {"operations", works[i].operations},
-                                 {"seconds", {time.median, time.low, time.high}},
-                                 {"ratio", {ratio.median, ratio.low, ratio.high}},
-                                 {"read_seconds", reading},
-                                 {"multiply_seconds", multiplying},
-                                 {"in_order_seconds", ordered},
-                                 {"quiet", samples.kept(part)},
-                                 {"measured", samples.measured()},
-                                 {"cpu", where.cpu},
-                                 {"commit", where.commit},
-                                 {"started", where.started}};
-    lines << line.dump() << std::endl;
-    SPECMOE_CHECK(lines, "cannot write '", output, "'");
+struct Options {
+  std::string folder;
+  std::string dtype = "bfloat16";
+  int rounds = 15;
+  int threads = 0;
+  std::string output;
+};
+
+class VerifyCurve {
+ public:
+  explicit VerifyCurve(const Options& options)
+      : lines_("verify_curve", options.output),
+        pool_(std::make_shared<kernels::ThreadPool>(options.threads)),
+        model_(load(options)),
+        curve_(model_, model_->info().active_weight_bytes < (64 << 20) ? 24 : 2),
+        rounds_(options.rounds) {
+    for (const int rows : kRowCounts) works_.push_back(curve_.work(rows));
+    std::vector<CountedExperts> counted;
+    for (std::size_t i = 0; i < works_.size(); ++i) counted.push_back({double(kRowCounts[i]), works_[i].experts});
+    const ModelInfo& info = model_->info();
+    correlation_ = fit_routing_correlation(info.experts, info.experts_per_token, counted);
   }
-}
+
+  void run() {
+    measure();
+    print();
+    write();
+  }
+
+ private:
+  std::shared_ptr<LanguageModel> load(const Options& options) const {
+    nn::LoadOptions how;
+    how.dtype = kernels::packed_dtype_from_name(options.dtype);
+    how.pool = pool_;
+    return nn::load_model(options.folder, how);
+  }
+
+  void measure() {
+    const ReadProbe probe(static_cast<std::size_t>(model_->info().weight_bytes));
+    const ArithmeticProbe arithmetic(kernels::backend_from_name(model_->info().instruction_set));
+    Interleaved samples;
+    samples.add("arithmetic", arithmetic.known() ? arithmetic.operations(*pool_) : 1, [&] {
+      if (arithmetic.known()) arithmetic.run(*pool_);
+    });
+    for (std::size_t i = 0; i < works_.size(); ++i) {
+      samples.add("reads", curve_.passes(), [&, i] { probe.read(*pool_, works_[i].reads); });
+      samples.add("passes", curve_.passes(), [&, i] { curve_.run(kRowCounts[i]); });
+    }
+    samples.run(rounds_);
+
+    constexpr std::size_t kPlainReads = 1, kPlain = 2;  // parts of `samples`
+    const double multiply = arithmetic.known() ? samples.seconds(0).median : 0;
+    rates_ = {works_[0].pass.bytes / samples.seconds(kPlainReads).median, multiply > 0 ? 1 / multiply : 0};
+    for (std::size_t i = 0; i < works_.size(); ++i) {
+      const std::size_t reads = kPlainReads + 2 * i, passes = kPlain + 2 * i;
+      Point point;
+      point.rows = kRowCounts[i];
+      point.time = samples.seconds(passes);
+      point.ratio = samples.ratio(passes, kPlain);
+      point.reading = samples.seconds(reads).median;
+      point.multiplying = works_[i].pass.operations * multiply;
+      point.ordered = in_order(works_[i], point.reading, point.multiplying);
+      point.expected_experts = expected(point.rows);
+      point.expected_ratio = expected_seconds(point.rows) / expected_seconds(1);
+      point.quiet = samples.kept(passes);
+      points_.push_back(point);
+    }
+  }
+
+  /// Distinct experts by the fitted correlation; independent routing where there was nothing to fit.
+  double expected(int rows) const {
+    const ModelInfo& info = model_->info();
+    if (info.experts == 0) return 0;
+    return expected_experts(info.experts, info.experts_per_token, rows, std::isnan(correlation_) ? 0 : correlation_);
+  }
+  double expected_seconds(int rows) const {
+    return pass_seconds(pass_work(model_->info(), rows, curve_.mean_context(), expected(rows)), rates_);
+  }
+
+  void print() const {
+    const ModelInfo& info = model_->info();
+    std::printf("%s, %s, %s, %d threads; %s\n", info.name.c_str(), info.dtype.c_str(), info.instruction_set.c_str(),
+                pool_->size(), lines_.where().cpu.c_str());
+    std::printf("the plain step's bytes read at %.1f GB/s; arithmetic in registers %.0f GFLOP/s\n", rates_.bytes / 1e9,
+                rates_.operations > 0 ? rates_.operations / 1e9 : std::nan(""));
+    if (!std::isnan(correlation_)) {
+      std::printf("routing correlation %.2f: T rows wake as many experts as 1 + %.2f (T - 1) independent ones\n",
+                  correlation_, 1 - correlation_);
+    }
+    std::printf("\n%4s %19s   %s\n%4s %9s %9s   %-21s %9s %9s\n", "", "distinct experts", "r(T)", "T", "counted",
+                "predicted", "measured [95 %]", "predicted", "limit");
+    for (std::size_t i = 0; i < points_.size(); ++i) {
+      const Point& point = points_[i];
+      std::printf("%4d %9.2f %9.2f   %-21s %9.2f %9.2f\n", point.rows, works_[i].experts, point.expected_experts,
+                  interval_text(point.ratio, 1, 2).c_str(), point.expected_ratio, point.limit() / points_[0].limit());
+    }
+    std::printf("\n%4s %7s %23s %9s %9s %9s %9s %6s %8s %6s\n", "T", "MB", "us a pass [95 %]", "bytes us", "arith. us",
+                "of limit", "in order", "GB/s", "GFLOP/s", "quiet");
+    for (std::size_t i = 0; i < points_.size(); ++i) {
+      const Point& point = points_[i];
+      const PassWork& pass = works_[i].pass;
+      const double time = point.time.median;
+      std::printf("%4d %7.1f %23s %9.1f %9.1f %9.2f %9.2f %6.1f %8.0f %3d/%d\n", point.rows, pass.bytes / 1e6,
+                  interval_text(point.time, 1e6, 1).c_str(), point.reading * 1e6, point.multiplying * 1e6,
+                  point.limit() / time, point.ordered / time, pass.bytes / time / 1e9, pass.operations / time / 1e9,
+                  point.quiet, rounds_);
+    }
+  }
+
+  void write() {
+    lines_.of(model_->info());
+    lines_.always({{"threads", pool_->size()}, {"measured", rounds_}, {"routing_correlation", correlation_}});
+    for (std::size_t i = 0; i < points_.size(); ++i) {
+      const Point& point = points_[i];
+      lines_.write({{"rows", point.rows},
+                    {"experts", works_[i].experts},
+                    {"predicted_experts", point.expected_experts},
+                    {"bytes", works_[i].pass.bytes},
+                    {"operations", works_[i].pass.operations},
+                    {"seconds", interval_json(point.time)},
+                    {"ratio", interval_json(point.ratio)},
+                    {"predicted_ratio", point.expected_ratio},
+                    {"read_seconds", point.reading},
+                    {"multiply_seconds", point.multiplying},
+                    {"in_order_seconds", point.ordered},
+                    {"quiet", point.quiet}});
+    }
+  }
+
+  Lines lines_;
+  std::shared_ptr<kernels::ThreadPool> pool_;
+  std::shared_ptr<LanguageModel> model_;
+  Curve curve_;
+  int rounds_;
+  std::vector<Work> works_;  // by place in kRowCounts, as points_
+  double correlation_;
+  MachineRates rates_;
+  std::vector<Point> points_;
+};
 
 }  // namespace
 }  // namespace specmoe::bench
 
 int main(int argc, char** argv) {
-  using specmoe::bench::Arguments;
-  return specmoe::bench::main_of(
-      argc, argv, "verify_curve FOLDER [dtype = bfloat16] [rounds = 15] [threads = 0: all cores] [output.jsonl]", 1,
-      [](const Arguments& arguments) {
-        specmoe::bench::run(arguments.text(0), arguments.text(1, "bfloat16"), arguments.integer(2, "rounds", 15, 1),
-                            arguments.integer(3, "threads", 0, 0), arguments.text(4));
-      });
+  specmoe::bench::Options options;
+  specmoe::bench::CommandLine line("verify_curve",
+                                   "What a target pass of 1 to 32 rows costs, r(T), predicted and measured, "
+                                   "beside\nreading the same bytes and multiplying in registers.");
+  line.word("FOLDER", options.folder, "checkpoint")
+      .option("dtype", options.dtype, "element type of the weights")
+      .option("rounds", options.rounds, 1, "samples of each T")
+      .option("threads", options.threads, 0, "computing threads; 0: one per usable core")
+      .option("output", options.output, "append JSON lines to this file");
+  return line.run(argc, argv, [&] { specmoe::bench::VerifyCurve(options).run(); });
 }
