@@ -53,7 +53,10 @@ class Text {
 class ContextBench {
  public:
   ContextBench(const std::string& folder, const nn::LoadOptions& options, int rounds, const std::string& output)
-      : lines_("context", output), model_(nn::load_model(folder, options)), pool_(*options.pool), rounds_(rounds) {
+      : lines_("context_bench", output),
+        model_(nn::load_model(folder, options)),
+        pool_(*options.pool),
+        rounds_(rounds) {
     lines_.of(model_->info());
     lines_.always({{"threads", pool_.size()}});
   }

@@ -184,7 +184,7 @@ struct Options {
 
 void run(const Options& asked) {
   const int vocab = asked.vocab;
-  bench::Lines lines("judge", asked.output);
+  bench::Lines lines("judge_bench", asked.output);
   lines.always({{"vocab", vocab}});
   if (!asked.policy.empty()) acceptance_policies().create(asked.policy);  // names the known ones when it is none
   std::printf("judge, vocabulary %d\n%-16s %-22s %-20s %5s %10s %10s %9s\n", vocab, "policy", "tree", "law", "nodes",

@@ -1,191 +1,216 @@
-// Times the products and the attention of a decoding step beside what the machine can do in the same minute: the read
-// bandwidth of the team and the arithmetic rate of one core. Checks every result against the scalar kernels first.
-//     kernels_bench [threads] [megabytes of weights]
-#include <immintrin.h>
+// Every kernel of a decoding step on the CPU: checked against the scalar kernel, then timed beside reading as many
+// bytes and beside multiply-adds in registers, by the same threads in the same rounds.
+//
+//     kernels_bench [--threads N] [--megabytes N] [--rounds N] [--op NAME] [--output FILE]
+//
+// Products and attention are split over the team and include waking it; what every thread of a model does for itself
+// runs on one. "us" is a call; "of reading" is the time that reading its bytes takes over it, "of regs" the same of its
+// operations, so 1 is the limit of the machine; bytes written count like bytes read, so a short row that stays in the
+// first-level cache can pass it. A sample repeats a call: what fits into a cache comes from there, in the call as in
+// the reading. Operations of choosing and of exponentials are not counted.
 
 #include <algorithm>
-#include <bit>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "experiments/benchmarks/arguments.h"
-#include "kernels/linear.h"
-#include "kernels/thread_pool.h"
-#include "kernels/tree_attention.h"
+#include "experiments/benchmarks/attention_cases.h"
+#include "experiments/benchmarks/command_line.h"
+#include "experiments/benchmarks/harness.h"
+#include "experiments/benchmarks/linear_cases.h"
+#include "experiments/benchmarks/lines.h"
+#include "experiments/benchmarks/machine_limits.h"
+#include "experiments/benchmarks/moe_cases.h"
+#include "experiments/benchmarks/row_cases.h"
 
-namespace specmoe::kernels {
+namespace specmoe::bench {
 namespace {
 
-constexpr int kRounds = 15;
+constexpr double kSampleSeconds = 2e-4;          // at least, about
+constexpr std::int64_t kSampleBytes = 16 << 20;  // likewise, of reading
+constexpr std::int64_t kLeastBuffer = 16 << 10;  // less is not read faster: a core has that much next to it
 
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+/// Cases that share memory, which is there only while they run.
+struct Group {
+  std::vector<std::string> ops;
+  std::function<std::vector<Case>(const Setup&)> cases;
+};
 
-template <class Work>
-double time_once(const Work& work) {
-  const double start = seconds();
-  work();
-  return seconds() - start;
-}
-
-/// Reads [begin, end) as four streams.
-std::uint64_t read_all(const std::byte* begin, std::size_t bytes) {
-  const std::size_t quarter = bytes / 32;
-  const auto* words = reinterpret_cast<const std::uint64_t*>(begin);
-  std::uint64_t a = 0, b = 0, c = 0, d = 0;
-  for (std::size_t i = 0; i < quarter; ++i) {
-    a ^= words[i];
-    b ^= words[quarter + i];
-    c ^= words[2 * quarter + i];
-    d ^= words[3 * quarter + i];
-  }
-  return a ^ b ^ c ^ d;
-}
-
-/// Independent fused multiply-adds in registers, GFLOP/s of one core; 0 without AVX2.
-__attribute__((target("avx2,fma"))) double fma_rate() {
-  constexpr int kSteps = 200000;
-  constexpr int kChains = 10;
-  __m256 sums[kChains];
-#pragma GCC unroll 10
-  for (int i = 0; i < kChains; ++i) sums[i] = _mm256_set1_ps(static_cast<float>(i));
-  const __m256 factor = _mm256_set1_ps(0.999f);
-  const double start = seconds();
-  for (int step = 0; step < kSteps; ++step) {
-#pragma GCC unroll 10
-    for (int i = 0; i < kChains; ++i) sums[i] = _mm256_fmadd_ps(sums[i], factor, factor);
-  }
-  const double elapsed = seconds() - start;
-  __m256 total = _mm256_setzero_ps();
-#pragma GCC unroll 10
-  for (int i = 0; i < kChains; ++i) total = _mm256_add_ps(total, sums[i]);
-  volatile float keep = _mm256_cvtss_f32(total);
-  static_cast<void>(keep);
-  return 16.0 * kChains * kSteps / elapsed / 1e9;
-}
-
-std::vector<float> wave(std::int64_t n, float step) {
-  std::vector<float> values(static_cast<std::size_t>(n));
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    // Cut to a bfloat16, so that back ends that round inputs change nothing.
-    const float value = std::sin(step * static_cast<float>(i % 4096));
-    values[i] = std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) & 0xffff0000U);
-  }
-  return values;
-}
-
-PackedMatrix wave_matrix(std::int64_t outputs, std::int64_t inputs, DType dtype, Backend backend) {
-  PackedMatrix matrix(outputs, inputs, dtype, backend);
-  const std::vector<float> row = wave(inputs, 0.37f);
-  for (std::int64_t n = 0; n < outputs; ++n) matrix.pack_rows({row.data(), DType::kFloat32, 1, inputs}, n);
-  return matrix;
-}
-
-void check_close(const std::vector<float>& got, const std::vector<float>& expected, const char* what) {
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    SPECMOE_CHECK(std::abs(got[i] - expected[i]) <= 1e-3f + 1e-3f * std::abs(expected[i]), what, " is wrong at ", i,
-                  ": got ", got[i], ", scalar gives ", expected[i]);
-  }
-}
-
-void bench_linear(ThreadPool& pool, Backend backend, std::int64_t inputs, std::int64_t megabytes) {
-  const std::int64_t outputs = megabytes * (1 << 20) / 2 / inputs;
-  const PackedMatrix weight = wave_matrix(outputs, inputs, DType::kBFloat16, backend);
-  const std::vector<float> x = wave(16 * inputs, 0.11f);
-  std::vector<float> out(static_cast<std::size_t>(16 * outputs));
-  const auto multiply = [&](std::int64_t rows) {
-    pool.run([&](ThreadPool::Member& member) {
-      packed_linear.up_to(backend)(contiguous(x.data(), rows, inputs), weight, nullptr, {},
-                                   contiguous(out.data(), rows, outputs), weight.share(member.shard()));
-    });
-  };
-  multiply(2);
-  std::vector<float> expected(32), got(out.begin(), out.begin() + 32);
-  const PackedMatrix first = wave_matrix(32, inputs, DType::kBFloat16, backend);
-  packed_linear.on(Backend::kScalar)(contiguous(x.data(), 1, inputs), first, nullptr, {},
-                                     contiguous(expected.data(), 1, 32), first.share({}));
-  check_close(got, expected, "packed_linear");
-
-  const std::int64_t row_counts[] = {1, 2, 4, 8, 16};
-  double read = 1e9;
-  double best[std::size(row_counts)];
-  std::fill(std::begin(best), std::end(best), 1e9);
-  std::vector<std::uint64_t> sink(static_cast<std::size_t>(pool.size()));
-  for (int round = 0; round < kRounds; ++round) {
-    read = std::min(read, time_once([&] {
-                      pool.run([&](ThreadPool::Member& member) {
-                        const std::size_t share = weight.bytes() / static_cast<std::size_t>(pool.size());
-                        const auto index = static_cast<std::size_t>(member.shard().index);
-                        sink[index] = read_all(weight.panel(0) + index * share, share);
-                      });
-                    }));
-    for (std::size_t i = 0; i < std::size(row_counts); ++i) {
-      best[i] = std::min(best[i], time_once([&] { multiply(row_counts[i]); }));
+std::vector<Group> groups() {
+  std::vector<Group> all;
+  for (const std::int64_t inputs : {512, 2048}) {
+    for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kInt8}) {
+      all.push_back(
+          {{"packed_linear", "linear_argmax"}, [=](const Setup& setup) { return linear_cases(setup, dtype, inputs); }});
     }
   }
-  const double gigabytes = static_cast<double>(weight.bytes()) / 1e9;
-  std::printf("linear K=%-5ld read probe %5.1f GB/s |", static_cast<long>(inputs), gigabytes / read);
-  for (std::size_t i = 0; i < std::size(row_counts); ++i) {
-    const double rows = static_cast<double>(row_counts[i]);
-    std::printf(" T=%.0f %5.1f GB/s (%.2f) %5.1f GFLOP/s |", rows, gigabytes / best[i], read / best[i],
-                rows * gigabytes / best[i]);
+  for (const auto& [experts, k] : {std::pair{8, 2}, {64, 8}}) {
+    all.push_back({{"moe_up"}, [=](const Setup& setup) { return moe_up_cases(setup, experts, k); }});
+    all.push_back({{"moe_down"}, [=](const Setup& setup) { return moe_down_cases(setup, experts, k); }});
   }
-  std::printf("\n");
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kInt8}) {
+    for (const std::int64_t head_dim : {64, 128}) {
+      all.push_back({{"tree_attention"}, [=](const Setup& setup) { return attention_cases(setup, dtype, head_dim); }});
+    }
+  }
+  all.push_back({{"moe_router"}, router_cases});
+  all.push_back({{"rms_norm", "layer_norm"}, norm_cases});
+  all.push_back({{"rope"}, rope_cases});
+  all.push_back({{"row_argmax"}, argmax_cases});
+  all.push_back({{"sampling_probs"}, sampling_cases});
+  return all;
 }
 
-void bench_attention(Backend backend, std::int64_t head_dim, std::int64_t committed) {
-  constexpr std::int64_t kHeads = 2;
-  const std::int64_t width = kHeads * head_dim;
-  AlignedBytes memory = allocate_aligned(static_cast<std::size_t>(2 * (committed + 8) * head_dim) * sizeof(float));
-  auto* keys = reinterpret_cast<float*>(memory.get());
-  float* values = keys + (committed + 8) * head_dim;
-  const std::vector<float> source = wave(2 * (committed + 8) * head_dim, 0.013f);
-  std::copy(source.begin(), source.end(), keys);
-  std::vector<float> scratch(static_cast<std::size_t>(attention_scratch_floats(committed + 8, head_dim)));
-  std::printf("attention head_dim=%-4ld context %-5ld |", static_cast<long>(head_dim), static_cast<long>(committed));
-  for (const std::int64_t rows : {1, 8}) {
-    const std::vector<float> query = wave(rows * width, 0.7f);
-    std::vector<float> out(query.size()), expected(query.size());
-    std::vector<std::uint64_t> ancestors;
-    for (std::int64_t t = 0; t < rows; ++t) ancestors.push_back((std::uint64_t{2} << t) - 1);
-    const auto attend = [&](Backend on, std::vector<float>& to) {
-      tree_attention.up_to(on)(contiguous(query.data(), rows, width), {keys, values, head_dim, head_dim, committed},
-                               ancestors.data(), 1, {head_dim, head_dim, 0.1f}, contiguous(to.data(), rows, width),
-                               scratch.data());
-    };
-    attend(Backend::kScalar, expected);
-    attend(backend, out);
-    check_close(out, expected, "tree_attention");
-    double best = 1e9;
-    for (int round = 0; round < 20 * kRounds; ++round) best = std::min(best, time_once([&] { attend(backend, out); }));
-    std::printf(" T=%ld %7.2f us %5.1f GFLOP/s |", static_cast<long>(rows), best * 1e6,
-                4.0 * static_cast<double>(rows * width * committed) / best / 1e9);
+void check_name(const std::string& wanted) {
+  std::string known;
+  for (const Group& group : groups()) {
+    for (const std::string& op : group.ops) {
+      if (op.starts_with(wanted)) return;
+      if (known.find(op) == std::string::npos) known += (known.empty() ? "" : ", ") + op;
+    }
   }
-  std::printf("\n");
+  fail("no op starts with '", wanted, "'; there are ", known);
 }
 
-void run(int threads, std::int64_t megabytes) {
-  const Backend best = default_cpu_backend();
-  const Backend backend = best;
-  ThreadPool pool(threads);
-  std::printf("%s, %d threads, %ld MB of bfloat16 weights; one core in registers: %.0f GFLOP/s\n",
-              std::string(backend_name(backend)).c_str(), pool.size(), static_cast<long>(megabytes),
-              backend_available(Backend::kAvx2) ? fma_rate() : 0.0);
-  for (const std::int64_t inputs : {256, 512, 1024, 2048}) bench_linear(pool, backend, inputs, megabytes);
-  for (const std::int64_t head_dim : {32, 64, 128}) {
-    for (const std::int64_t committed : {256, 4096}) bench_attention(backend, head_dim, committed);
+/// Reads as a case does, often enough for a sample.
+class Reading {
+ public:
+  explicit Reading(const Case& what) : team_(*what.team), probe_(buffer(what)) {
+    std::vector<Range> once = what.reads;
+    if (once.empty()) once.push_back({0, static_cast<std::int64_t>(probe_.bytes())});
+    std::int64_t bytes = 0;
+    for (const Range& part : once) bytes += part.end - part.begin;
+    for (std::int64_t read = 0; read == 0 || read < kSampleBytes; read += bytes) {
+      parts_.insert(parts_.end(), once.begin(), once.end());
+      bytes_ += static_cast<double>(bytes);
+    }
+  }
+
+  double bytes() const { return bytes_; }
+  void run() const { probe_.read(team_, parts_); }
+
+ private:
+  static std::size_t buffer(const Case& what) {
+    std::int64_t end = what.reads.empty() ? std::max(kLeastBuffer, static_cast<std::int64_t>(what.bytes)) : 0;
+    for (const Range& part : what.reads) end = std::max(end, part.end);
+    return static_cast<std::size_t>(end);
+  }
+
+  ThreadPool& team_;
+  ReadProbe probe_;
+  std::vector<Range> parts_;
+  double bytes_ = 0;
+};
+
+struct Measured {
+  Interval call;                        // seconds
+  double reading = 0, multiplying = 0;  // seconds that the bytes and the operations of a call take; NaN: not counted
+  int quiet = 0, rounds = 0;
+};
+
+Measured measure(const Case& what, int rounds) {
+  what.run();
+  const double start = now_s();
+  what.run();
+  const int repeats = std::max(1, static_cast<int>(kSampleSeconds / std::max(1e-9, now_s() - start)));
+  const Reading reading(what);
+  const ArithmeticProbe arithmetic(what.arithmetic);
+  const bool counted = what.operations > 0 && arithmetic.known();
+
+  Interleaved samples;
+  // What comes first brings caches and the team to where they are between two calls.
+  samples.add_timed("call", [&] {
+    what.run();
+    const double begin = now_s();
+    for (int i = 0; i < repeats; ++i) what.run();
+    return (now_s() - begin) / repeats / what.calls;
+  });
+  samples.add_timed("reading", [&] {
+    reading.run();
+    const double begin = now_s();
+    reading.run();
+    return (now_s() - begin) / reading.bytes();
+  });
+  if (counted) samples.add("multiplying", arithmetic.operations(*what.team), [&] { arithmetic.run(*what.team); });
+  samples.run(rounds);
+  return {samples.seconds(0), samples.seconds(1).median * what.bytes,
+          counted ? samples.seconds(2).median * what.operations : std::nan(""), samples.kept(0), samples.measured()};
+}
+
+std::string number(double value, int digits) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.*f", digits, value);
+  return std::isnan(value) ? "-" : text;
+}
+
+void print(const Case& what, const Measured& time) {
+  const double operations = what.operations > 0 ? what.operations : std::nan("");
+  std::printf("%-14s %-42s %3d %28s %7.1f %10.2f %8s %8s %3d/%d\n", what.op.c_str(), what.text().c_str(),
+              static_cast<int>(what.rows), interval_text(time.call, 1e6, time.call.median < 1e-5 ? 3 : 1).c_str(),
+              what.bytes / time.call.median / 1e9, time.reading / time.call.median,
+              number(operations / time.call.median / 1e9, 1).c_str(),
+              number(time.multiplying / time.call.median, 2).c_str(), time.quiet, time.rounds);
+  std::fflush(stdout);
+}
+
+nlohmann::json line(const Case& what, const Measured& time) {
+  return {{"op", what.op},
+          {"shape", what.shape},
+          {"rows", what.rows},
+          {"threads", what.team->size()},
+          {"bytes", what.bytes},
+          {"operations", what.operations},
+          {"seconds", interval_json(time.call)},
+          {"read_seconds", time.reading},
+          {"multiply_seconds", time.multiplying},
+          {"quiet", time.quiet},
+          {"measured", time.rounds}};
+}
+
+void run(const Setup& setup, int rounds, const std::string& op, Lines& lines) {
+  std::printf("%s, %d threads, %.0f MB of weights of a product; %s\n", std::string(backend_name(setup.backend)).c_str(),
+              setup.team.size(), static_cast<double>(setup.weight_bytes) / (1 << 20), lines.where().cpu.c_str());
+  std::printf("%-14s %-42s %3s %28s %7s %10s %8s %8s %5s\n", "op", "shape", "T", "us [95 %]", "GB/s", "of reading",
+              "GFLOP/s", "of regs", "quiet");
+  for (const Group& group : groups()) {
+    if (std::none_of(group.ops.begin(), group.ops.end(), [&](const auto& name) { return name.starts_with(op); })) {
+      continue;
+    }
+    for (const Case& what : group.cases(setup)) {
+      if (!what.op.starts_with(op)) continue;
+      const std::string wrong = what.check();
+      SPECMOE_CHECK(wrong.empty(), what.op, " ", what.text(), " T=", what.rows, " is wrong at ", wrong);
+      const Measured time = measure(what, rounds);
+      print(what, time);
+      lines.write(line(what, time));
+    }
   }
 }
 
 }  // namespace
-}  // namespace specmoe::kernels
+}  // namespace specmoe::bench
 
 int main(int argc, char** argv) {
-  using specmoe::bench::Arguments;
-  return specmoe::bench::main_of(
-      argc, argv, "kernels_bench [threads = 0: all cores] [megabytes = 64]", 0, [](const Arguments& arguments) {
-        specmoe::kernels::run(arguments.integer(0, "threads", 0, 0), arguments.integer(1, "megabytes", 64, 1));
-      });
+  using namespace specmoe;
+  int threads = 0, megabytes = 64, rounds = 15;
+  std::string op, output;
+  bench::CommandLine command("kernels_bench",
+                             "Times every kernel of a decoding step, checked against the scalar one, beside reading as "
+                             "many bytes and beside multiply-adds in registers.");
+  command.option("threads", threads, 0, "threads of products and attention; 0: all cores")
+      .option("megabytes", megabytes, 1, "weights of a product")
+      .option("rounds", rounds, 1, "samples of everything")
+      .option("op", op, "only kernels whose name begins so")
+      .option("output", output, "append the figures to this file, a JSON object a line");
+  return command.run(argc, argv, [&] {
+    bench::check_name(op);
+    bench::Lines lines("kernels_bench", output);
+    kernels::ThreadPool team(threads), alone(1);
+    const kernels::Backend backend = kernels::default_cpu_backend();
+    lines.always({{"instruction_set", kernels::backend_name(backend)}});
+    bench::run({team, alone, backend, std::int64_t{megabytes} << 20}, rounds, op, lines);
+  });
 }

@@ -89,7 +89,7 @@ struct Options {
 };
 
 void run(const Options& asked) {
-  Lines lines("overhead", asked.output);
+  Lines lines("overhead_bench", asked.output);
   nn::LoadOptions options;
   options.pool = std::make_shared<kernels::ThreadPool>(asked.threads);
   const auto target = std::make_shared<Clocked>(nn::load_model(asked.folder, options));

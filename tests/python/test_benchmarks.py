@@ -1,5 +1,6 @@
 """The programs of experiments/benchmarks, which measure and are not part of the library: that they run."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -7,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from program import PROGRAM, ROOT, SMALL, TARGET
+from program import PROGRAM, ROOT, SMALL, TARGET, read_jsonl
 
 # What each takes for a short run.
 SHORT = {
@@ -15,7 +16,8 @@ SHORT = {
     "verify_curve": [SMALL, "--dtype", "float32", "--rounds", 1],
     "context_bench": [SMALL, "--dtype", "float32", "--rounds", 1],
     "overhead_bench": [TARGET, SMALL, "--steps", 4],
-    "kernels_bench": [1, 1],
+    "kernels_bench": ["--threads", 1, "--megabytes", 1, "--rounds", 1],
+    "bandwidth": ["--most-megabytes", 1, "--rounds", 1],
     "judge_bench": ["--vocab", 50, "--repeat", 2, "--accept", "token"],
 }
 
@@ -23,10 +25,6 @@ SHORT = {
 def run(name: str, *arguments) -> subprocess.CompletedProcess[str]:
     command = [Path(PROGRAM).parent / name, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
-def read_lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_every_benchmark_is_tried_here():
@@ -40,15 +38,15 @@ def test_prints_a_table_and_writes_lines(name, tmp_path):
     done = run(name, *SHORT[name], "--output", output)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) > 2
-    lines = read_lines(output)
+    lines = read_jsonl(output)
     assert lines
-    assert all(line["benchmark"] == name.removesuffix("_bench") and line["commit"] and line["cpu"] for line in lines)
+    assert all(line["benchmark"] == name and line["commit"] and line["cpu"] for line in lines)
 
 
 def test_predicts_distinct_experts_and_the_cost_of_a_pass(tmp_path):
     output = tmp_path / "curve.jsonl"
     assert run("verify_curve", TARGET, "--rounds", 1, "--output", output).returncode == 0
-    lines = read_lines(output)
+    lines = read_jsonl(output)
     assert (lines[0]["experts"], lines[0]["predicted_experts"]) == pytest.approx((2, 2))
     assert -1 <= lines[0]["routing_correlation"] <= 1
     off = [line["predicted_experts"] / line["experts"] - 1 for line in lines]
@@ -58,7 +56,7 @@ def test_predicts_distinct_experts_and_the_cost_of_a_pass(tmp_path):
 def test_curves_are_drawn_without_what_had_no_quiet_sample(tmp_path):
     output = tmp_path / "curve.jsonl"
     assert run("verify_curve", *SHORT["verify_curve"], "--output", output).returncode == 0
-    lines = read_lines(output)
+    lines = read_jsonl(output)
     assert [line["rows"] for line in lines] == [1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32]
     measured = {"seconds": [2e-4, 1e-4, 3e-4], "ratio": [1.0, 1.0, 1.0], "predicted_ratio": 1.0}
     measured |= {"read_seconds": 1e-4, "multiply_seconds": 1e-4}
@@ -73,13 +71,68 @@ def test_curves_are_drawn_without_what_had_no_quiet_sample(tmp_path):
     assert (tmp_path / "curve_cost.png").stat().st_size > 10_000
 
 
+KERNELS = (
+    "packed_linear linear_argmax moe_up moe_down tree_attention moe_router "
+    "rms_norm layer_norm rope row_argmax sampling_probs"
+).split()
+
+
+def test_a_line_for_every_kernel(tmp_path):
+    output = tmp_path / "kernels.jsonl"
+    done = run("kernels_bench", *SHORT["kernels_bench"], "--output", output)
+    assert done.returncode == 0, done.stderr
+    lines = read_jsonl(output)
+    assert list(dict.fromkeys(line["op"] for line in lines)) == KERNELS
+    assert len(lines) == len(done.stdout.splitlines()) - 2  # two lines of heading
+    assert len({json.dumps([line["op"], line["shape"], line["rows"]]) for line in lines}) == len(lines)
+    for line in lines:
+        assert (line["benchmark"], line["threads"], line["measured"]) == ("kernels_bench", 1, 1)
+        assert {"instruction_set", "cpu", "commit", "started", "read_seconds", "multiply_seconds"} <= set(line)
+        assert line["bytes"] > 0
+        assert len(line["seconds"]) == 3
+        assert line["quiet"] in (0, 1)
+        counted = line["op"] not in ("moe_router", "row_argmax", "sampling_probs")
+        assert (line["operations"] > 0) == counted
+    products = [line for line in lines if line["op"] == "packed_linear"]
+    assert {(line["shape"]["dtype"], line["shape"]["K"], line["rows"]) for line in products} == set(
+        itertools.product(("float32", "bfloat16", "int8"), (512, 2048), (1, 2, 4, 8, 16))
+    )
+    for line in products:
+        assert line["operations"] == 2 * line["rows"] * line["shape"]["K"] * line["shape"]["N"]
+
+
+def test_kernels_are_chosen_by_how_their_names_start(tmp_path):
+    output = tmp_path / "kernels.jsonl"
+    assert run("kernels_bench", "--rounds", 1, "--op", "r", "--output", output).returncode == 0
+    assert {line["op"] for line in read_jsonl(output)} == {"rms_norm", "rope", "row_argmax"}
+    done = run("kernels_bench", "--op", "nonsense")
+    assert done.returncode == 1
+    assert done.stderr == f"kernels_bench: no op starts with 'nonsense'; there are {', '.join(KERNELS)}\n"
+
+
+def test_bandwidth_of_every_size_by_one_thread_and_by_all(tmp_path):
+    output = tmp_path / "bandwidth.jsonl"
+    done = run("bandwidth", "--threads", 2, "--most-megabytes", 4, "--rounds", 1, "--output", output)
+    assert done.returncode == 0, done.stderr
+    lines = read_jsonl(output)
+    reads = [(line["what"], line["threads"]) for line in lines if line["unit"] == "GB/s"]
+    assert reads == list(itertools.product(("read 256 KB", "read 1 MB", "read 4 MB"), (1, 2)))
+    assert [(line["what"], line["threads"]) for line in lines if line["unit"] == "us"] == [
+        ("barrier", 2),
+        ("run of the team", 2),
+    ]
+    for line in lines:
+        assert {"benchmark", "seconds", "quiet", "measured", "cpu", "commit", "started"} <= set(line)
+        assert line["unit"] in ("GB/s", "GFLOP/s", "us")
+
+
 @pytest.mark.parametrize("name", SHORT)
 def test_says_what_it_takes(name):
     done = run(name, "--help")
     assert done.returncode == 0
     assert re.match(rf"Usage: {name} .*\[", done.stdout)
     readme = (ROOT / "experiments/README.md").read_text(encoding="utf-8")
-    assert f"build/cpu/{name} " in readme
+    assert re.search(rf"`build/cpu/{name}[ `]", readme)
 
 
 @pytest.mark.parametrize(
