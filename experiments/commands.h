@@ -9,6 +9,7 @@ namespace specmoe::cli {
 /// for what the user has to mend.
 int run_generate(const std::vector<std::string>& arguments);
 int run_bench(const std::vector<std::string>& arguments);
+int run_tune(const std::vector<std::string>& arguments);
 int run_list(const std::vector<std::string>& arguments);
 int run_inspect(const std::vector<std::string>& arguments);
 int run_convert(const std::vector<std::string>& arguments);

@@ -19,7 +19,8 @@ constexpr FlagKind kSwitch = FlagKind::kSwitch;
 
 constexpr unsigned kGenerate = command_bit(Command::kGenerate);
 constexpr unsigned kBench = command_bit(Command::kBench);
-constexpr unsigned kDecoding = kGenerate | kBench;
+constexpr unsigned kTune = command_bit(Command::kTune);
+constexpr unsigned kDecoding = kGenerate | kBench | kTune;
 constexpr unsigned kConvert = command_bit(Command::kConvert);
 constexpr unsigned kModel = kDecoding | command_bit(Command::kInspect);
 constexpr unsigned kAll = kModel | kConvert;
@@ -33,9 +34,9 @@ constexpr std::array kFlags = {
     Flag{"kv-dtype", kOne, kModel, "TYPE", "float32", kModels,
          "element type of the cached keys and values: float32, bfloat16 or int8 (a scale per row and head)"},
     Flag{"device", kOne, kModel, "NAME", "cpu", kModels, "where to compute: cpu, cuda or cuda:1"},
-    Flag{"device-loop", kSwitch, kDecoding, "", nullptr, kModels,
+    Flag{"device-loop", kSwitch, kGenerate | kBench, "", nullptr, kModels,
          "on a device, let whole steps follow one another without the host, as far as there are such steps"},
-    Flag{"device-switch", kSwitch, kDecoding, "", nullptr, kModels,
+    Flag{"device-switch", kSwitch, kGenerate | kBench, "", nullptr, kModels,
          "on a device, let whole steps choose the size of the target's pass by the tree that they have grown"},
     Flag{"fast-prefill", kSwitch, kDecoding, "", nullptr, kModels,
          "on a device, put each 256 tokens of a prompt through cuBLASLt: faster, with other last bits than one by one"},
@@ -66,12 +67,12 @@ constexpr std::array kFlags = {
     Flag{"category", kItems, kBench, "NAME", "all", kText,
          "prompt classes, each measured apart; each: every class of the file; all: the whole file"},
     Flag{"batch", kItems, kModel, "B", "1", kRun, "most prompts decoded at a time"},
-    Flag{"repeat", kNumber, kBench, "R", "1", kRun,
+    Flag{"repeat", kNumber, kBench | kTune, "R", "1", kRun,
          "rounds per prompt; one round runs plain, speculative, speculative, plain"},
-    Flag{"mark", kOne, kDecoding, "STYLE", "auto", kRun,
+    Flag{"mark", kOne, kGenerate | kBench, "STYLE", "auto", kRun,
          "how accepted draft tokens are marked: ansi, brackets, none; auto: ansi on a terminal, else none"},
     Flag{"show-text", kSwitch, kBench, "", nullptr, kRun, "print the texts before the table"},
-    Flag{"output", kOne, kDecoding, "FILE.jsonl", nullptr, kRun,
+    Flag{"output", kOne, kGenerate | kBench, "FILE.jsonl", nullptr, kRun,
          "also write one JSON object per request (bench: and a summary at the end)"},
     Flag{"cells", kOne, kBench, "FILE.jsonl", nullptr, kRun,
          "append one line per cell to this file; cells that are there already are not measured again"},
@@ -140,6 +141,8 @@ const char* command_name(Command command) {
       return "generate";
     case Command::kBench:
       return "bench";
+    case Command::kTune:
+      return "tune";
     case Command::kInspect:
       return "inspect";
     case Command::kConvert:

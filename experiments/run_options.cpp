@@ -17,11 +17,20 @@ namespace {
 
 constexpr int kMostTokens = 1 << 24;
 
+/// Whether a flag's list may have several items: all of them make bench's grid, and tune measures more trees than one.
+bool takes_several(Command command, const std::string& flag) {
+  return command == Command::kBench || (command == Command::kTune && flag == "tree");
+}
+
+void check_several(Command command, const std::string& flag, std::size_t items) {
+  SPECMOE_CHECK(items <= 1 || takes_several(command, flag), command_name(command), " takes one --", flag, ", got ",
+                items, "; bench compares several");
+}
+
 /// The items of a flag; one empty item when it is not given.
 std::vector<std::string> items_or_default(Command command, const Settings& settings, const std::string& flag) {
   std::vector<std::string> items = settings.items(flag);
-  SPECMOE_CHECK(command == Command::kBench || items.size() <= 1, "generate takes one --", flag, ", got ", items.size(),
-                "; bench compares several");
+  check_several(command, flag, items.size());
   if (items.empty()) items.emplace_back();
   return items;
 }
@@ -118,11 +127,11 @@ RunOptions run_options(Command command, const Settings& settings) {
   complete(tree_policies(), "tree", options.trees);
   complete(acceptance_policies(), "accept", options.acceptances);
   take_sampling(settings, options);
-  SPECMOE_CHECK(command == Command::kBench || options.temperatures.size() == 1, "generate takes one --temperature");
+  check_several(command, "temperature", options.temperatures.size());
   SPECMOE_CHECK(settings.given("drafter") || (!settings.given("tree") && !settings.given("accept")),
                 "--tree and --accept need a --drafter; without one decoding is plain");
-  SPECMOE_CHECK(command != Command::kBench || settings.given("drafter"),
-                "bench needs --drafter SPEC to compare with plain decoding; `specmoe list` shows what there is");
+  SPECMOE_CHECK(command == Command::kGenerate || settings.given("drafter"), command_name(command),
+                " needs --drafter SPEC to compare with plain decoding; `specmoe list` shows what there is");
   options.allow_lossy = settings.on("allow-lossy");
 
   options.dtypes = settings.items("dtype");
@@ -143,10 +152,10 @@ RunOptions run_options(Command command, const Settings& settings) {
 
   for (std::int64_t batch : settings.integers("batch", 1, 4096)) options.batches.push_back(static_cast<int>(batch));
   check_distinct("batch", options.batches);
-  SPECMOE_CHECK(command == Command::kBench || (options.batches.size() == 1 && options.dtypes.size() == 1),
-                "generate takes one --batch and one --dtype; bench compares several");
-  if (command == Command::kBench) options.repeat = static_cast<int>(settings.integer("repeat", 1, 10000));
-  options.mark = mark_style(settings.text("mark"));
+  check_several(command, "batch", options.batches.size());
+  check_several(command, "dtype", options.dtypes.size());
+  if (command != Command::kGenerate) options.repeat = static_cast<int>(settings.integer("repeat", 1, 10000));
+  if (command != Command::kTune) options.mark = mark_style(settings.text("mark"));
   options.show_text = settings.on("show-text");
   options.quiet = settings.on("quiet");
   options.output = settings.text("output");

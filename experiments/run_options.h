@@ -11,7 +11,8 @@
 
 namespace specmoe::cli {
 
-/// What generate and bench are asked to do, checked. Lists have one item or more; generate takes one each.
+/// What generate, bench and tune are asked to do, checked. Lists have one item or more; generate takes one each, tune
+/// several trees.
 struct RunOptions {
   std::string target;
   std::vector<std::string> drafters;  // [""]: plain decoding

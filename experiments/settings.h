@@ -9,7 +9,7 @@
 
 namespace specmoe::cli {
 
-enum class Command { kGenerate, kBench, kInspect, kConvert };
+enum class Command { kGenerate, kBench, kTune, kInspect, kConvert };
 
 /// The flags of one command in force: given on the command line, else in --config, else their defaults.
 ///

@@ -1,4 +1,4 @@
-// The command-line program: specmoe generate | bench | list | inspect | convert | prove.
+// The command-line program: specmoe generate | bench | tune | list | inspect | convert | prove.
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -25,6 +25,7 @@ Usage: specmoe COMMAND [option]...
 
   generate   continue texts, plainly or speculatively
   bench      measure speculative against plain decoding on the same prompts
+  tune       the tree that pays most for a target, a drafter and a kind of text: predicted, then measured
   list       drafters, tree topologies and acceptance policies, with parameters
   inspect    a checkpoint's architecture, parameters and memory, before loading it
   convert    a checkpoint in int8 or bfloat16, and what rounding did to it
@@ -41,9 +42,9 @@ version.
 using Run = std::function<int(const std::vector<std::string>&)>;
 
 const std::map<std::string, Run>& commands() {
-  static const std::map<std::string, Run> all = {{"generate", run_generate}, {"bench", run_bench},
-                                                 {"list", run_list},         {"inspect", run_inspect},
-                                                 {"convert", run_convert},   {"prove", run_prove}};
+  static const std::map<std::string, Run> all = {
+      {"generate", run_generate}, {"bench", run_bench},     {"tune", run_tune},  {"list", run_list},
+      {"inspect", run_inspect},   {"convert", run_convert}, {"prove", run_prove}};
   return all;
 }
 
@@ -62,7 +63,7 @@ int run(const std::vector<std::string>& arguments) {
   }
   const auto command = commands().find(arguments[0]);
   SPECMOE_CHECK(command != commands().end(), "unknown command '", arguments[0],
-                "'; known: bench, convert, generate, inspect, list, prove; see specmoe --help");
+                "'; known: bench, convert, generate, inspect, list, prove, tune; see specmoe --help");
   return command->second({arguments.begin() + 1, arguments.end()});
 }
 

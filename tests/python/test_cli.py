@@ -15,7 +15,7 @@ from program import (
 )
 
 
-@pytest.mark.parametrize("command", [[], ["generate"], ["bench"], ["list"], ["inspect"], ["convert"]])
+@pytest.mark.parametrize("command", [[], ["generate"], ["bench"], ["tune"], ["list"], ["inspect"], ["convert"]])
 def test_help_goes_to_stdout(command):
     done = ok(*command, "--help")
     assert "specmoe" in done.stdout and done.stderr == ""
