@@ -1,6 +1,7 @@
 #include "kernels/cpu/probability_cut.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace specmoe::kernels {
 namespace {
@@ -15,6 +16,38 @@ double sum(const float* probs, const std::int32_t* begin, const std::int32_t* en
   double total = 0;
   for (; begin != end; ++begin) total += static_cast<double>(probs[*begin]);
   return total;
+}
+
+/// Lists entries among which the k largest are, and returns how many: those of the k parts of the row whose own largest
+/// entries are the largest, since k entries exceed any other.
+std::int64_t list_largest(std::int64_t k, const float* probs, std::int64_t vocab, std::int32_t* index) {
+  constexpr std::int64_t kPart = 32;
+  const std::int64_t parts = vocab / kPart;
+  if (parts <= k) {
+    std::iota(index, index + vocab, 0);
+    return vocab;
+  }
+  for (std::int64_t i = 0; i < parts; ++i) {
+    index[i] = static_cast<std::int32_t>(std::max_element(probs + i * kPart, probs + (i + 1) * kPart) - probs);
+  }
+  std::nth_element(index, index + (k - 1), index + parts, Larger{probs});
+  for (std::int64_t i = k; i-- > 0;) {  // from the last: a part's entries take more room than it did
+    std::iota(index + i * kPart, index + (i + 1) * kPart, static_cast<std::int32_t>(index[i] / kPart * kPart));
+  }
+  const std::int64_t rest = vocab - parts * kPart;
+  std::iota(index + k * kPart, index + k * kPart + rest, static_cast<std::int32_t>(parts * kPart));
+  return k * kPart + rest;
+}
+
+/// Lists all entries but those below a floor that together hold less than 1 - top_p: no nucleus needs one.
+std::int64_t list_nucleus(float top_p, const float* probs, std::int64_t vocab, std::int32_t* index) {
+  const float floor = 0.999f * (1.0f - top_p) / static_cast<float>(vocab);
+  std::int64_t count = 0;
+  for (std::int32_t i = 0; i < vocab; ++i) {
+    index[count] = i;
+    count += probs[i] < floor ? 0 : 1;
+  }
+  return count;
 }
 
 /// Moves the fewest largest entries that hold `mass` to the front and returns how many they are. Halves the undecided
@@ -58,18 +91,15 @@ void cut_probabilities(float* probs, std::int64_t vocab, std::int64_t top_k, flo
   const bool cut_k = top_k > 0 && top_k < vocab;
   const bool cut_p = top_p < 1.0f;
   if (!cut_k && !cut_p) return;
-  // All entries below the floor together hold less than 1 - top_p: no nucleus needs one.
-  const float floor = cut_k ? 0.0f : 0.999f * (1.0f - top_p) / static_cast<float>(vocab);
   std::int64_t kept = 0;
-  for (std::int32_t i = 0; i < vocab; ++i) {
-    scratch[kept] = i;
-    kept += probs[i] < floor ? 0 : 1;
-  }
   double mass = 1.0;
   if (cut_k) {
-    std::nth_element(scratch, scratch + top_k, scratch + vocab, Larger{probs});
+    const std::int64_t listed = list_largest(top_k, probs, vocab, scratch);
+    std::nth_element(scratch, scratch + (top_k - 1), scratch + listed, Larger{probs});
     kept = top_k;
     mass = sum(probs, scratch, scratch + kept);
+  } else {
+    kept = list_nucleus(top_p, probs, vocab, scratch);
   }
   if (cut_p) kept = select_mass(scratch, kept, mass * static_cast<double>(top_p), probs);
   std::sort(scratch, scratch + kept);

@@ -71,6 +71,14 @@ TEST_P(SamplingTest, TiesKeepTheLowerIndex) {
   const std::vector<float> half = probs(equal, 1.0f, 0, 0.4995f);
   EXPECT_EQ(std::count(half.begin(), half.end(), 0.0f), 500);
   EXPECT_GT(half[499], 0.0f);
+  for (const std::int64_t k : {1, 20, 31, 32, 999}) {
+    const std::vector<float> first = probs(equal, 1.0f, k, 1.0f);
+    EXPECT_EQ(std::count(first.begin(), first.begin() + k, 0.0f), 0) << k;
+    EXPECT_EQ(std::count(first.begin() + k, first.end(), 0.0f), 1000 - k) << k;
+  }
+  std::vector<float> last(1000, 0.0f);  // what is past the last whole part counts as well
+  last[999] = 1.0f;
+  EXPECT_EQ(probs(last, 1.0f, 1, 1.0f)[999], 1.0f);
 }
 
 TEST_P(SamplingTest, ExtremeLogitsStayFinite) {
