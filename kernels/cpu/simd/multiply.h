@@ -9,17 +9,18 @@ namespace specmoe::kernels::SPECMOE_SIMD {
 inline constexpr bool kAvx2Tiles = kTileRows == 5;
 
 /// How many of `left` rows the next tile takes: as even as can be. Of AVX2's tiles, those of five and of three rows
-/// keep the multipliers busier than those of four, whose eight sums only just cover the latency of a multiply-add.
-inline int rows_of_next_tile(std::int64_t left) {
-  if (kAvx2Tiles && left >= 8) return kTileRows;
+/// keep the multipliers busier than those of four, whose eight sums only just cover the latency of a multiply-add; but
+/// not with int8, whose widening fills the gaps.
+inline int rows_of_next_tile(std::int64_t left, DType dtype) {
+  if (kAvx2Tiles && left >= 8 && dtype != DType::kInt8) return kTileRows;
   const std::int64_t tiles = (left + kTileRows - 1) / kTileRows;
   return static_cast<int>((left + tiles - 1) / tiles);
 }
 
 /// How many tiles that makes of `rows` rows.
-inline int tiles_of(std::int64_t rows) {
+inline int tiles_of(std::int64_t rows, DType dtype) {
   int tiles = 0;
-  for (; rows > 0; rows -= rows_of_next_tile(rows)) ++tiles;
+  for (; rows > 0; rows -= rows_of_next_tile(rows, dtype)) ++tiles;
   return tiles;
 }
 
@@ -48,7 +49,7 @@ void multiply(std::int64_t count, const Row& row, const PackedMatrix& weight, st
     }
     // Two long panels stay in the first caches while the tiles take turns at them.
     const bool shared = kAvx2Tiles && block_end - block > kTileRows && weight.panel_bytes() > 8192;
-    const int turns = shared ? tiles_of(block_end - block) : 1;
+    const int turns = shared ? tiles_of(block_end - block, weight.dtype()) : 1;
     const int group = shared ? 2 : group_panels(weight);
     for (std::int64_t panel = begin; panel < end; panel += group) {
       const int panels = static_cast<int>(std::min<std::int64_t>(group, end - panel));
@@ -56,7 +57,7 @@ void multiply(std::int64_t count, const Row& row, const PackedMatrix& weight, st
       const std::byte* ahead = panel + group < end ? weight.panel(panel + group) : last_ahead;
       int turn = 0;
       for (std::int64_t first = block; first < block_end; ++turn) {
-        const int taken = rows_of_next_tile(block_end - first);
+        const int taken = rows_of_next_tile(block_end - first, weight.dtype());
         multiply_group(inputs.from(first - block), taken, weight, panel, panels, ahead, turn, turns, sums);
         finish(first, taken, panel, panels, sums);
         first += taken;
