@@ -1,10 +1,13 @@
 #include <cmath>
 #include <iostream>
+#include <nlohmann/json.hpp>
 
+#include "experiments/cell_line.h"
 #include "experiments/commands.h"
 #include "experiments/flags.h"
 #include "experiments/interrupt.h"
 #include "experiments/models.h"
+#include "experiments/output_file.h"
 #include "experiments/table.h"
 #include "experiments/tuner.h"
 #include "kernels/check.h"
@@ -18,7 +21,8 @@ Which tree pays most for this target, this drafter and this kind of text. Runs s
 plain decoding, fits a cost model to them (bytes and operations of a target pass by the distinct experts that its rows
 wake, time of a draft, acceptance by position and by rank), predicts chains of 1 to 16 tokens and the best fixed tree of up
 to 32 nodes, runs the best of both, and prints what was predicted beside what was measured. The trees of --tree are run as
-well, without a prediction; by default two chains that stop where the draft is unsure.
+well, without a prediction; by default two chains that stop where the draft is unsure. --output FILE keeps every run of
+every prompt and a summary of every tree, as bench does, with what was predicted of it.
 
 Exit code: 0; 1 when a lossless method did not reproduce plain decoding's greedy text; 2 for a mistake in the call.
 
@@ -137,6 +141,23 @@ void print_answer(const Tuner& tuner) {
   }
 }
 
+/// A line for each tree, as bench writes them, and what was predicted of it.
+void write(const Tuner& tuner, const Settings& settings, OutputFile& output) {
+  const Provenance provenance = collect_provenance();
+  for (const std::vector<TunedTree>* some : {&tuner.probes(), &tuner.chosen()}) {
+    for (const TunedTree& tree : *some) {
+      auto line = nlohmann::ordered_json::parse(line_of(tree.cell, provenance, settings.json()));
+      if (tree.expected) {
+        line["predicted"] = {{"tau", tree.expected->tau},
+                             {"verify_cost_ratio", tree.expected->cost},
+                             {"tokens_per_s_ratio", tree.expected->speedup}};
+      }
+      output.line(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    }
+  }
+  output.commit();
+}
+
 }  // namespace
 
 int run_tune(const std::vector<std::string>& arguments) {
@@ -144,17 +165,21 @@ int run_tune(const std::vector<std::string>& arguments) {
     std::cout << kHelp << help_text(Command::kTune);
     return 0;
   }
-  const RunOptions options = run_options(Command::kTune, Settings::parse(Command::kTune, arguments));
+  const Settings settings = Settings::parse(Command::kTune, arguments);
+  const RunOptions options = run_options(Command::kTune, settings);
+  OutputFile output(options.output);
   Progress progress(options.quiet);
   const Models models = open_models(options, options.dtypes[0], progress);
-  Tuner tuner(options, models, progress, poll_interrupt);
+  Tuner tuner(options, models, {output, progress, poll_interrupt});
   tuner.run();
   progress.clear();
+  write(tuner, settings, output);
   print_setting(options, tuner);
   const bool kept = print_agreement(tuner);
   print_model(tuner);
   print_trees(tuner);
   print_answer(tuner);
+  if (!options.output.empty()) std::cout << "\nresults: " << options.output << '\n';
   return kept ? 0 : 1;
 }
 

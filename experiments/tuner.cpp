@@ -46,8 +46,8 @@ double TunedTree::speedup() const {
   return derive(cell.summary.speculative, 0).tokens_per_s / derive(cell.summary.plain, 0).tokens_per_s;
 }
 
-Tuner::Tuner(const RunOptions& options, const Models& models, Progress& progress, std::function<void()> poll)
-    : options_(options), engines_(models), host_{no_output_, progress, std::move(poll)} {
+Tuner::Tuner(const RunOptions& options, const Models& models, BenchHost host)
+    : options_(options), engines_(models), host_(std::move(host)) {
   options_.show_text = true;  // keeps what each step did
 }
 

@@ -34,7 +34,7 @@ struct TunedTree {
 /// is unsure).
 class Tuner {
  public:
-  Tuner(const RunOptions& options, const Models& models, Progress& progress, std::function<void()> poll);
+  Tuner(const RunOptions& options, const Models& models, BenchHost host);
 
   /// Throws Error when plain decoding or the chains cannot run.
   void run();
@@ -60,7 +60,6 @@ class Tuner {
 
   RunOptions options_;
   Engines engines_;
-  OutputFile no_output_{""};
   BenchHost host_;
   std::vector<TunedTree> probes_, chosen_;
   std::optional<SpeedupModel> model_;

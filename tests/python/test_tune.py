@@ -3,7 +3,9 @@
 import re
 
 import pytest
-from program import DRAFTER, MODELS, SMALL, TARGET, expect_one_line, ok, specmoe
+from program import DRAFTER, MODELS, SMALL, TARGET, expect_one_line, ok, read_jsonl, specmoe
+
+from specmoe import load_results
 
 PROMPTS = MODELS / "prompts/quickstart.jsonl"
 TUNE = ["tune", "--target", TARGET, "--drafter", DRAFTER, "--prompts", PROMPTS, "--max-new-tokens", "48", "--quiet"]
@@ -30,6 +32,17 @@ def test_predicts_what_it_then_measures():
     (opt_tree,) = (name for name in found if name.startswith("opt_tree("))
     assert found[opt_tree][:3] == ["-", "-", "-"]
     assert re.search(r"^fastest: (plain decoding|--tree '.+', \d\.\d\d times plain decoding)$", text, re.MULTILINE)
+
+
+def test_keeps_what_was_predicted_beside_what_came(tmp_path):
+    output = tmp_path / "tune.jsonl"
+    found = trees(ok(*TUNE, "--output", output).stdout)
+    frame = load_results(output)
+    assert list(frame["tree"].str.partition("(")[0]) == [name.partition("(")[0] for name in found]
+    assert list(frame["predicted.tau"].dropna().round(2)) == [float(row[0]) for row in found.values() if row[0] != "-"]
+    assert list(frame["tau"].round(2)) == [float(row[3]) for row in found.values()]
+    answers = [line for line in read_jsonl(output) if line["kind"] == "answer"]
+    assert len(answers) == 2 * 8 * (6 + 1 + len(found) - 6 + 1)  # twice each prompt; plain in both rounds
 
 
 def test_a_fixed_tree_that_it_names_can_be_run():
@@ -73,7 +86,8 @@ def test_a_dense_target_and_a_batch():
         ([*TUNE, "--batch", "1,8"], "tune takes one --batch, got 2; bench compares several"),
         ([*TUNE, "--accept", "token; naive"], "tune takes one --accept, got 2; bench compares several"),
         ([*TUNE, "--tree", "chane"], "unknown"),
-        ([*TUNE, "--output", "x.jsonl"], "tune has no option --output"),
+        ([*TUNE, "--cells", "x.jsonl"], "tune has no option --cells"),
+        ([*TUNE, "--output", "no/such/folder/x"], "no/such/folder/x"),
         ([*TUNE, "--accept", "typical"], "chain(gamma=1): "),  # lossy, and not allowed to be
     ],
 )
