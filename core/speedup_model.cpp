@@ -13,12 +13,6 @@ namespace {
 
 double per_step(double total, const Counts& counts) { return total / static_cast<double>(counts.steps); }
 double rows_of(const Counts& counts) { return per_step(static_cast<double>(counts.pass_rows), counts); }
-double nodes_of(const Counts& counts) { return per_step(static_cast<double>(counts.drafted), counts); }
-
-double levels_of(const Counts& counts) {
-  const auto reached = std::accumulate(counts.drafted_at.begin(), counts.drafted_at.end(), std::int64_t{0});
-  return per_step(static_cast<double>(reached), counts);
-}
 
 /// Of each token whether the drafter proposes it after the text so far, as far as the steps of chain(gamma) tell.
 std::vector<bool> proposed_tokens(const RequestRecord& text, int gamma) {
@@ -53,7 +47,7 @@ SpeedupModel::SpeedupModel(const ModelInfo& target, const Counts& plain, std::sp
   double rest = 0;
   for (const Counts& probe : probes) {
     add_pass(probe);
-    drafts.push_back({levels_of(probe), nodes_of(probe), 1e-9 * per_step(probe.times.draft_ns, probe)});
+    drafts.push_back({drafted_levels(probe), drafted_nodes(probe), 1e-9 * per_step(probe.times.draft_ns, probe)});
     rest += 1e-9 * per_step(probe.times.judge_ns + probe.times.rest_ns, probe);
   }
   std::tie(byte_seconds_, operation_seconds_) = fit_shares(passes);
@@ -79,6 +73,13 @@ double SpeedupModel::draft_seconds(double nodes, double levels) const {
 
 double SpeedupModel::speedup(double tau, double nodes, double levels) const {
   return tau * plain_seconds_ / (pass_seconds(nodes) + draft_seconds(nodes, levels) + rest_seconds_);
+}
+
+double drafted_nodes(const Counts& counts) { return per_step(static_cast<double>(counts.drafted), counts); }
+
+double drafted_levels(const Counts& counts) {
+  const auto reached = std::accumulate(counts.drafted_at.begin(), counts.drafted_at.end(), std::int64_t{0});
+  return per_step(static_cast<double>(reached), counts);
 }
 
 double chain_tokens(std::span<const RequestRecord> texts, int written_by, int gamma) {

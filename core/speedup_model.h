@@ -45,6 +45,10 @@ class SpeedupModel {
   double level_seconds_, node_seconds_;
 };
 
+/// Means over steps: nodes of the draft, and how deep it is.
+double drafted_nodes(const Counts& counts);
+double drafted_levels(const Counts& counts);
+
 /// Tokens that a step of chain(gamma) emits in the mean, the extra one included, on texts that chain(written_by) wrote:
 /// its steps tell of each token whether the drafter proposes it after the text so far. Exact for greedy decoding, but
 /// that nothing is known of the extra token of a step that accepted all `written_by`; it is taken for one more.

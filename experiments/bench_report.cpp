@@ -19,10 +19,6 @@ std::string split_text(const Metrics& metrics) {
          " / " + percent(metrics.rest_share) + " %";
 }
 
-std::string interval_text(const Interval& interval) {
-  return fixed(interval.median, 2) + " [" + fixed(interval.low, 2) + ", " + fixed(interval.high, 2) + "]";
-}
-
 std::string positions_text(const Metrics& metrics) {
   std::string text;
   for (double rate : metrics.acceptance_per_position) {

@@ -42,6 +42,10 @@ std::string fixed(double value, int digits) {
   return text;
 }
 
+std::string interval_text(const Interval& interval) {
+  return fixed(interval.median, 2) + " [" + fixed(interval.low, 2) + ", " + fixed(interval.high, 2) + "]";
+}
+
 std::string with_unit(double count) {
   for (const auto& [size, unit] : {std::pair{1e9, " G"}, {1e6, " M"}, {1e3, " k"}}) {
     if (count >= size) return fixed(count / size, 1) + unit;

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "core/metrics.h"
+
 namespace specmoe::cli {
 
 /// Columns padded to their widest cell: the first `left` columns are left-aligned, the others right-aligned.
@@ -21,6 +23,8 @@ class Table {
 
 /// "3.14"; "-" for NaN.
 std::string fixed(double value, int digits);
+/// "1.58 [1.50, 1.75]"
+std::string interval_text(const Interval& interval);
 /// "17.8 M"
 std::string with_unit(double count);
 /// "35.6 MB", powers of 1000.

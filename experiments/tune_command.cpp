@@ -31,10 +31,6 @@ Example:
       --prompts experiments/models/prompts/quickstart.jsonl --max-new-tokens 64
 )";
 
-std::string interval_text(const Interval& interval) {
-  return fixed(interval.median, 2) + " [" + fixed(interval.low, 2) + ", " + fixed(interval.high, 2) + "]";
-}
-
 std::string joined(const std::vector<double>& values, int digits) {
   std::string text;
   for (const double value : values) text += (text.empty() ? "" : " ") + fixed(value, digits);

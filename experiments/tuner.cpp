@@ -20,17 +20,6 @@ constexpr int kMostDepth = 8;
 std::string chain(int gamma) { return concat("chain(gamma=", gamma, ")"); }
 std::string star(int width) { return concat("expansion(", width, ")"); }
 
-double nodes_of(const BenchCell& cell) {
-  const Counts& counts = cell.summary.speculative;
-  return static_cast<double>(counts.drafted) / static_cast<double>(counts.steps);
-}
-
-double levels_of(const BenchCell& cell) {
-  double reached = 0;
-  for (const std::int64_t steps : cell.summary.speculative.drafted_at) reached += static_cast<double>(steps);
-  return reached / static_cast<double>(cell.summary.speculative.steps);
-}
-
 std::string sequoia(const std::vector<double>& rates, int nodes, int depth) {
   std::string text;
   for (const double rate : rates) text += (text.empty() ? "" : ",") + fixed(rate, 4);
@@ -87,17 +76,18 @@ void Tuner::fit() {
   const BenchCell& longest = probes_[std::size(kProbedChains) - 1].cell;
   model_.emplace(longest.target, longest.summary.plain, counts);
   const int written_by = kProbedChains[std::size(kProbedChains) - 1];
-  const double drafted = nodes_of(longest) / written_by;  // of what was asked for: drafts end where texts do
+  const double drafted =
+      drafted_nodes(longest.summary.speculative) / written_by;  // of what was asked for: drafts end where texts do
   for (int gamma = 1; gamma <= kLongestChain; ++gamma) {
     chains_.push_back(predict(chain_tokens(longest.texts, written_by, gamma), drafted * gamma, drafted * gamma));
   }
   rates_ = acceptance_by_rank();
   for (std::size_t i = 0; i < probes_.size(); ++i) {
     if (!probes_[i].ran()) continue;
-    const BenchCell& cell = probes_[i].cell;
+    const Counts& counts = probes_[i].cell.summary.speculative;
     const bool is_chain = i < std::size(kProbedChains);
-    const double tau = is_chain ? chains_[kProbedChains[i] - 1].tau : derive(cell.summary.speculative, 0).tau;
-    probes_[i].expected = predict(tau, nodes_of(cell), levels_of(cell));
+    const double tau = is_chain ? chains_[kProbedChains[i] - 1].tau : derive(counts, 0).tau;
+    probes_[i].expected = predict(tau, drafted_nodes(counts), drafted_levels(counts));
   }
 }
 
