@@ -72,7 +72,8 @@ struct alignas(64) Progress {
 struct ThreadPool::State {
   pid_t process = getpid();
   int size = 1;
-  int spins = 0;
+  int spins = 0;           // before a member that waits for others inside run() sleeps
+  int idle_spins = 0;      // likewise between two runs
   std::vector<int> cores;  // of the members, when every one has its own; cores[0] is the caller's
   std::vector<std::thread> threads;
   const std::function<void(Member&)>* work = nullptr;
@@ -117,20 +118,24 @@ void ThreadPool::Member::barrier() {
 
 ThreadPool::ThreadPool(int threads, bool pin) : state_(std::make_unique<State>()) {
   SPECMOE_CHECK(threads >= 0 && threads <= 1024, "threads must be 0 (all cores) to 1024, got ", threads);
-  constexpr int kSpins = 2000;       // 25-60 us, by the processor's pause
+  constexpr int kSpins = 2000;  // 25-60 us, by the processor's pause
+  // Longer than a small drafter, or sampling, keeps the caller between two passes: to be woken costs tens of
+  // microseconds, and beside busy processes as long as a time slice of theirs.
+  constexpr int kIdleSpins = 20000;
   constexpr int kCrowdedSpins = 50;  // more members than cores: whoever waits is in the way
   const std::vector<int> cores = allowed_cores();
   state_->size = threads == 0 ? static_cast<int>(cores.size()) : threads;
   const auto size = static_cast<std::size_t>(state_->size);
   state_->progress = std::make_unique<Progress[]>(size);
   state_->spins = size <= cores.size() ? kSpins : kCrowdedSpins;
+  state_->idle_spins = size <= cores.size() ? kIdleSpins : kCrowdedSpins;
   if (pin && size <= cores.size()) state_->cores.assign(cores.begin(), cores.begin() + state_->size);
   for (int index = 1; index < state_->size; ++index) {
     state_->threads.emplace_back([this, index] {
       State& state = *state_;
       std::uint32_t seen = 0;
       while (true) {
-        wait_change(state.task, seen, state.spins);
+        wait_change(state.task, seen, state.idle_spins);
         seen = state.task.load(std::memory_order_acquire);
         if (state.stopping.load(std::memory_order_acquire)) return;
         Member member(this, {index, state.size});
