@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <exception>
 #include <thread>
 #include <vector>
@@ -23,13 +24,20 @@ void pause() {
 #endif
 }
 
+using Clock = std::chrono::steady_clock;
+
 /// Waits until `word` differs from `old`: spins first, because the usual wait is shorter than a system call, then
 /// sleeps, so that a team beside other busy processes still makes progress.
-void wait_change(const std::atomic<std::uint32_t>& word, std::uint32_t old, int spins) {
-  for (int i = 0; i < spins; ++i) {
-    if (word.load(std::memory_order_acquire) != old) return;
-    pause();
-  }
+void wait_change(const std::atomic<std::uint32_t>& word, std::uint32_t old, std::chrono::microseconds spin) {
+  constexpr int kLooks = 64;  // before each look at the clock
+  Clock::time_point end{};
+  do {
+    for (int i = 0; i < kLooks; ++i) {
+      if (word.load(std::memory_order_acquire) != old) return;
+      pause();
+    }
+    if (end == Clock::time_point{}) end = Clock::now() + spin;
+  } while (Clock::now() < end);
   word.wait(old, std::memory_order_acquire);
 }
 
@@ -72,9 +80,9 @@ struct alignas(64) Progress {
 struct ThreadPool::State {
   pid_t process = getpid();
   int size = 1;
-  int spins = 0;           // before a member that waits for others inside run() sleeps
-  int idle_spins = 0;      // likewise between two runs
-  std::vector<int> cores;  // of the members, when every one has its own; cores[0] is the caller's
+  std::chrono::microseconds spin{0};       // before a member that waits for others inside run() sleeps
+  std::chrono::microseconds idle_spin{0};  // likewise between two runs
+  std::vector<int> cores;                  // of the members, when every one has its own; cores[0] is the caller's
   std::vector<std::thread> threads;
   const std::function<void(Member&)>* work = nullptr;
   std::atomic<bool> stopping{false};
@@ -94,7 +102,7 @@ struct ThreadPool::State {
     for (int other = 0; other < size; ++other) {
       const std::atomic<std::uint32_t>& word = progress[static_cast<std::size_t>(other)].reached;
       // Nobody is more than one barrier ahead or behind.
-      while (word.load(std::memory_order_acquire) == mine - 1) wait_change(word, mine - 1, spins);
+      while (word.load(std::memory_order_acquire) == mine - 1) wait_change(word, mine - 1, spin);
     }
     return mine;
   }
@@ -118,24 +126,25 @@ void ThreadPool::Member::barrier() {
 
 ThreadPool::ThreadPool(int threads, bool pin) : state_(std::make_unique<State>()) {
   SPECMOE_CHECK(threads >= 0 && threads <= 1024, "threads must be 0 (all cores) to 1024, got ", threads);
-  constexpr int kSpins = 2000;  // 25-60 us, by the processor's pause
+  constexpr std::chrono::microseconds kSpin{50};
   // Longer than a small drafter, or sampling, keeps the caller between two passes: to be woken costs tens of
   // microseconds, and beside busy processes as long as a time slice of theirs.
-  constexpr int kIdleSpins = 20000;
-  constexpr int kCrowdedSpins = 50;  // more members than cores: whoever waits is in the way
+  constexpr std::chrono::microseconds kIdleSpin{500};
+  constexpr std::chrono::microseconds kCrowdedSpin{1};  // more members than cores: whoever waits is in the way
   const std::vector<int> cores = allowed_cores();
   state_->size = threads == 0 ? static_cast<int>(cores.size()) : threads;
   const auto size = static_cast<std::size_t>(state_->size);
   state_->progress = std::make_unique<Progress[]>(size);
-  state_->spins = size <= cores.size() ? kSpins : kCrowdedSpins;
-  state_->idle_spins = size <= cores.size() ? kIdleSpins : kCrowdedSpins;
-  if (pin && size <= cores.size()) state_->cores.assign(cores.begin(), cores.begin() + state_->size);
+  const bool crowded = size > cores.size();
+  state_->spin = crowded ? kCrowdedSpin : kSpin;
+  state_->idle_spin = crowded ? kCrowdedSpin : kIdleSpin;
+  if (pin && !crowded) state_->cores.assign(cores.begin(), cores.begin() + state_->size);
   for (int index = 1; index < state_->size; ++index) {
     state_->threads.emplace_back([this, index] {
       State& state = *state_;
       std::uint32_t seen = 0;
       while (true) {
-        wait_change(state.task, seen, state.idle_spins);
+        wait_change(state.task, seen, state.idle_spin);
         seen = state.task.load(std::memory_order_acquire);
         if (state.stopping.load(std::memory_order_acquire)) return;
         Member member(this, {index, state.size});

@@ -7,7 +7,7 @@
 
 namespace specmoe::kernels {
 
-/// A fixed team of threads. The caller is member 0; the others wait, spinning for some tenths of a millisecond and then
+/// A fixed team of threads. The caller is member 0; the others wait, spinning for half a millisecond and then
 /// sleeping, so that an idle pool costs nothing and a hot one wakes in well under a microsecond.
 class ThreadPool {
  public:

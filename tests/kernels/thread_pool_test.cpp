@@ -1,9 +1,12 @@
 #include "kernels/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <atomic>
+#include <chrono>
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 #include "kernels/check.h"
@@ -24,6 +27,25 @@ TEST(ThreadPoolTest, EveryMemberRunsOnceWithItsOwnShard) {
     }
     EXPECT_EQ(seen, std::vector<int>(static_cast<std::size_t>(threads), 50));
   }
+}
+
+// A drafter on a thread of its own keeps the team waiting for so long; waking it would cost as much as a pass saves.
+TEST(ThreadPoolTest, StaysAwakeWhileTheCallerWorksBetweenRuns) {
+  if (std::thread::hardware_concurrency() < 2) GTEST_SKIP() << "needs two cores: one has no team that spins";
+  const auto sleeps = [] {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_nvcsw;
+  };
+  ThreadPool pool(2);
+  pool.run([](ThreadPool::Member&) {});
+  const long before = sleeps();
+  for (int round = 0; round < 100; ++round) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(120);
+    while (std::chrono::steady_clock::now() < end) continue;
+    pool.run([](ThreadPool::Member&) {});
+  }
+  EXPECT_LT(sleeps() - before, 50) << "other programs explain a few, not one in every other round";
 }
 
 // A running sum passed round the team: member i adds in phase i of each round, everybody checks after the barrier.
