@@ -38,15 +38,13 @@ SpeedupModel::SpeedupModel(const ModelInfo& target, const Counts& plain, std::sp
   sequences_ = rows_of(plain);
   plain_seconds_ = 1e-9 * static_cast<double>(plain.times.total_ns()) / static_cast<double>(plain.emitted);
 
+  plain_pass_seconds_ = 1e-9 * per_step(plain.times.verify_ns, plain);
+
   std::vector<Sample> passes, drafts;
-  const auto add_pass = [&](const Counts& counts) {
-    const PassWork work = pass_work(target_, rows_of(counts), 0, expected_experts_of(rows_of(counts)));
-    passes.push_back({work.bytes, work.operations, 1e-9 * per_step(counts.times.verify_ns, counts) * sequences_});
-  };
-  add_pass(plain);
   double rest = 0;
   for (const Counts& probe : probes) {
-    add_pass(probe);
+    const PassWork work = pass_work(target_, rows_of(probe), 0, expected_experts_of(rows_of(probe)));
+    passes.push_back({work.bytes, work.operations, 1e-9 * per_step(probe.times.verify_ns, probe) * sequences_});
     drafts.push_back({drafted_levels(probe), drafted_nodes(probe), 1e-9 * per_step(probe.times.draft_ns, probe)});
     rest += 1e-9 * per_step(probe.times.judge_ns + probe.times.rest_ns, probe);
   }

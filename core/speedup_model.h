@@ -26,8 +26,11 @@ class SpeedupModel {
   double routing_correlation() const { return correlation_; }
   /// Seconds of plain decoding for a token.
   double plain_seconds() const { return plain_seconds_; }
-  /// Seconds of the target pass of a step that drafts `nodes` tokens; in a batch, a sequence's share of it.
+  /// Seconds of the target pass of a step that drafts `nodes` tokens, one or more; in a batch, a sequence's share of
+  /// it.
   double pass_seconds(double nodes) const;
+  /// The same over a plain pass, which is measured and not fitted: kernels do otherwise with a single row.
+  double cost_ratio(double nodes) const { return pass_seconds(nodes) / plain_pass_seconds_; }
   /// Seconds to draft `nodes` tokens in `levels` passes of the drafter.
   double draft_seconds(double nodes, double levels) const;
   /// Of steps that draft `nodes` tokens in `levels` levels and emit tau in the mean.
@@ -39,8 +42,9 @@ class SpeedupModel {
   ModelInfo target_;
   double sequences_;  // of a pass
   double correlation_;
-  double plain_seconds_;
-  double rest_seconds_;  // of a step: judging, bookkeeping
+  double plain_seconds_;       // for a token
+  double plain_pass_seconds_;  // of a step, a sequence's share
+  double rest_seconds_;        // of a step: judging, bookkeeping
   double byte_seconds_, operation_seconds_;
   double level_seconds_, node_seconds_;
 };

@@ -38,7 +38,7 @@ std::string joined(const std::vector<double>& values, int digits) {
 }
 
 std::string error_text(double predicted, double measured) {
-  const double percent = 100 * (predicted / measured - 1);
+  const double percent = std::round(100 * (predicted / measured - 1));
   return concat(percent < 0 ? "-" : "+", fixed(std::abs(percent), 0), " %");
 }
 
@@ -56,7 +56,7 @@ void print_setting(const RunOptions& options, const Tuner& tuner) {
 void print_model(const Tuner& tuner) {
   const SpeedupModel& model = tuner.model();
   std::vector<double> costs, speedups;
-  for (const int nodes : {1, 3, 7, 15}) costs.push_back(model.pass_seconds(nodes) / model.pass_seconds(0));
+  for (const int nodes : {1, 3, 7, 15}) costs.push_back(model.cost_ratio(nodes));
   for (const Prediction& chain : tuner.chains()) speedups.push_back(chain.speedup);
   Table table(2);
   table.row({"plain token", fixed(1e6 * model.plain_seconds(), 1) + " us"});

@@ -113,7 +113,7 @@ std::vector<double> Tuner::acceptance_by_rank() const {
 }
 
 Prediction Tuner::predict(double tau, double nodes, double levels) const {
-  return {tau, model_->pass_seconds(nodes) / model_->pass_seconds(0), model_->speedup(tau, nodes, levels)};
+  return {tau, model_->cost_ratio(nodes), model_->speedup(tau, nodes, levels)};
 }
 
 std::optional<std::pair<std::string, Prediction>> Tuner::best_branching_tree() const {

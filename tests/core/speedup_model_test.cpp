@@ -56,6 +56,7 @@ TEST(SpeedupModel, PredictsATreeThatWasNotRun) {
   EXPECT_NEAR(model.routing_correlation(), kCorrelation, 1e-3);
   EXPECT_NEAR(model.plain_seconds(), 1e-9 * pass_ns(1), 1e-12);
   EXPECT_NEAR(model.pass_seconds(5) / (1e-9 * pass_ns(6)), 1, 1e-3);
+  EXPECT_NEAR(model.cost_ratio(5), pass_ns(6) / pass_ns(1), 1e-3);
   EXPECT_NEAR(model.draft_seconds(5, 3), 1e-9 * (500 * 3 + 100 * 5), 1e-12);
   EXPECT_NEAR(model.speedup(2.5, 5, 3), 2.5 * pass_ns(1) / (pass_ns(6) + 500 * 3 + 100 * 5 + 50), 1e-3);
 }
@@ -64,6 +65,15 @@ TEST(SpeedupModel, ABatchSharesAPass) {
   const std::vector<Counts> probes = {counts_of(1, 1, 1.7, 4), counts_of(8, 8, 3.9, 4), counts_of(4, 1, 1.9, 4)};
   const SpeedupModel model(mixture(), counts_of(0, 0, 1, 4), probes);
   EXPECT_NEAR(model.pass_seconds(2) / (1e-9 * pass_ns(12) / 4), 1, 1e-3);
+}
+
+TEST(SpeedupModel, PlainStepsMayHaveKernelsOfTheirOwn) {
+  Counts plain = counts_of(0, 0, 1);
+  plain.times.verify_ns /= 2;
+  const std::vector<Counts> probes = {counts_of(1, 1, 1.7), counts_of(8, 8, 3.9), counts_of(4, 1, 1.9)};
+  const SpeedupModel model(mixture(), plain, probes);
+  EXPECT_NEAR(model.pass_seconds(5) / (1e-9 * pass_ns(6)), 1, 1e-3);
+  EXPECT_NEAR(model.cost_ratio(5), 2 * pass_ns(6) / pass_ns(1), 2e-3);
 }
 
 TEST(SpeedupModel, ADenseTargetHasNoCorrelation) {
