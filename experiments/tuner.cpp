@@ -133,9 +133,9 @@ std::optional<std::pair<std::string, Prediction>> Tuner::best_branching_tree() c
 
 void Tuner::choose() {
   const auto by_speed = [](const Prediction& a, const Prediction& b) { return a.speedup < b.speedup; };
-  const auto longest = std::max_element(chains_.begin(), chains_.end(), by_speed);
-  std::vector<std::string> trees = {chain(static_cast<int>(longest - chains_.begin()) + 1)};
-  std::vector<Prediction> expected = {*longest};
+  const auto best = std::max_element(chains_.begin(), chains_.end(), by_speed);
+  std::vector<std::string> trees = {chain(static_cast<int>(best - chains_.begin()) + 1)};
+  std::vector<Prediction> expected = {*best};
   if (const auto tree = best_branching_tree()) {
     trees.push_back(tree->first);
     expected.push_back(tree->second);
