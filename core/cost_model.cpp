@@ -12,6 +12,11 @@ double expected_experts(int experts, int chosen, double rows, double correlation
   return experts * (1 - std::pow(1 - static_cast<double>(chosen) / experts, independent));
 }
 
+double expected_experts(const ModelInfo& info, double rows, double correlation) {
+  if (info.experts == 0) return 0;
+  return expected_experts(info.experts, info.experts_per_token, rows, std::isnan(correlation) ? 0 : correlation);
+}
+
 double fit_routing_correlation(int experts, int chosen, std::span<const CountedExperts> counted) {
   const auto tells = [](const CountedExperts& count) { return count.rows > 1; };
   if (experts <= chosen || std::none_of(counted.begin(), counted.end(), tells)) {

@@ -12,6 +12,8 @@ namespace specmoe {
 ///
 /// source  for independent rows Huang et al. 2025 (MoESD), arXiv:2505.19645
 double expected_experts(int experts, int chosen, double rows, double correlation);
+/// The same for a model's mixture layers: 0 where it has none. NaN, a correlation that could not be fitted: 0.
+double expected_experts(const ModelInfo& info, double rows, double correlation);
 
 /// What was counted: `distinct` experts per layer, in the mean, in passes of `rows` rows.
 struct CountedExperts {

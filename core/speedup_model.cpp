@@ -37,13 +37,12 @@ SpeedupModel::SpeedupModel(const ModelInfo& target, const Counts& plain, std::sp
   correlation_ = fit_routing_correlation(target.experts, target.experts_per_token, counted);
   sequences_ = rows_of(plain);
   plain_seconds_ = 1e-9 * static_cast<double>(plain.times.total_ns()) / static_cast<double>(plain.emitted);
-
   plain_pass_seconds_ = 1e-9 * per_step(plain.times.verify_ns, plain);
 
-  std::vector<Sample> passes, drafts;
+  std::vector<ShareSample> passes, drafts;
   double rest = 0;
   for (const Counts& probe : probes) {
-    const PassWork work = pass_work(target_, rows_of(probe), 0, expected_experts_of(rows_of(probe)));
+    const PassWork work = work_of(rows_of(probe));
     passes.push_back({work.bytes, work.operations, 1e-9 * per_step(probe.times.verify_ns, probe) * sequences_});
     drafts.push_back({drafted_levels(probe), drafted_nodes(probe), 1e-9 * per_step(probe.times.draft_ns, probe)});
     rest += 1e-9 * per_step(probe.times.judge_ns + probe.times.rest_ns, probe);
@@ -53,15 +52,13 @@ SpeedupModel::SpeedupModel(const ModelInfo& target, const Counts& plain, std::sp
   rest_seconds_ = rest / static_cast<double>(probes.size());
 }
 
-double SpeedupModel::expected_experts_of(double rows) const {
-  if (target_.experts == 0) return 0;
-  return expected_experts(target_.experts, target_.experts_per_token, rows,
-                          std::isnan(correlation_) ? 0 : correlation_);
+/// Keys and values of the text so far are left out: all passes read the same.
+PassWork SpeedupModel::work_of(double rows) const {
+  return pass_work(target_, rows, 0, expected_experts(target_, rows, correlation_));
 }
 
 double SpeedupModel::pass_seconds(double nodes) const {
-  const double rows = sequences_ * (nodes + 1);
-  const PassWork work = pass_work(target_, rows, 0, expected_experts_of(rows));
+  const PassWork work = work_of(sequences_ * (nodes + 1));
   return (byte_seconds_ * work.bytes + operation_seconds_ * work.operations) / sequences_;
 }
 
@@ -94,9 +91,9 @@ double chain_tokens(std::span<const RequestRecord> texts, int written_by, int ga
   return tokens / steps;
 }
 
-std::pair<double, double> fit_shares(std::span<const Sample> samples) {
+std::pair<double, double> fit_shares(std::span<const ShareSample> samples) {
   double xx = 0, xy = 0, yy = 0, x = 0, y = 0;  // of samples divided by their z
-  for (const Sample& sample : samples) {
+  for (const ShareSample& sample : samples) {
     const double u = sample.x / sample.z, v = sample.y / sample.z;
     xx += u * u;
     xy += u * v;

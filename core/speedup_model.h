@@ -37,7 +37,7 @@ class SpeedupModel {
   double speedup(double tau, double nodes, double levels) const;
 
  private:
-  double expected_experts_of(double rows) const;
+  PassWork work_of(double rows) const;
 
   ModelInfo target_;
   double sequences_;  // of a pass
@@ -59,9 +59,9 @@ double drafted_levels(const Counts& counts);
 double chain_tokens(std::span<const RequestRecord> texts, int written_by, int gamma);
 
 /// a and b that bring a x + b y nearest to z over all samples, by relative errors; neither below 0.
-struct Sample {
+struct ShareSample {
   double x, y, z;
 };
-std::pair<double, double> fit_shares(std::span<const Sample> samples);
+std::pair<double, double> fit_shares(std::span<const ShareSample> samples);
 
 }  // namespace specmoe

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "experiments/cell_line.h"
 #include "experiments/commands.h"
@@ -19,7 +20,7 @@ constexpr const char* kHelp = R"(Usage: specmoe tune --target FOLDER --drafter S
 
 Which tree pays most for this target, this drafter and this kind of text. Runs short chains and stars of siblings beside
 plain decoding, fits a cost model to them (bytes and operations of a target pass by the distinct experts that its rows
-wake, time of a draft, acceptance by position and by rank), predicts chains of 1 to 16 tokens and the best fixed tree of up
+wake, time of a draft, acceptance along a chain and by rank), predicts chains of 1 to 16 tokens and the best fixed tree of up
 to 32 nodes, runs the best of both, and prints what was predicted beside what was measured. The trees of --tree are run as
 well, without a prediction; by default two chains that stop where the draft is unsure. --output FILE keeps every run of
 every prompt and a summary of every tree, as bench does, with what was predicted of it.
@@ -89,7 +90,7 @@ void print_trees(const Tuner& tuner) {
   Table table;
   table.row({"", "predicted", "", "", "measured", "", "", "", "over prompts"});
   table.row({"tree", "tau", "r(T)", "speed-up", "tau", "r(T)", "speed-up", "off by", "median [95 %]"});
-  const auto add = [&](const char* title, const std::vector<TunedTree>& trees) {
+  const auto add = [&](const char* title, std::span<const TunedTree> trees) {
     table.row({title});
     for (const TunedTree& tree : trees) {
       if (tree.ran()) table.row(tree_row(tree));
@@ -99,10 +100,8 @@ void print_trees(const Tuner& tuner) {
   add("chosen, and others", tuner.chosen());
   std::cout << '\n';
   table.print(std::cout);
-  for (const std::vector<TunedTree>* some : {&tuner.probes(), &tuner.chosen()}) {
-    for (const TunedTree& tree : *some) {
-      if (!tree.ran()) std::cout << "not run: " << tree.name << ": " << tree.cell.failure << '\n';
-    }
+  for (const TunedTree& tree : tuner.trees()) {
+    if (!tree.ran()) std::cout << "not run: " << tree.name << ": " << tree.cell.failure << '\n';
   }
   std::cout << "\n  tau       emitted tokens / steps"
                "\n  r(T)      time of a target pass / time of a plain one"
@@ -112,15 +111,13 @@ void print_trees(const Tuner& tuner) {
 /// Whether all texts are what they should be; says so.
 bool print_agreement(const Tuner& tuner) {
   bool kept = true, greedy = false;
-  for (const std::vector<TunedTree>* some : {&tuner.probes(), &tuner.chosen()}) {
-    for (const TunedTree& tree : *some) {
-      const BenchSummary& summary = tree.cell.summary;
-      if (!tree.ran()) continue;
-      greedy |= summary.identical.has_value();
-      if (summary.difference.empty()) continue;
-      kept &= !summary.lossless && summary.identical.has_value();
-      std::cout << "\noutputs differ, " << tree.name << ": " << summary.difference;
-    }
+  for (const TunedTree& tree : tuner.trees()) {
+    const BenchSummary& summary = tree.cell.summary;
+    if (!tree.ran()) continue;
+    greedy |= summary.identical.has_value();
+    if (summary.difference.empty()) continue;
+    kept &= !summary.lossless && summary.identical.has_value();
+    std::cout << "\noutputs differ, " << tree.name << ": " << summary.difference;
   }
   if (kept) std::cout << (greedy ? "\noutputs identical: yes" : "\noutputs: sampled, the same in every run");
   std::cout << '\n';
@@ -140,16 +137,14 @@ void print_answer(const Tuner& tuner) {
 /// A line for each tree, as bench writes them, and what was predicted of it.
 void write(const Tuner& tuner, const Settings& settings, OutputFile& output) {
   const Provenance provenance = collect_provenance();
-  for (const std::vector<TunedTree>* some : {&tuner.probes(), &tuner.chosen()}) {
-    for (const TunedTree& tree : *some) {
-      auto line = nlohmann::ordered_json::parse(line_of(tree.cell, provenance, settings.json()));
-      if (tree.expected) {
-        line["predicted"] = {{"tau", tree.expected->tau},
-                             {"verify_cost_ratio", tree.expected->cost},
-                             {"tokens_per_s_ratio", tree.expected->speedup}};
-      }
-      output.line(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  for (const TunedTree& tree : tuner.trees()) {
+    auto line = nlohmann::ordered_json::parse(line_of(tree.cell, provenance, settings.json()));
+    if (tree.expected) {
+      line["predicted"] = {{"tau", tree.expected->tau},
+                           {"verify_cost_ratio", tree.expected->cost},
+                           {"tokens_per_s_ratio", tree.expected->speedup}};
     }
+    output.line(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   }
   output.commit();
 }

@@ -10,7 +10,7 @@
 namespace specmoe::cli {
 namespace {
 
-// Chains tell acceptance by position and what rows cost, stars acceptance by rank.
+// Chains tell which tokens are proposed and what rows cost, stars how often each rank is accepted.
 constexpr int kProbedChains[] = {1, 3, 8};
 constexpr int kProbedWidths[] = {2, 4, 8};
 constexpr int kLongestChain = 16;
@@ -46,34 +46,33 @@ void Tuner::run() {
   choose();
 }
 
-std::vector<TunedTree> Tuner::measure(const std::vector<std::string>& trees) {
+void Tuner::measure(const std::vector<std::string>& trees) {
   Block block = {options_.dtypes[0], "all", options_.batches[0], options_.temperatures[0], options_.prompts, {}};
   for (const std::string& tree : trees) {
     block.cells.push_back({"", {options_.drafters[0], tree, options_.acceptances[0], options_.allow_lossy}});
   }
   host_.work_total += work_of(options_, block);
   std::vector<BenchCell> cells = measure_block(options_, block, engines_, host_);
-  std::vector<TunedTree> measured;
-  for (std::size_t i = 0; i < cells.size(); ++i) measured.push_back({trees[i], std::move(cells[i])});
-  return measured;
+  for (std::size_t i = 0; i < cells.size(); ++i) trees_.push_back({trees[i], std::move(cells[i])});
 }
 
 void Tuner::probe() {
   std::vector<std::string> trees;
   for (const int gamma : kProbedChains) trees.push_back(chain(gamma));
   for (const int width : kProbedWidths) trees.push_back(star(width));
-  probes_ = measure(trees);
-  for (std::size_t i = 0; i < std::size(kProbedChains); ++i) {
-    SPECMOE_CHECK(probes_[i].ran(), probes_[i].name, ": ", probes_[i].cell.failure);
+  measure(trees);
+  probes_ = trees_.size();
+  for (const TunedTree& tree : probes().first(std::size(kProbedChains))) {
+    SPECMOE_CHECK(tree.ran(), tree.name, ": ", tree.cell.failure);
   }
 }
 
 void Tuner::fit() {
   std::vector<Counts> counts;
-  for (const TunedTree& probe : probes_) {
+  for (const TunedTree& probe : probes()) {
     if (probe.ran()) counts.push_back(probe.cell.summary.speculative);
   }
-  const BenchCell& longest = probes_[std::size(kProbedChains) - 1].cell;
+  const BenchCell& longest = trees_[std::size(kProbedChains) - 1].cell;
   model_.emplace(longest.target, longest.summary.plain, counts);
   const int written_by = kProbedChains[std::size(kProbedChains) - 1];
   const double drafted =
@@ -82,12 +81,12 @@ void Tuner::fit() {
     chains_.push_back(predict(chain_tokens(longest.texts, written_by, gamma), drafted * gamma, drafted * gamma));
   }
   rates_ = acceptance_by_rank();
-  for (std::size_t i = 0; i < probes_.size(); ++i) {
-    if (!probes_[i].ran()) continue;
-    const Counts& counts = probes_[i].cell.summary.speculative;
+  for (std::size_t i = 0; i < probes_; ++i) {
+    if (!trees_[i].ran()) continue;
+    const Counts& counts = trees_[i].cell.summary.speculative;
     const bool is_chain = i < std::size(kProbedChains);
     const double tau = is_chain ? chains_[kProbedChains[i] - 1].tau : derive(counts, 0).tau;
-    probes_[i].expected = predict(tau, drafted_nodes(counts), drafted_levels(counts));
+    trees_[i].expected = predict(tau, drafted_nodes(counts), drafted_levels(counts));
   }
 }
 
@@ -103,9 +102,9 @@ std::vector<double> Tuner::acceptance_by_rank() const {
     while (each > 0 && static_cast<int>(rates.size()) < width) rates.push_back(each);
     below = std::max(below, within);
   };
-  add(probes_[0].cell, 1);
+  add(trees_[0].cell, 1);
   for (std::size_t i = 0; i < std::size(kProbedWidths) && !rates.empty(); ++i) {
-    const TunedTree& probe = probes_[std::size(kProbedChains) + i];
+    const TunedTree& probe = trees_[std::size(kProbedChains) + i];
     if (!probe.ran()) return {};
     add(probe.cell, kProbedWidths[i]);
   }
@@ -145,16 +144,14 @@ void Tuner::choose() {
   for (const std::string& tree : asked ? options_.trees : growing) {
     if (std::find(trees.begin(), trees.end(), tree) == trees.end()) trees.push_back(tree);
   }
-  chosen_ = measure(trees);
-  for (std::size_t i = 0; i < expected.size(); ++i) chosen_[i].expected = expected[i];
+  measure(trees);
+  for (std::size_t i = 0; i < expected.size(); ++i) trees_[probes_ + i].expected = expected[i];
 }
 
 const TunedTree* Tuner::fastest() const {
   const TunedTree* best = nullptr;
-  for (const std::vector<TunedTree>* some : {&probes_, &chosen_}) {
-    for (const TunedTree& tree : *some) {
-      if (tree.ran() && tree.speedup() > (best == nullptr ? 1 : best->speedup())) best = &tree;
-    }
+  for (const TunedTree& tree : trees_) {
+    if (tree.ran() && tree.speedup() > (best == nullptr ? 1 : best->speedup())) best = &tree;
   }
   return best;
 }

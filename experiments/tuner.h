@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -39,8 +40,10 @@ class Tuner {
   /// Throws Error when plain decoding or the chains cannot run.
   void run();
 
-  const std::vector<TunedTree>& probes() const { return probes_; }
-  const std::vector<TunedTree>& chosen() const { return chosen_; }
+  /// All that was run: those that the model is fitted to, then the others.
+  std::span<const TunedTree> trees() const { return trees_; }
+  std::span<const TunedTree> probes() const { return trees().first(probes_); }
+  std::span<const TunedTree> chosen() const { return trees().subspan(probes_); }
   const SpeedupModel& model() const { return *model_; }
   /// Of chains of 1, 2, .. tokens.
   const std::vector<Prediction>& chains() const { return chains_; }
@@ -50,7 +53,7 @@ class Tuner {
   const TunedTree* fastest() const;
 
  private:
-  std::vector<TunedTree> measure(const std::vector<std::string>& trees);
+  void measure(const std::vector<std::string>& trees);
   void probe();
   void fit();
   void choose();
@@ -61,7 +64,8 @@ class Tuner {
   RunOptions options_;
   Engines engines_;
   BenchHost host_;
-  std::vector<TunedTree> probes_, chosen_;
+  std::vector<TunedTree> trees_;
+  std::size_t probes_ = 0;  // of them, at the beginning
   std::optional<SpeedupModel> model_;
   std::vector<Prediction> chains_;
   std::vector<double> rates_;

@@ -145,8 +145,8 @@ int main(int argc, char** argv) {
   bench::CommandLine command("bandwidth",
                              "Measures what the machine gives: bytes read, multiply-adds in registers, barriers.");
   command.option("most-megabytes", most_megabytes, 1, "the largest size that is read")
-      .option("threads", threads, 0, "threads of the team; 0: all cores")
+      .threads(threads)
       .option("rounds", rounds, 1, "samples of everything")
-      .option("output", output, "append the figures to this file, a JSON object a line");
+      .output(output);
   return command.run(argc, argv, [&] { bench::Bandwidth(threads, rounds, output).run(most_megabytes); });
 }

@@ -46,6 +46,10 @@ class CommandLine {
     return *this;
   }
 
+  // What most take, in the same words.
+  CommandLine& threads(int& value) { return option("threads", value, 0, "computing threads; 0: one per usable core"); }
+  CommandLine& output(std::string& value) { return option("output", value, "append JSON lines to this file"); }
+
   /// main(). Returns 0; 1 with the text of what `work` throws; 2 for a mistake in the call.
   int run(int argc, char** argv, const std::function<void()>& work) {
     options_.add_options()("help", "print this");

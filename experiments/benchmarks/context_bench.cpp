@@ -172,8 +172,8 @@ int main(int argc, char** argv) {
       .option("dtype", dtype, "element type of the weights")
       .option("kv-dtype", kv_dtype, "element type of the cached keys and values")
       .option("rounds", rounds, 1, "samples of each context")
-      .option("threads", threads, 0, "computing threads; 0: one per usable core")
-      .option("output", output, "append JSON lines to this file");
+      .threads(threads)
+      .output(output);
   return line.run(argc, argv, [&] {
     specmoe::nn::LoadOptions options;
     options.dtype = specmoe::kernels::packed_dtype_from_name(dtype);

@@ -147,9 +147,9 @@ int main(int argc, char** argv) {
   line.word("FOLDER", options.folder, "checkpoint with a tokenizer")
       .option("dtype", options.dtype, "element type of the weights")
       .option("rounds", options.rounds, 1, "samples of each method")
-      .option("threads", options.threads, 0, "computing threads; 0: one per usable core")
+      .threads(options.threads)
       .option("drafter", options.drafter, "such as 'independent(path=FOLDER)'; none: plain decoding alone")
       .option("tree", options.trees, "one or more, such as 'chain(gamma=4)'")
-      .option("output", options.output, "append JSON lines to this file");
+      .output(options.output);
   return line.run(argc, argv, [&] { specmoe::bench::run(options); });
 }

@@ -216,6 +216,6 @@ int main(int argc, char** argv) {
   line.option("vocab", options.vocab, 2, "tokens of a row")
       .option("repeat", options.repetitions, 1, "judgements of each policy")
       .option("accept", options.policy, "only this policy")
-      .option("output", options.output, "append JSON lines to this file");
+      .output(options.output);
   return line.run(argc, argv, [&] { specmoe::run(options); });
 }

@@ -200,11 +200,11 @@ int main(int argc, char** argv) {
   bench::CommandLine command("kernels_bench",
                              "Times every kernel of a decoding step, checked against the scalar one, beside reading as "
                              "many bytes and beside multiply-adds in registers.");
-  command.option("threads", threads, 0, "threads of products and attention; 0: all cores")
+  command.threads(threads)
       .option("megabytes", megabytes, 1, "weights of a product")
       .option("rounds", rounds, 1, "samples of everything")
       .option("op", op, "only kernels whose name begins so")
-      .option("output", output, "append the figures to this file, a JSON object a line");
+      .output(output);
   return command.run(argc, argv, [&] {
     bench::check_name(op);
     bench::Lines lines("kernels_bench", output);

@@ -122,7 +122,7 @@ int main(int argc, char** argv) {
   line.word("FOLDER", options.folder, "checkpoint of the target")
       .word("DRAFTER", options.drafter, "checkpoint of the drafter, of the same vocabulary")
       .option("steps", options.steps, 1, "steps of each method")
-      .option("threads", options.threads, 0, "computing threads; 0: one per usable core")
-      .option("output", options.output, "append JSON lines to this file");
+      .threads(options.threads)
+      .output(options.output);
   return line.run(argc, argv, [&] { specmoe::bench::run(options); });
 }

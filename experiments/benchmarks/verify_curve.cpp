@@ -109,21 +109,16 @@ class VerifyCurve {
       point.reading = samples.seconds(reads).median;
       point.multiplying = works_[i].pass.operations * multiply;
       point.ordered = in_order(works_[i], point.reading, point.multiplying);
-      point.expected_experts = expected(point.rows);
+      point.expected_experts = expected_experts(model_->info(), point.rows, correlation_);
       point.expected_ratio = expected_seconds(point.rows) / expected_seconds(1);
       point.quiet = samples.kept(passes);
       points_.push_back(point);
     }
   }
 
-  /// Distinct experts by the fitted correlation; independent routing where there was nothing to fit.
-  double expected(int rows) const {
-    const ModelInfo& info = model_->info();
-    if (info.experts == 0) return 0;
-    return expected_experts(info.experts, info.experts_per_token, rows, std::isnan(correlation_) ? 0 : correlation_);
-  }
   double expected_seconds(int rows) const {
-    return pass_seconds(pass_work(model_->info(), rows, chain_.mean_context(), expected(rows)), rates_);
+    const double experts = expected_experts(model_->info(), rows, correlation_);
+    return pass_seconds(pass_work(model_->info(), rows, chain_.mean_context(), experts), rates_);
   }
 
   void print() const {
@@ -198,7 +193,7 @@ int main(int argc, char** argv) {
   line.word("FOLDER", options.folder, "checkpoint")
       .option("dtype", options.dtype, "element type of the weights")
       .option("rounds", options.rounds, 1, "samples of each T")
-      .option("threads", options.threads, 0, "computing threads; 0: one per usable core")
-      .option("output", options.output, "append JSON lines to this file");
+      .threads(options.threads)
+      .output(options.output);
   return line.run(argc, argv, [&] { specmoe::bench::VerifyCurve(options).run(); });
 }

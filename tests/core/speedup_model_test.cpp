@@ -115,18 +115,18 @@ TEST(ChainTokens, ReplaysShorterAndLongerChains) {
 }
 
 TEST(FitShares, NeverGivesAShareBelowZero) {
-  const std::vector<Sample> exact = {{1, 2, 8}, {3, 1, 9}, {2, 2, 10}};  // 2 x + 3 y
+  const std::vector<ShareSample> exact = {{1, 2, 8}, {3, 1, 9}, {2, 2, 10}};  // 2 x + 3 y
   const auto [a, b] = fit_shares(exact);
   EXPECT_NEAR(a, 2, 1e-12);
   EXPECT_NEAR(b, 3, 1e-12);
-  const std::vector<Sample> falling = {{1, 1, 3}, {1, 2, 2}, {1, 3, 1}};
+  const std::vector<ShareSample> falling = {{1, 1, 3}, {1, 2, 2}, {1, 3, 1}};
   const auto [c, d] = fit_shares(falling);
   EXPECT_GE(c, 0);
   EXPECT_GE(d, 0);
-  const std::vector<Sample> alike = {{1, 1, 2}, {2, 2, 4}};  // nothing tells x from y
+  const std::vector<ShareSample> alike = {{1, 1, 2}, {2, 2, 4}};  // nothing tells x from y
   const auto [e, f] = fit_shares(alike);
   EXPECT_NEAR(e + f, 2, 1e-12);
-  const std::vector<Sample> nothing = {{0, 0, 1}};
+  const std::vector<ShareSample> nothing = {{0, 0, 1}};
   EXPECT_EQ(fit_shares(nothing), std::pair(0.0, 0.0));
 }
 
