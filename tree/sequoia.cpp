@@ -29,7 +29,7 @@ class Sequoia : public StaticTopology {
                                           "then nodes and depth are only upper limits");
     law_ = law_param(params, DraftLaw::kWithoutReplacement);
     const SequoiaTable table(parse_rates(given), nodes, depth);
-    if (!times.empty()) std::tie(nodes, depth) = table.fastest(draft_time, parse_times(times));
+    if (!times.empty()) std::tie(nodes, depth) = table.fastest(draft_time, VerifyTimes::parse(params.name(), times));
     while (nodes > 1 && !(table.expected(nodes, depth) > 0.0)) --nodes;
     shape_ = table.shape(nodes, depth);
   }
@@ -47,21 +47,6 @@ class Sequoia : public StaticTopology {
     SPECMOE_CHECK(rates.size() <= 64, "sequoia: expected at most 64 rates, got ", rates.size());
     if (rates.empty()) rates = {0.6, 0.16, 0.07, 0.04, 0.025, 0.02, 0.015, 0.01};
     return rates;
-  }
-  static std::vector<std::pair<int, double>> parse_times(const std::string& text) {
-    std::vector<std::pair<int, double>> times;
-    for (std::size_t begin = 0; begin <= text.size();) {
-      const std::size_t end = std::min(text.find('/', begin), text.size());
-      const std::string pair = text.substr(begin, end - begin);
-      const std::size_t colon = pair.find(':');
-      SPECMOE_CHECK(colon != std::string::npos, "sequoia: verify_times must be nodes:time pairs, got '", pair, "'");
-      times.emplace_back(static_cast<int>(parse_number(pair.substr(0, colon), "a number of nodes")),
-                         parse_number(pair.substr(colon + 1), "a time"));
-      SPECMOE_CHECK(times.size() < 2 || times[times.size() - 2].first < times.back().first,
-                    "sequoia: verify_times must ascend in nodes, got '", text, "'");
-      begin = end + 1;
-    }
-    return times;
   }
 };
 

@@ -52,22 +52,12 @@ void SequoiaTable::build(StaticShape& shape, int at, int nodes, int depth, int r
   }
 }
 
-std::pair<int, int> SequoiaTable::fastest(double draft_time,
-                                          std::span<const std::pair<int, double>> verify_times) const {
-  const auto verify_time = [&](int nodes) {
-    auto above = std::find_if(verify_times.begin(), verify_times.end(),
-                              [nodes](const auto& measured) { return measured.first >= nodes; });
-    if (above == verify_times.begin()) return above->second;
-    if (above == verify_times.end()) return std::numeric_limits<double>::infinity();
-    const auto below = above - 1;
-    const double share = static_cast<double>(nodes - below->first) / (above->first - below->first);
-    return below->second + share * (above->second - below->second);
-  };
+std::pair<int, int> SequoiaTable::fastest(double draft_time, const VerifyTimes& verify_times) const {
   std::pair<int, int> found = {1, 0};
   double least = std::numeric_limits<double>::infinity();
   for (int m = 2; m <= nodes_; ++m) {
     for (int l = 1; l <= depth_; ++l) {
-      const double per_token = (l * draft_time + verify_time(m)) / expected(m, l);
+      const double per_token = (l * draft_time + verify_times.at(m)) / expected(m, l);
       if (per_token > 0.0 && per_token < least) {
         least = per_token;
         found = {m, l};

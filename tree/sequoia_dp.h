@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "tree/static_shape.h"
+#include "tree/verify_times.h"
 
 namespace specmoe {
 
@@ -23,8 +24,8 @@ class SequoiaTable {
   StaticShape shape(int nodes, int depth) const;
 
   /// Most expected tokens for the time: (nodes, depth) that minimise (depth * draft_time + verify_time(nodes)) /
-  /// expected. verify_times are (nodes, time) pairs as measured, ascending; between them time is interpolated.
-  std::pair<int, int> fastest(double draft_time, std::span<const std::pair<int, double>> verify_times) const;
+  /// expected.
+  std::pair<int, int> fastest(double draft_time, const VerifyTimes& verify_times) const;
 
  private:
   double& best(int nodes, int depth, int ranks) { return best_[(nodes * (depth_ + 1) + depth) * (ranks_ + 1) + ranks]; }

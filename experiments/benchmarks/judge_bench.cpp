@@ -200,9 +200,10 @@ void run(const Options& asked) {
   }
   std::printf("\ngrowth and selection outside the model, law of the topology\n%-40s %5s %10s\n", "topology", "grown",
               "median us");
-  for (const char* name : {"chain(63)", "chains(k=7,gamma=9)", "expansion(4,2,2,1,1)", "static_ranks(preset=medusa)",
-                           "sequoia(nodes=64)", "confidence(nodes=63)", "opt_tree(nodes=63)",
-                           "best_first(nodes=63,batch=8)", "gated(nodes=63)", "adaptive_chain(gamma=63)"}) {
+  for (const char* name :
+       {"chain(63)", "chains(k=7,gamma=9)", "expansion(4,2,2,1,1)", "static_ranks(preset=medusa)", "sequoia(nodes=64)",
+        "confidence(nodes=63)", "opt_tree(nodes=63)", "best_first(nodes=63,batch=8)", "expert_aware(nodes=63)",
+        "gated(nodes=63)", "adaptive_chain(gamma=63)"}) {
     bench_topology(name, vocab, lines);
   }
 }

@@ -123,6 +123,7 @@ std::vector<std::string> topology_specs() {
       {"confidence", {"confidence(nodes=4,depth=3,width=2)"}},
       {"opt_tree", {"opt_tree(nodes=4,depth=3,width=2,threshold=0.05)"}},
       {"best_first", {"best_first(nodes=4,depth=3,width=2,batch=2)"}},
+      {"expert_aware", {"expert_aware(nodes=4,depth=3,width=2,draft_time=0,verify_times=1:1/2:1.3/5:1.6)"}},
       {"gated", {"gated(nodes=5,depth=3,width=2,mu=0.5)"}},
       {"adaptive_chain",
        {"adaptive_chain(gamma=3,threshold=0.5)", "adaptive_chain(gamma=3,rule=entropy,threshold=0.6)",
