@@ -31,6 +31,8 @@ class SpeedupModel {
   double pass_seconds(double nodes) const;
   /// The same over a plain pass, which is measured and not fitted: kernels do otherwise with a single row.
   double cost_ratio(double nodes) const { return pass_seconds(nodes) / plain_pass_seconds_; }
+  /// Seconds of a plain pass, measured.
+  double plain_pass_seconds() const { return plain_pass_seconds_; }
   /// Seconds to draft `nodes` tokens in `levels` passes of the drafter.
   double draft_seconds(double nodes, double levels) const;
   /// Of steps that draft `nodes` tokens in `levels` levels and emit tau in the mean.

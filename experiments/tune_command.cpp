@@ -21,8 +21,9 @@ constexpr const char* kHelp = R"(Usage: specmoe tune --target FOLDER --drafter S
 Which tree pays most for this target, this drafter and this kind of text. Runs short chains and stars of siblings beside
 plain decoding, fits a cost model to them (bytes and operations of a target pass by the distinct experts that its rows
 wake, time of a draft, acceptance along a chain and by rank), predicts chains of 1 to 16 tokens and the best fixed tree of up
-to 32 nodes, runs the best of both, and prints what was predicted beside what was measured. The trees of --tree are run as
-well, without a prediction; by default two chains that stop where the draft is unsure. --output FILE keeps every run of
+to 32 nodes, runs the best of both, and prints what was predicted beside what was measured. expert_aware, which weighs every
+node by the fitted times, and the trees of --tree are run as well, without a prediction; by default two chains that stop
+where the draft is unsure. --output FILE keeps every run of
 every prompt and a summary of every tree, as bench does, with what was predicted of it.
 
 Exit code: 0; 1 when a lossless method did not reproduce plain decoding's greedy text; 2 for a mistake in the call.

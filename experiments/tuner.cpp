@@ -26,6 +26,16 @@ std::string sequoia(const std::vector<double>& rates, int nodes, int depth) {
   return concat("sequoia(", text, ",nodes=", nodes, ",depth=", depth, ")");
 }
 
+/// The tree that weighs every node by what the model says of its time.
+std::string expert_aware(const SpeedupModel& model) {
+  std::string times = "1:1";
+  for (int rows = 2; rows <= kMostNodes; rows *= 2) {
+    times += concat('/', rows, ':', fixed(model.cost_ratio(rows - 1), 2));
+  }
+  const double draft_time = model.draft_seconds(1, 1) / model.plain_pass_seconds();
+  return concat("expert_aware(draft_time=", fixed(draft_time, 3), ",verify_times=", times, ")");
+}
+
 /// Cut to the digits that sequoia() writes, so that they never sum to more than 1.
 double cut(double rate) { return std::floor(1e4 * rate) / 1e4; }
 
@@ -139,6 +149,7 @@ void Tuner::choose() {
     trees.push_back(tree->first);
     expected.push_back(tree->second);
   }
+  trees.push_back(expert_aware(*model_));
   const bool asked = !options_.trees[0].empty();
   const std::vector<std::string> growing = {"adaptive_chain", "adaptive_chain(threshold=0.7)"};
   for (const std::string& tree : asked ? options_.trees : growing) {

@@ -31,8 +31,8 @@ struct TunedTree {
 };
 
 /// Finds the tree that pays most: runs a few small ones, fits a SpeedupModel to them, predicts chains of all lengths
-/// and fixed trees of all sizes, and runs the best of both beside options.trees (none: chains that stop where the draft
-/// is unsure).
+/// and fixed trees of all sizes, and runs the best of both, the tree that weighs nodes by the fitted times, and
+/// options.trees (none: chains that stop where the draft is unsure).
 class Tuner {
  public:
   Tuner(const RunOptions& options, const Models& models, BenchHost host);

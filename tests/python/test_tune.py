@@ -13,7 +13,7 @@ TUNE = ["tune", "--target", TARGET, "--drafter", DRAFTER, "--prompts", PROMPTS, 
 
 def rows_of(text: str) -> list[tuple[str, list[str]]]:
     """The table's trees with predicted tau, r(T), speed-up, measured tau, r(T), speed-up, off by, median."""
-    rows = re.findall(r"^  ((?:chain|expansion|sequoia|adaptive|opt)\S*) +(.+)$", text, re.MULTILINE)
+    rows = re.findall(r"^  ((?:chain|expansion|sequoia|expert_aware|adaptive|opt)\S*) +(.+)$", text, re.MULTILINE)
     return [(name, re.split(r" {2,}", rest)) for name, rest in rows]
 
 
@@ -50,22 +50,10 @@ def test_keeps_what_was_predicted_beside_what_came(tmp_path):
     assert len(answers) == 2 * 8 * (len(found) + 2)  # two runs of eight prompts; plain beside the probes and the others
 
 
-def test_a_fixed_tree_that_it_names_can_be_run():
-    text = ok(*TUNE).stdout
-    (sequoia,) = (name for name in trees(text) if name.startswith("sequoia("))
-    ok(
-        "generate",
-        "--target",
-        TARGET,
-        "--drafter",
-        DRAFTER,
-        "--tree",
-        sequoia,
-        "--prompt",
-        "a",
-        "--max-new-tokens",
-        "8",
-    )
+@pytest.mark.parametrize("topology", ["sequoia", "expert_aware"])
+def test_the_trees_that_it_names_can_be_run(topology):
+    (tree,) = (name for name in trees(ok(*TUNE).stdout) if name.startswith(topology + "("))
+    ok("generate", "--target", TARGET, "--drafter", DRAFTER, "--tree", tree, "--prompt", "a", "--max-new-tokens", "8")
 
 
 def test_names_trees_that_a_policy_of_chains_cannot_judge():
@@ -73,6 +61,7 @@ def test_names_trees_that_a_policy_of_chains_cannot_judge():
     assert "outputs: sampled, the same in every run" in text
     assert "accepted by rank" in text
     assert "not run: expansion(2): this acceptance policy judges chains only" in text
+    assert "not run: expert_aware(" in text
     assert not any(name.startswith("sequoia") for name in trees(text))
 
 
