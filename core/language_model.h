@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/types.h"
+#include "kernels/check.h"
 
 namespace specmoe {
 
@@ -83,6 +84,12 @@ struct ForwardResult {
   }
 };
 
+/// What is left of a model that drafts for itself.
+struct ModelPart {
+  int experts_per_token = 0;          // of each mixture layer; 0: as many as the whole has
+  std::vector<int> skipped_layers{};  // ascending; they hand on what they get
+};
+
 /// A decoder-only language model that runs whole passes over ragged trees of several sequences. Target and neural
 /// drafters are both one. Row t of a pass has the same bits whatever other rows are in the pass.
 class LanguageModel {
@@ -96,6 +103,11 @@ class LanguageModel {
   /// Stages the rows of every block and computes them. Throws Error before touching any cache when one would overflow
   /// or a token is outside the vocabulary. Blocks must use different caches.
   virtual void forward(std::span<const RowBlock> blocks, ForwardResult& result) = 0;
+  /// The same weights, some of them left out, as a model with caches of its own. Throws Error when it has no such
+  /// experts or layers, or runs whole only.
+  virtual std::shared_ptr<LanguageModel> partial(const ModelPart& /*part*/) const {
+    fail("a part of a model is for device cpu, not for ", info().device, "; draft with another model there");
+  }
 };
 
 }  // namespace specmoe

@@ -1,42 +1,17 @@
-#include <algorithm>
-#include <vector>
-
-#include "core/drafter.h"
-#include "core/logit_rows.h"
+#include "draft/model_drafter.h"
+#include "kernels/check.h"
 
 namespace specmoe {
 namespace {
 
-/// text    committed tokens; the last is the root of the coming tree
-/// cache   holds a prefix of the text, and in a step the staged rows: first the text's missing end, root last, then
-/// tree
-///         nodes level by level
-/// staged  [cache->staged()] token and parent row of each staged row
-struct IndependentState final : DraftState {
-  struct Row {
-    TokenId token;
-    std::int32_t parent;
-  };
-  std::vector<TokenId> text;
-  std::unique_ptr<KVCache> cache;
-  std::vector<Row> staged;
-  std::vector<std::int32_t> row_of_node;
-  std::vector<TokenId> block_tokens;
-  std::vector<std::int32_t> block_parents;
-  std::vector<std::int32_t> path;
-};
-
 /// A separate, smaller language model with the target's vocabulary (Leviathan et al. 2023, arXiv:2211.17192).
-class Independent final : public Drafter {
+class Independent final : public ModelDrafter {
  public:
   explicit Independent(Params& params)
-      : path_(params.required_text("path", "checkpoint folder of the draft model")),
+      : ModelDrafter(params.name()),
+        path_(params.required_text("path", "checkpoint folder of the draft model")),
         dtype_(
             params.text("dtype", "target", "of its packed weights: float32, bfloat16, int8, or what the target has")) {}
-
-  bool deterministic() const override { return false; }
-  const LanguageModel* model() const override { return model_.get(); }
-  std::optional<DraftRecipe> recipe() const override { return DraftRecipe{model_, {}}; }
 
   void attach(const DraftContext& context) override {
     SPECMOE_CHECK(context.load_model != nullptr, "independent: this engine was given no way to load the draft model '",
@@ -48,115 +23,9 @@ class Independent final : public Drafter {
                   model_->info().vocab_size, " tokens, the target's ", wanted, "; they must be the same");
   }
 
-  std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, int capacity) override {
-    const int limit = model_->info().max_positions;
-    SPECMOE_CHECK(static_cast<int>(prompt.size()) < limit, "independent: the prompt has ", prompt.size(),
-                  " tokens, the drafter's context is ", limit);
-    auto state = std::make_unique<IndependentState>();
-    state->text.assign(prompt.begin(), prompt.end());
-    state->text.reserve(capacity);
-    state->cache = model_->new_cache(capacity);
-    prefill(*model_, *state->cache, prompt.first(prompt.size() - 1));
-    return state;
-  }
-
-  void propose(std::span<const ProposeRequest> requests) override {
-    blocks_.clear();
-    asked_.clear();
-    result_.want_logits = false;
-    for (const ProposeRequest& request : requests) {
-      result_.want_logits |= !request.argmax_suffices;
-      auto& state = static_cast<IndependentState&>(*request.state);
-      if (!stage(state, request)) continue;
-      const bool root = request.frontier[0] == TokenTree::kRoot;
-      blocks_.push_back({state.cache.get(), state.block_tokens, state.block_parents,
-                         root ? LogitsWanted::kLast : LogitsWanted::kAll});
-      asked_.push_back(&request);
-    }
-    if (blocks_.empty()) return;
-    model_->forward(blocks_, result_);
-    for (std::size_t b = 0; b < asked_.size(); ++b) answer(*asked_[b], result_.row_begin[b]);
-  }
-
-  void commit(DraftState& base, const TokenTree& tree, const Verdict& verdict) override {
-    auto& state = static_cast<IndependentState&>(base);
-    if (!state.staged.empty()) keep_accepted(state, tree, verdict);
-    for (NodeId node : verdict.accepted) state.text.push_back(tree.token(node));
-    state.text.push_back(verdict.next);
-    state.staged.clear();
-    state.row_of_node.clear();
-  }
-
  private:
-  /// Collects the rows that have to be computed to answer for the frontier. False when the text has outgrown the
-  /// drafter's context: it then proposes nothing.
-  bool stage(IndependentState& state, const ProposeRequest& request) const {
-    state.block_tokens.clear();
-    state.block_parents.clear();
-    const TokenTree& tree = request.draft->tree;
-    const int deepest = static_cast<int>(state.text.size()) + tree.depth(request.frontier.back());
-    if (deepest > model_->info().max_positions) return false;
-    const auto push = [&](TokenId token, std::int32_t parent) {
-      state.block_tokens.push_back(token);
-      state.block_parents.push_back(parent);
-      state.staged.push_back({token, parent});
-    };
-    for (NodeId node : request.frontier) {
-      if (node == TokenTree::kRoot) {
-        const int missing = static_cast<int>(state.text.size()) - state.cache->committed();
-        for (int i = 0; i < missing; ++i) push(state.text[state.cache->committed() + i], i - 1);
-      } else {
-        push(tree.token(node), state.row_of_node[tree.parent(node)]);
-      }
-      if (static_cast<int>(state.row_of_node.size()) <= node) state.row_of_node.resize(node + 1, -1);
-      state.row_of_node[node] = static_cast<std::int32_t>(state.staged.size()) - 1;
-    }
-    return true;
-  }
-
-  void answer(const ProposeRequest& request, int first_row) {
-    for (std::size_t i = 0; i < request.frontier.size(); ++i) {
-      Proposal& proposal = (*request.proposals)[i];
-      const int row = first_row + static_cast<int>(i);
-      if (request.argmax_suffices) {
-        proposal.tokens.push_back(checked_argmax(result_, row, request.frontier[i]));
-        continue;
-      }
-      // A greedy draft still ranks tokens by the unscaled distribution: confidence topologies read it.
-      SamplingParams sampling = *request.sampling;
-      if (sampling.greedy()) sampling = SamplingParams{.temperature = 1.0};
-      const int index = request.draft->rows.add_dense();
-      logits_to_probs(result_, row, request.frontier[i], sampling, request.draft->rows.dense(index), scratch_);
-      proposal.rows.push_back(index);
-    }
-  }
-
-  /// Follows the accepted tokens through the staged rows. Equal siblings have equal rows, so any of them will do, and
-  /// nodes that were never asked about (the last level) are simply missing: they are computed in the next step.
-  static void keep_accepted(IndependentState& state, const TokenTree& tree, const Verdict& verdict) {
-    state.path.clear();
-    const std::int32_t root_row = state.row_of_node[TokenTree::kRoot];
-    for (std::int32_t row = 0; row <= root_row; ++row) state.path.push_back(row);
-    std::int32_t current = root_row;
-    for (NodeId node : verdict.accepted) {
-      const auto is_next = [&](const IndependentState::Row& row) {
-        return row.parent == current && row.token == tree.token(node);
-      };
-      const auto found = std::find_if(state.staged.begin() + current + 1, state.staged.end(), is_next);
-      if (found == state.staged.end()) break;
-      current = static_cast<std::int32_t>(found - state.staged.begin());
-      state.path.push_back(current);
-    }
-    state.cache->keep(state.path);
-  }
-
   std::string path_;
   std::string dtype_;
-  std::shared_ptr<LanguageModel> model_;
-  ForwardResult result_;
-  std::vector<RowBlock> blocks_;
-  std::vector<const ProposeRequest*> asked_;
-  std::vector<std::int32_t> scratch_;
 };
 
 SPECMOE_REGISTER(drafters(), "independent", Independent, "a separate small language model (Leviathan et al. 2023)");

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <span>
 
+#include "core/nn/model_loader.h"
 #include "kernels/check.h"
 
 namespace specmoe::nn {
@@ -16,6 +18,12 @@ using kernels::split;
 namespace {
 
 const float* data_or_null(const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); }
+
+std::vector<int> count_up(std::size_t count) {
+  std::vector<int> numbers(count);
+  std::iota(numbers.begin(), numbers.end(), 0);
+  return numbers;
+}
 
 }  // namespace
 
@@ -33,13 +41,21 @@ CpuKernels::CpuKernels(kernels::Backend backend)
 
 Transformer::Transformer(ModelSpec spec, Weights weights, ModelInfo info, kernels::DType kv, kernels::Backend backend,
                          std::shared_ptr<kernels::ThreadPool> pool)
+    : Transformer(spec, std::make_shared<const Weights>(std::move(weights)), count_up(spec.layers.size()),
+                  std::move(info), kv, backend, std::move(pool)) {}
+
+Transformer::Transformer(ModelSpec spec, std::shared_ptr<const Weights> weights, std::span<const int> layers,
+                         ModelInfo info, kernels::DType kv, kernels::Backend backend,
+                         std::shared_ptr<kernels::ThreadPool> pool)
     : spec_(std::move(spec)),
       weights_(std::move(weights)),
       info_(std::move(info)),
       kv_(kv),
+      backend_(backend),
       kernels_(backend),
       pool_(std::move(pool)),
       run_([this](Member& member) { run(member); }) {
+  for (const int layer : layers) layers_.push_back(&weights_->layers[static_cast<std::size_t>(layer)]);
   int widest_head = 0;
   int moe_layers = 0;
   ropes_.reserve(spec_.layers.size());  // rope_of_layer_ points into it
@@ -81,6 +97,30 @@ void Transformer::forward(std::span<const RowBlock> blocks, ForwardResult& resul
   if (rows > 0) pool_->run(run_);
 }
 
+std::shared_ptr<LanguageModel> Transformer::partial(const ModelPart& part) const {
+  const int experts = part.experts_per_token;
+  SPECMOE_CHECK(experts == 0 || info_.experts_per_token > 0, "model ", info_.name, " has no experts, and cannot use ",
+                experts, " a token; leave out layers instead");
+  SPECMOE_CHECK(experts >= 0 && experts <= std::max(0, info_.experts_per_token), "model ", info_.name, " uses ",
+                info_.experts_per_token, " experts a token, and cannot use ", experts);
+  std::vector<int> layers = count_up(spec_.layers.size());
+  for (const int skipped : part.skipped_layers) {
+    SPECMOE_CHECK(std::erase(layers, skipped) == 1, "model ", info_.name, " has layers 0 to ", spec_.layers.size() - 1,
+                  ", and cannot leave out ", skipped);
+  }
+  SPECMOE_CHECK(!layers.empty(), "model ", info_.name, " cannot leave out all of its layers");
+  ModelSpec spec = spec_;
+  spec.layers.clear();
+  for (const int layer : layers) {
+    LayerSpec& kept = spec.layers.emplace_back(spec_.layers[static_cast<std::size_t>(layer)]);
+    if (experts > 0 && kept.ffn.router) kept.ffn.router->experts_per_token = experts;
+  }
+  ModelInfo info = describe_model(spec, weights_->dtype, kv_, weights_->embedding.empty());
+  info.instruction_set = info_.instruction_set;
+  return std::shared_ptr<LanguageModel>(
+      new Transformer(std::move(spec), weights_, layers, std::move(info), kv_, backend_, pool_));
+}
+
 void Transformer::run(Member& member) {
   embed(member.shard());
   member.barrier();
@@ -97,7 +137,7 @@ void Transformer::embed(Shard shard) {
   const auto range = split(static_cast<std::int64_t>(pass_.tokens.size()), shard);
   const Rows<float> x = rows(workspace_.x, spec_.hidden_size);
   for (std::int64_t t = range.begin; t < range.end; ++t) {
-    weights_.embed(pass_.tokens[static_cast<std::size_t>(t)], x.row(t));
+    weights_->embed(pass_.tokens[static_cast<std::size_t>(t)], x.row(t));
     if (spec_.embedding_scale == 1.0F) continue;
     for (std::int64_t d = 0; d < x.cols; ++d) x.row(t)[d] *= spec_.embedding_scale;
   }
@@ -138,7 +178,7 @@ void Transformer::head(Member& member) {
   const Rows<float> x = rows(workspace_.x, spec_.hidden_size);
   for (std::int64_t i = 0; i < count; ++i) {
     const Rows<const float> row = {x.row(pass_.wanted[static_cast<std::size_t>(i)]), 1, x.cols, x.cols};
-    normalise(row, weights_.final_norm, {normed.row(i), 1, x.cols, x.cols});
+    normalise(row, weights_->final_norm, {normed.row(i), 1, x.cols, x.cols});
   }
   if (member.shard().index == 0 && result_->want_hidden) {
     std::copy_n(normed.data, count * normed.cols, result_->hidden.data());
@@ -152,8 +192,8 @@ void Transformer::head(Member& member) {
 
 void Transformer::logits(Rows<const float> normed, Member& member) {
   const Rows<float> out = contiguous(result_->logits.data(), normed.rows, std::int64_t{spec_.vocab_size});
-  kernels_.packed_linear(normed, weights_.head, data_or_null(weights_.head_bias), {}, out,
-                         weights_.head.share(member.shard()));
+  kernels_.packed_linear(normed, weights_->head, data_or_null(weights_->head_bias), {}, out,
+                         weights_->head.share(member.shard()));
   member.barrier();
   const auto own_rows = split(normed.rows, member.shard());
   if (own_rows.begin == own_rows.end) return;
@@ -164,7 +204,7 @@ void Transformer::logits(Rows<const float> normed, Member& member) {
 
 /// Every thread finds the best of its own outputs; then the first one compares.
 void Transformer::argmaxes(Rows<const float> normed, Member& member) {
-  kernels_.linear_argmax(normed, weights_.head, data_or_null(weights_.head_bias), logit_shape(),
+  kernels_.linear_argmax(normed, weights_->head, data_or_null(weights_->head_bias), logit_shape(),
                          own(member.shard()).best.data(), member.shard());
   member.barrier();
   if (member.shard().index != 0) return;

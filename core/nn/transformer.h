@@ -52,8 +52,13 @@ class Transformer final : public LanguageModel {
   const ModelInfo& info() const override { return info_; }
   std::unique_ptr<KVCache> new_cache(int capacity, std::optional<int> text) const override;
   void forward(std::span<const RowBlock> blocks, ForwardResult& result) override;
+  std::shared_ptr<LanguageModel> partial(const ModelPart& part) const override;
 
  private:
+  /// layers  [spec.layers] which of the weights' layers each one is
+  Transformer(ModelSpec spec, std::shared_ptr<const Weights> weights, std::span<const int> layers, ModelInfo info,
+              kernels::DType kv, kernels::Backend backend, std::shared_ptr<kernels::ThreadPool> pool);
+
   using Member = kernels::ThreadPool::Member;
   using Private = Workspace::Private;
 
@@ -92,9 +97,11 @@ class Transformer final : public LanguageModel {
   Private& own(kernels::Shard shard) { return workspace_.own[static_cast<std::size_t>(shard.index)]; }
 
   ModelSpec spec_;
-  Weights weights_;
+  std::shared_ptr<const Weights> weights_;   // parts of a model share them
+  std::vector<const LayerWeights*> layers_;  // [spec_.layers]
   ModelInfo info_;
   kernels::DType kv_;
+  kernels::Backend backend_;
   CpuKernels kernels_;
   std::shared_ptr<kernels::ThreadPool> pool_;
   mutable std::vector<RopeTable> ropes_;

@@ -56,7 +56,7 @@ bool keeps_heads(const AttentionSpec& spec, Shard shard) {
 }  // namespace
 
 void Transformer::attention(std::size_t layer, Member& member) {
-  const LayerWeights& weights = weights_.layers[layer];
+  const LayerWeights& weights = *layers_[layer];
   const AttentionSpec& spec = spec_.layers[layer].attention;
   const Shard shard = member.shard();
   const Rows<const float> normed = norm(weights.attention_norm, own(shard));
@@ -76,7 +76,7 @@ void Transformer::attention(std::size_t layer, Member& member) {
 
 /// Projects queries, keys and values of these kv heads and attends with them; nobody else needs to be waited for.
 void Transformer::attend_own_heads(std::size_t layer, Rows<const float> normed, Range kv_heads, Private& mine) {
-  const LayerWeights& weights = weights_.layers[layer];
+  const LayerWeights& weights = *layers_[layer];
   const AttentionSpec& spec = spec_.layers[layer].attention;
   const std::int64_t panels = spec.head_dim / kernels::PackedMatrix::kPanel;  // of a head
   const std::int64_t group = spec.heads / spec.kv_heads;
@@ -94,7 +94,7 @@ void Transformer::attend_own_heads(std::size_t layer, Rows<const float> normed, 
 
 /// The same where heads cannot be told apart by panels, or do not go evenly into the team.
 void Transformer::attend_shared_heads(std::size_t layer, Rows<const float> normed, Member& member) {
-  const LayerWeights& weights = weights_.layers[layer];
+  const LayerWeights& weights = *layers_[layer];
   const AttentionSpec& spec = spec_.layers[layer].attention;
   kernels_.packed_linear(normed, weights.qkv, data_or_null(weights.qkv_bias), {},
                          rows(workspace_.qkv, weights.qkv.rows()), weights.qkv.share(member.shard()));
@@ -113,7 +113,7 @@ void Transformer::attend_shared_heads(std::size_t layer, Rows<const float> norme
 
 /// From the low-rank vectors, which every thread normalises for itself, to queries, and to keys with values.
 void Transformer::expand_latent(std::size_t layer, Member& member) {
-  const LayerWeights& weights = weights_.layers[layer];
+  const LayerWeights& weights = *layers_[layer];
   const AttentionSpec& spec = spec_.layers[layer].attention;
   const LatentSpec& latent = *spec.latent;
   float* own_rows = own(member.shard()).latent.data();
@@ -136,7 +136,7 @@ void Transformer::expand_latent(std::size_t layer, Member& member) {
 
 /// All query heads as one vector, all key heads as another; each thread takes some of the rows.
 void Transformer::normalise_flat(std::size_t layer, Shard shard) {
-  const LayerWeights& weights = weights_.layers[layer];
+  const LayerWeights& weights = *layers_[layer];
   const AttentionSpec& spec = spec_.layers[layer].attention;
   const std::int64_t queries = std::int64_t{spec.heads} * spec.head_dim;
   const std::int64_t keys = std::int64_t{spec.kv_heads} * spec.head_dim;
@@ -153,8 +153,7 @@ Rows<float> Transformer::query_heads(std::size_t layer, const Pass::Block& block
   const AttentionSpec& spec = spec_.layers[layer].attention;
   const std::int64_t width = std::int64_t{spec.heads} * spec.head_dim;
   const bool low_rank = spec.latent && spec.latent->query_rank > 0;
-  const Rows<float> all =
-      low_rank ? rows(workspace_.query, width) : rows(workspace_.qkv, weights_.layers[layer].qkv.rows());
+  const Rows<float> all = low_rank ? rows(workspace_.query, width) : rows(workspace_.qkv, layers_[layer]->qkv.rows());
   return part(all, block.first_row, block.rows, 0, width);
 }
 
@@ -162,7 +161,7 @@ Rows<float> Transformer::query_heads(std::size_t layer, const Pass::Block& block
 void Transformer::take_head(std::size_t layer, const Pass::Block& block, int kv_head, Rows<float> key,
                             Rows<float> value) const {
   const AttentionSpec& spec = spec_.layers[layer].attention;
-  const LayerWeights& weights = weights_.layers[layer];
+  const LayerWeights& weights = *layers_[layer];
   const auto columns = [&](Rows<float> from, std::int64_t first, std::int64_t cols) {
     return part(from, block.first_row, block.rows, first, cols);
   };
@@ -207,7 +206,7 @@ void Transformer::sharpen(const TemperatureSpec& temperature, const Pass::Block&
 /// Turns this kv head's queries and keys, appends keys and values to the cache, attends.
 void Transformer::attend(std::size_t layer, const Pass::Block& block, int kv_head, Private& mine) {
   const AttentionSpec& spec = spec_.layers[layer].attention;
-  const LayerWeights& weights = weights_.layers[layer];
+  const LayerWeights& weights = *layers_[layer];
   const std::int64_t head_dim = spec.head_dim;
   const std::int64_t value_dim = spec.value_dim();
   const std::int64_t group = spec.heads / spec.kv_heads;

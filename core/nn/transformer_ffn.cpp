@@ -24,7 +24,7 @@ void Transformer::route(std::size_t layer, Rows<const float> normed, Private& mi
     mine.plan.build(mine.only_expert.data(), normed.rows, 1, 1);
     return;
   }
-  const FfnWeights& weights = weights_.layers[layer].ffn;
+  const FfnWeights& weights = layers_[layer]->ffn;
   const int k = spec.router->experts_per_token;
   const Rows<float> logits = rows(mine.router_logits, spec.router->experts);
   kernels_.packed_linear(normed, weights.router, data_or_null(weights.router_bias), {}, logits,
@@ -47,7 +47,7 @@ void Transformer::weigh_shared(std::size_t layer, Rows<const float> normed, Priv
   std::fill_n(weight, normed.rows, spec_.product_scale());
   if (spec.shared->gated) {
     const Rows<float> gate = contiguous(weight, normed.rows, std::int64_t{1});
-    const kernels::PackedMatrix& scale = weights_.layers[layer].ffn.shared_scale;
+    const kernels::PackedMatrix& scale = layers_[layer]->ffn.shared_scale;
     kernels_.packed_linear(normed, scale, nullptr, {}, gate, scale.share({}));
     for (std::int64_t t = 0; t < normed.rows; ++t) weight[t] = spec_.product_scale() / (1.0F + std::exp(-weight[t]));
   }
@@ -56,7 +56,7 @@ void Transformer::weigh_shared(std::size_t layer, Rows<const float> normed, Priv
 
 void Transformer::feed_forward(std::size_t layer, Member& member) {
   const FfnSpec& spec = spec_.layers[layer].ffn;
-  const LayerWeights& weights = weights_.layers[layer];
+  const LayerWeights& weights = *layers_[layer];
   const FfnWeights& ffn = weights.ffn;
   const Shard shard = member.shard();
   Private& mine = own(shard);

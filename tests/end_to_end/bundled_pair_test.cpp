@@ -80,7 +80,8 @@ TEST_P(BundledPair, GreedySpeculationEqualsPlainDecoding) {
   for (const std::string& name : tree_policies().names()) {
     if (common) trees.push_back(name);  // types and topologies do not meet
   }
-  for (const std::string& drafter : {kIndependent, std::string("ngram"), std::string("synthetic(alpha=0.8)")}) {
+  const std::vector<std::string> drafters = {kIndependent, "ngram", "self(experts=1)", "synthetic(alpha=0.8)"};
+  for (const std::string& drafter : drafters) {
     for (const std::string& tree : trees) {
       Engine engine = pair.engine({.drafter = drafter, .tree = tree, .allow_lossy = true});
       const auto records = engine.generate(requests, 2);
@@ -110,13 +111,14 @@ TEST_P(BundledPair, TheDrafterIsOftenRightAndSometimesWrong) {
 
 TEST_P(BundledPair, ATargetThatDraftsForItselfIsAlwaysAccepted) {
   const Pair pair(GetParam());
-  const std::string self = "independent(path=" + kModels + "/target)";
-  for (double temperature : {0.0, 0.9}) {
-    std::vector<Request> requests = pair.requests(40);
-    for (Request& request : requests) request.sampling.temperature = temperature;
-    Counts counts;
-    for (const RequestRecord& record : pair.engine({.drafter = self}).generate(requests)) counts.add(record);
-    EXPECT_EQ(counts.accepted, counts.drafted) << "temperature " << temperature;
+  for (const std::string& self : {"independent(path=" + kModels + "/target)", std::string("self(experts=0)")}) {
+    for (double temperature : {0.0, 0.9}) {
+      std::vector<Request> requests = pair.requests(40);
+      for (Request& request : requests) request.sampling.temperature = temperature;
+      Counts counts;
+      for (const RequestRecord& record : pair.engine({.drafter = self}).generate(requests)) counts.add(record);
+      EXPECT_EQ(counts.accepted, counts.drafted) << self << " temperature " << temperature;
+    }
   }
 }
 

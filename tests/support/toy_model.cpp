@@ -103,6 +103,14 @@ class ToyModel final : public LanguageModel {
     route(texts, result);
   }
 
+  /// A model that often agrees.
+  std::shared_ptr<LanguageModel> partial(const ModelPart&) const override {
+    ToyOptions options = options_;
+    options.own_seed = 99;
+    options.agreement = 0.75;
+    return make_toy_model(options);
+  }
+
  private:
   void add_row(const std::vector<TokenId>& text, ForwardResult& result) const {
     const std::vector<float> logits = toy_logits(options_, text);

@@ -1,0 +1,127 @@
+#include "draft/model_drafter.h"
+
+#include <algorithm>
+
+#include "core/logit_rows.h"
+#include "kernels/check.h"
+
+namespace specmoe {
+
+/// text    committed tokens; the last is the root of the coming tree
+/// cache   holds a prefix of the text, and in a step the staged rows: first the text's missing end, root last, then the
+///         tree's nodes level by level
+/// staged  [cache->staged()] token and parent row of each staged row
+struct ModelDrafter::State final : DraftState {
+  struct Row {
+    TokenId token;
+    std::int32_t parent;
+  };
+  std::vector<TokenId> text;
+  std::unique_ptr<KVCache> cache;
+  std::vector<Row> staged;
+  std::vector<std::int32_t> row_of_node;
+  std::vector<TokenId> block_tokens;
+  std::vector<std::int32_t> block_parents;
+  std::vector<std::int32_t> path;
+};
+
+std::unique_ptr<DraftState> ModelDrafter::open(std::span<const TokenId> prompt, int capacity) {
+  const int limit = model_->info().max_positions;
+  SPECMOE_CHECK(static_cast<int>(prompt.size()) < limit, name_, ": the prompt has ", prompt.size(),
+                " tokens, the drafter's context is ", limit);
+  auto state = std::make_unique<State>();
+  state->text.assign(prompt.begin(), prompt.end());
+  state->text.reserve(capacity);
+  state->cache = model_->new_cache(capacity);
+  prefill(*model_, *state->cache, prompt.first(prompt.size() - 1));
+  return state;
+}
+
+void ModelDrafter::propose(std::span<const ProposeRequest> requests) {
+  blocks_.clear();
+  asked_.clear();
+  result_.want_logits = false;
+  for (const ProposeRequest& request : requests) {
+    result_.want_logits |= !request.argmax_suffices;
+    auto& state = static_cast<State&>(*request.state);
+    if (!stage(state, request)) continue;
+    const bool root = request.frontier[0] == TokenTree::kRoot;
+    blocks_.push_back(
+        {state.cache.get(), state.block_tokens, state.block_parents, root ? LogitsWanted::kLast : LogitsWanted::kAll});
+    asked_.push_back(&request);
+  }
+  if (blocks_.empty()) return;
+  model_->forward(blocks_, result_);
+  for (std::size_t b = 0; b < asked_.size(); ++b) answer(*asked_[b], result_.row_begin[b]);
+}
+
+void ModelDrafter::commit(DraftState& base, const TokenTree& tree, const Verdict& verdict) {
+  auto& state = static_cast<State&>(base);
+  if (!state.staged.empty()) keep_accepted(state, tree, verdict);
+  for (NodeId node : verdict.accepted) state.text.push_back(tree.token(node));
+  state.text.push_back(verdict.next);
+  state.staged.clear();
+  state.row_of_node.clear();
+}
+
+/// Collects the rows that have to be computed to answer for the frontier. False when the text has outgrown the
+/// drafter's context: it then proposes nothing.
+bool ModelDrafter::stage(State& state, const ProposeRequest& request) const {
+  state.block_tokens.clear();
+  state.block_parents.clear();
+  const TokenTree& tree = request.draft->tree;
+  const int deepest = static_cast<int>(state.text.size()) + tree.depth(request.frontier.back());
+  if (deepest > model_->info().max_positions) return false;
+  const auto push = [&](TokenId token, std::int32_t parent) {
+    state.block_tokens.push_back(token);
+    state.block_parents.push_back(parent);
+    state.staged.push_back({token, parent});
+  };
+  for (NodeId node : request.frontier) {
+    if (node == TokenTree::kRoot) {
+      const int missing = static_cast<int>(state.text.size()) - state.cache->committed();
+      for (int i = 0; i < missing; ++i) push(state.text[state.cache->committed() + i], i - 1);
+    } else {
+      push(tree.token(node), state.row_of_node[tree.parent(node)]);
+    }
+    if (static_cast<int>(state.row_of_node.size()) <= node) state.row_of_node.resize(node + 1, -1);
+    state.row_of_node[node] = static_cast<std::int32_t>(state.staged.size()) - 1;
+  }
+  return true;
+}
+
+void ModelDrafter::answer(const ProposeRequest& request, int first_row) {
+  for (std::size_t i = 0; i < request.frontier.size(); ++i) {
+    Proposal& proposal = (*request.proposals)[i];
+    const int row = first_row + static_cast<int>(i);
+    if (request.argmax_suffices) {
+      proposal.tokens.push_back(checked_argmax(result_, row, request.frontier[i]));
+      continue;
+    }
+    // A greedy draft still ranks tokens by the unscaled distribution: confidence topologies read it.
+    SamplingParams sampling = *request.sampling;
+    if (sampling.greedy()) sampling = SamplingParams{.temperature = 1.0};
+    const int index = request.draft->rows.add_dense();
+    logits_to_probs(result_, row, request.frontier[i], sampling, request.draft->rows.dense(index), scratch_);
+    proposal.rows.push_back(index);
+  }
+}
+
+/// Follows the accepted tokens through the staged rows. Equal siblings have equal rows, so any of them will do, and
+/// nodes that were never asked about (the last level) are simply missing: they are computed in the next step.
+void ModelDrafter::keep_accepted(State& state, const TokenTree& tree, const Verdict& verdict) {
+  state.path.clear();
+  const std::int32_t root_row = state.row_of_node[TokenTree::kRoot];
+  for (std::int32_t row = 0; row <= root_row; ++row) state.path.push_back(row);
+  std::int32_t current = root_row;
+  for (NodeId node : verdict.accepted) {
+    const auto is_next = [&](const State::Row& row) { return row.parent == current && row.token == tree.token(node); };
+    const auto found = std::find_if(state.staged.begin() + current + 1, state.staged.end(), is_next);
+    if (found == state.staged.end()) break;
+    current = static_cast<std::int32_t>(found - state.staged.begin());
+    state.path.push_back(current);
+  }
+  state.cache->keep(state.path);
+}
+
+}  // namespace specmoe

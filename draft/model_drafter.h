@@ -1,0 +1,43 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/drafter.h"
+
+namespace specmoe {
+
+/// A drafter that is a language model with the target's vocabulary: its rows after the text and a node's path are what
+/// it proposes there. A cache of its own follows the text; the missing end of it is computed with the next root, and a
+/// draft's last level, which nobody asked about, not at all. What is special to a kind of model is attach().
+class ModelDrafter : public Drafter {
+ public:
+  bool deterministic() const override { return false; }
+  const LanguageModel* model() const override { return model_.get(); }
+  std::optional<DraftRecipe> recipe() const override { return DraftRecipe{model_, {}}; }
+  std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, int capacity) override;
+  void propose(std::span<const ProposeRequest> requests) override;
+  void commit(DraftState& state, const TokenTree& tree, const Verdict& verdict) override;
+
+ protected:
+  /// name  of the drafter, for messages
+  explicit ModelDrafter(std::string name) : name_(std::move(name)) {}
+
+  const std::string name_;
+  std::shared_ptr<LanguageModel> model_;  // set by attach()
+
+ private:
+  struct State;
+
+  bool stage(State& state, const ProposeRequest& request) const;
+  void answer(const ProposeRequest& request, int first_row);
+  static void keep_accepted(State& state, const TokenTree& tree, const Verdict& verdict);
+
+  ForwardResult result_;
+  std::vector<RowBlock> blocks_;
+  std::vector<const ProposeRequest*> asked_;
+  std::vector<std::int32_t> scratch_;
+};
+
+}  // namespace specmoe
