@@ -35,7 +35,7 @@ Example:
 
 std::string joined(const std::vector<double>& values, int digits) {
   std::string text;
-  for (const double value : values) text += (text.empty() ? "" : " ") + fixed(value, digits);
+  for (const double value : values) text += concat(text.empty() ? "" : " ", fixed(value, digits));
   return text.empty() ? "-" : text;
 }
 

@@ -22,7 +22,7 @@ std::string star(int width) { return concat("expansion(", width, ")"); }
 
 std::string sequoia(const std::vector<double>& rates, int nodes, int depth) {
   std::string text;
-  for (const double rate : rates) text += (text.empty() ? "" : ",") + fixed(rate, 4);
+  for (const double rate : rates) text += concat(text.empty() ? "" : ",", fixed(rate, 4));
   return concat("sequoia(", text, ",nodes=", nodes, ",depth=", depth, ")");
 }
 

@@ -19,7 +19,8 @@ const ToyOptions kDrafter{.own_seed = 99, .agreement = 0.75};
 
 /// A spec for every registered drafter that needs parameters. A new drafter with required ones adds its line here.
 std::string example_spec(const std::string& name) {
-  static const std::map<std::string, std::string> kExamples = {{"independent", "independent(path=toy)"}};
+  static const std::map<std::string, std::string> kExamples = {{"independent", "independent(path=toy)"},
+                                                               {"merged", "merged(independent(path=toy), self)"}};
   const auto found = kExamples.find(name);
   return found != kExamples.end() ? found->second : name;
 }

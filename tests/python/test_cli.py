@@ -39,7 +39,18 @@ def test_help_names_every_flag_of_the_issue():
 
 def test_list_shows_plugins_with_parameters_and_labels():
     text = ok("list").stdout
-    for name in ("independent", "ngram", "synthetic", "chain", "expansion", "greedy", "naive", "token"):
+    for name in (
+        "independent",
+        "merged",
+        "ngram",
+        "self",
+        "synthetic",
+        "chain",
+        "expansion",
+        "greedy",
+        "naive",
+        "token",
+    ):
         assert re.search(rf"^  {name}\b", text, re.MULTILINE), name
     assert re.search(r"gamma\s+= 4", text) and re.search(r"^    path\s+\(required\)", text, re.MULTILINE)
     assert re.search(r"^  typical\s+LOSSY", text, re.MULTILINE)

@@ -33,7 +33,7 @@ def test_with_narrow_caches_too(kv_dtype):
     assert generate("--kv-dtype", kv_dtype, "--drafter", DRAFTER, "--tree", "expansion(2,2,1)") == plain
 
 
-@pytest.mark.parametrize("drafter", [DRAFTER, "ngram", "synthetic(alpha=0.7)"])
+@pytest.mark.parametrize("drafter", [DRAFTER, "ngram", "self", f"merged({DRAFTER}, self)", "synthetic(alpha=0.7)"])
 @pytest.mark.parametrize("tree", ["chain(gamma=3)", "expansion(2,2,1)"])
 def test_speculative_text_is_the_plain_one(drafter, tree):
     plain = generate()

@@ -1,0 +1,130 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "core/engine.h"
+#include "core/grow.h"
+#include "core/tree_policy.h"
+#include "tests/support/toy_model.h"
+
+namespace specmoe {
+namespace {
+
+using test::make_toy_model;
+using test::ToyOptions;
+
+const std::vector<TokenId> kPrompt = {3, 1, 4, 1, 5};
+
+/// The toy drafter that a path names.
+ToyOptions toy_of(const std::string& path) { return {.own_seed = path == "first" ? 7U : 8U, .agreement = 0.5}; }
+
+std::shared_ptr<LanguageModel> open_toy(const std::string& path, const std::string&) {
+  return make_toy_model(toy_of(path));
+}
+
+Draft<float> draft_of(const std::string& tree_spec, double temperature) {
+  const auto drafter = drafters().create("merged(independent(path=first), independent(path=second))");
+  drafter->attach({make_toy_model({}), open_toy});
+  const auto tree = tree_policies().create(tree_spec);
+  const auto state = drafter->open(kPrompt, 100);
+  const SamplingParams sampling{.temperature = temperature, .seed = 5};
+  PhiloxUniforms uniforms(5, 0, 0);
+  Draft<float> draft;
+  draft.reset(kPrompt.back(), ToyOptions{}.vocab);
+  draft.law = effective_law(*drafter, *tree, sampling);
+  GrowRequest request{state.get(), &draft, &sampling, &uniforms, tree->max_depth()};
+  GrowWorkspace workspace;
+  grow({&request, 1}, *drafter, *tree, workspace);
+  return draft;
+}
+
+std::vector<double> probabilities(const ToyOptions& toy, const std::vector<TokenId>& text) {
+  std::vector<double> row;
+  double sum = 0;
+  for (const float logit : test::toy_logits(toy, text)) sum += row.emplace_back(std::exp(logit));
+  for (double& value : row) value /= sum;
+  return row;
+}
+
+/// What the drafter that a path names says after the prompt and a node's path.
+std::vector<double> row_after(const std::string& path, const TokenTree& tree, NodeId node) {
+  std::vector<TokenId> below;
+  for (; node != TokenTree::kRoot; node = tree.parent(node)) below.push_back(tree.token(node));
+  std::vector<TokenId> text = kPrompt;
+  text.insert(text.end(), below.rbegin(), below.rend());
+  return probabilities(toy_of(path), text);
+}
+
+TEST(Merged, EachChildIsDrawnFromItsOwnDrafter) {
+  Draft<float> draft = draft_of("expansion(2,3)", 1.0);
+  EXPECT_EQ(draft.law, DraftLaw::kMultiDrafter);
+  ASSERT_EQ(draft.tree.size(), 1 + 2 + 6);
+  for (NodeId node = 0; node < draft.tree.size(); ++node) {
+    int child = 0;
+    for (NodeId n = draft.tree.first_child(node); n != TokenTree::kNone; n = draft.tree.next_sibling(n), ++child) {
+      const std::vector<double> expected = row_after(child % 2 == 0 ? "first" : "second", draft.tree, node);
+      for (TokenId x = 0; x < ToyOptions{}.vocab; ++x) ASSERT_NEAR(draft.row(n)[x], expected[x], 1e-6) << "node " << n;
+    }
+  }
+}
+
+TEST(Merged, GreedyDraftsTakeTheLikeliestOfEachInTurn) {
+  const Draft<float> draft = draft_of("expansion(2)", 0.0);
+  EXPECT_EQ(draft.law, DraftLaw::kDeterministic);
+  const auto best = [](const std::vector<double>& row, TokenId without) {
+    TokenId found = -1;
+    for (TokenId x = 0; x < static_cast<TokenId>(row.size()); ++x) {
+      if (x != without && (found < 0 || row[x] > row[found])) found = x;
+    }
+    return found;
+  };
+  const TokenId first = best(row_after("first", draft.tree, 0), -1);
+  EXPECT_EQ(draft.tree.token(1), first);
+  EXPECT_EQ(draft.tree.token(2), best(row_after("second", draft.tree, 0), first));
+}
+
+TEST(Merged, RefusesOneDrafterAndTokensWithoutProbabilities) {
+  EXPECT_THROW(drafters().create("merged(ngram, independent(path=x))"), Error);
+  EXPECT_THROW(drafters().create("merged(independent(path=x), nobody)"), Error);
+  EXPECT_THROW(drafters().create("merged")->attach({make_toy_model({}), open_toy}), Error);
+  EXPECT_THROW(drafters().create("merged(independent(path=x))")->attach({make_toy_model({}), open_toy}), Error);
+}
+
+/// The joint law of two tokens, by chi-square.
+TEST(Merged, KeepsTheTargetsDistribution) {
+  constexpr int kVocab = 5;
+  constexpr int kTexts = 20'000;
+  const ToyOptions target{.vocab = kVocab, .order = 2, .sharpness = 1.0};
+  const auto open_small = [](const std::string& path, const std::string&) {
+    return make_toy_model({.vocab = kVocab, .order = 2, .own_seed = path == "first" ? 7U : 8U, .agreement = 0.5});
+  };
+  Engine engine(make_toy_model(target),
+                {.drafter = "merged(independent(path=first), independent(path=second))",
+                 .tree = "expansion(2,2)",
+                 .acceptance = "multi_step"},
+                open_small);
+  const std::vector<TokenId> prompt = {1, 2};
+  std::vector<Request> requests(kTexts);
+  for (int i = 0; i < kTexts; ++i) {
+    requests[i].prompt = prompt;
+    requests[i].max_new_tokens = 4;  // drafts reach beyond what is compared
+    requests[i].sampling = {.temperature = 1.0, .seed = 3, .sequence = static_cast<std::uint64_t>(i)};
+  }
+  std::vector<double> counted(kVocab * kVocab);
+  for (const RequestRecord& record : engine.generate(requests, 32)) {
+    ++counted[record.tokens[0] * kVocab + record.tokens[1]];
+  }
+  double statistic = 0;
+  const std::vector<double> first = probabilities(target, prompt);
+  for (TokenId x = 0; x < kVocab; ++x) {
+    const std::vector<double> second = probabilities(target, {1, 2, x});
+    for (TokenId y = 0; y < kVocab; ++y) {
+      const double expected = kTexts * first[x] * second[y];
+      statistic += (counted[x * kVocab + y] - expected) * (counted[x * kVocab + y] - expected) / expected;
+    }
+  }
+  EXPECT_LT(statistic, 51.18);  // 24 degrees of freedom, p = 0.001
+}
+
+}  // namespace
+}  // namespace specmoe
