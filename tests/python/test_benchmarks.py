@@ -50,7 +50,8 @@ def test_predicts_distinct_experts_and_the_cost_of_a_pass(tmp_path):
     assert (lines[0]["experts"], lines[0]["predicted_experts"]) == pytest.approx((2, 2))
     assert -1 <= lines[0]["routing_correlation"] <= 1
     off = [line["predicted_experts"] / line["experts"] - 1 for line in lines]
-    assert max(map(abs, off)) < 0.15  # one number for all T is no closer on this text: see experiments/README.md
+    # One number for all T is no closer on this text: see experiments/benchmarks/README.md.
+    assert max(map(abs, off)) < 0.15
 
 
 def test_curves_are_drawn_without_what_had_no_quiet_sample(tmp_path):
@@ -131,7 +132,7 @@ def test_says_what_it_takes(name):
     done = run(name, "--help")
     assert done.returncode == 0
     assert re.match(rf"Usage: {name} .*\[", done.stdout)
-    readme = (ROOT / "experiments/README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "experiments/benchmarks/README.md").read_text(encoding="utf-8")
     assert re.search(rf"`build/cpu/{name}[ `]", readme)
 
 
