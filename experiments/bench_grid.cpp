@@ -6,7 +6,6 @@
 #include <optional>
 #include <utility>
 
-#include "core/params.h"
 #include "experiments/cell_line.h"
 #include "experiments/cells_file.h"
 #include "experiments/fingerprint.h"
@@ -29,13 +28,13 @@ std::string digest_of(const std::vector<Prompt>& prompts, bool all_turns) {
   return digest(all.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
-/// The weights that run under each drafter's spec: the target's and those of the model that the spec names, if any.
+/// The weights that run under each drafter's spec: the target's and those of the models that the spec names.
 std::map<std::string, std::string> weights_of(const RunOptions& options) {
   const std::string target = fingerprint(options.target);
   std::map<std::string, std::string> weights;
   for (const std::string& drafter : options.drafters) {
-    const std::string path = Params::parse(drafter).text("path", "", "checkpoint folder");
-    weights[drafter] = target + fingerprint(path);
+    std::string& all = weights[drafter] = target;
+    for (const std::string& folder : draft_checkpoints(drafter)) all += fingerprint(folder);
   }
   return weights;
 }

@@ -3,7 +3,6 @@
 #include "core/nn/gguf_model.h"
 #include "core/nn/memory_table.h"
 #include "core/nn/model_family.h"
-#include "core/params.h"
 #include "experiments/commands.h"
 #include "experiments/flags.h"
 #include "experiments/models.h"
@@ -96,9 +95,9 @@ int run_inspect(const std::vector<std::string>& arguments) {
   for (const std::string& drafter : settings.items("drafter")) {
     std::string canonical;
     drafters().create(drafter, canonical);
-    const std::string folder = Params::parse(canonical).text("path", "", "checkpoint folder");
-    std::cout << "\ndrafter " << canonical << (folder.empty() ? ": no model\n" : "\n");
-    if (!folder.empty()) inspect_model(folder, settings);
+    const std::vector<std::string> folders = draft_checkpoints(drafter);
+    std::cout << "\ndrafter " << canonical << (folders.empty() ? ": no model of its own\n" : "\n");
+    for (const std::string& folder : folders) inspect_model(folder, settings);
   }
   return 0;
 }

@@ -64,6 +64,12 @@ def test_inspect_prints_sizes_without_loading(tmp_path):
     text = ok("inspect", "--target", folder, "--drafter", DRAFTER).stdout
     for part in ("mixtral", "experts", "total", "active", "KV cache", "llama"):
         assert part in text
+    merged = ok("inspect", "--target", folder, "--drafter", f"merged(self, {DRAFTER}, merged({DRAFTER}, self))").stdout
+    assert merged.count("llama") == 2 and "no model of its own" not in merged
+    assert (
+        "drafter self(experts=1,skip=): no model of its own"
+        in ok("inspect", "--target", folder, "--drafter", "self").stdout
+    )
     bf16, f32 = (ok("inspect", "--target", folder, "--dtype", dtype).stdout for dtype in ("bfloat16", "float32"))
     experts = [float(re.search(r"^  experts +([\d.]+) MB", text, re.MULTILINE)[1]) for text in (bf16, f32)]
     assert experts[1] == pytest.approx(2 * experts[0], rel=0.01)

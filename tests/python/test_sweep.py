@@ -195,12 +195,14 @@ def test_a_drafter_may_have_a_dtype_of_its_own(grid):
         specmoe.sweep({**grid, **change, "drafter": f"{model},dtype=int3)"})
 
 
-@pytest.mark.parametrize("role", ["target", "drafter"])
+@pytest.mark.parametrize("role", ["target", "drafter", "one of two drafters"])
 def test_a_model_that_was_trained_further_is_measured_anew(role, grid, tmp_path):
     model, cells = tmp_path / "model", tmp_path / "cells.jsonl"
     shutil.copytree(SMALL, model)
     grid |= {"dtype": "float32", "batch": 1, "category": "all", "temperature": 0, "tree": "chain(gamma=2)"}
-    grid |= {"target": model} if role == "target" else {"drafter": f"independent(path={model})"}
+    drafter = f"independent(path={model})"
+    roles = {"target": {"target": model}, "drafter": {"drafter": drafter}}
+    grid |= roles.get(role, {"drafter": f"merged({drafter}, self(experts=0))"})
     for expected in (1, 1):
         specmoe.sweep(grid, cells=cells)
         assert lines_of(cells) == expected
