@@ -1,9 +1,7 @@
 #include <cmath>
 #include <iostream>
-#include <nlohmann/json.hpp>
 #include <span>
 
-#include "experiments/cell_line.h"
 #include "experiments/commands.h"
 #include "experiments/flags.h"
 #include "experiments/interrupt.h"
@@ -135,21 +133,6 @@ void print_answer(const Tuner& tuner) {
   }
 }
 
-/// A line for each tree, as bench writes them, and what was predicted of it.
-void write(const Tuner& tuner, const Settings& settings, OutputFile& output) {
-  const Provenance provenance = collect_provenance();
-  for (const TunedTree& tree : tuner.trees()) {
-    auto line = nlohmann::ordered_json::parse(line_of(tree.cell, provenance, settings.json()));
-    if (tree.expected) {
-      line["predicted"] = {{"tau", tree.expected->tau},
-                           {"verify_cost_ratio", tree.expected->cost},
-                           {"tokens_per_s_ratio", tree.expected->speedup}};
-    }
-    output.line(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
-  }
-  output.commit();
-}
-
 }  // namespace
 
 int run_tune(const std::vector<std::string>& arguments) {
@@ -165,7 +148,9 @@ int run_tune(const std::vector<std::string>& arguments) {
   Tuner tuner(options, models, {output, progress, poll_interrupt});
   tuner.run();
   progress.clear();
-  write(tuner, settings, output);
+  const Provenance provenance = collect_provenance();
+  for (const TunedTree& tree : tuner.trees()) output.line(line_of(tree, provenance, settings.json()));
+  output.commit();
   print_setting(options, tuner);
   const bool kept = print_agreement(tuner);
   print_model(tuner);

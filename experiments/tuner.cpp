@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
+#include "experiments/cell_line.h"
 #include "experiments/table.h"
 #include "kernels/check.h"
 #include "tree/sequoia_dp.h"
@@ -43,6 +45,16 @@ double cut(double rate) { return std::floor(1e4 * rate) / 1e4; }
 
 double TunedTree::speedup() const {
   return derive(cell.summary.speculative, 0).tokens_per_s / derive(cell.summary.plain, 0).tokens_per_s;
+}
+
+std::string line_of(const TunedTree& tree, const Provenance& provenance, const std::string& config_json) {
+  auto line = nlohmann::ordered_json::parse(line_of(tree.cell, provenance, config_json));
+  if (tree.expected) {
+    line["predicted"] = {{"tau", tree.expected->tau},
+                         {"verify_cost_ratio", tree.expected->cost},
+                         {"tokens_per_s_ratio", tree.expected->speedup}};
+  }
+  return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 Tuner::Tuner(const RunOptions& options, const Models& models, BenchHost host)

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/provenance.h"
 #include "core/speedup_model.h"
 #include "experiments/bench_run.h"
 
@@ -29,6 +30,9 @@ struct TunedTree {
   /// and r(T) make.
   double speedup() const;
 };
+
+/// What result files keep of a tree: the line of its cell, with what was predicted.
+std::string line_of(const TunedTree& tree, const Provenance& provenance, const std::string& config_json);
 
 /// Finds the tree that pays most: runs a few small ones, fits a SpeedupModel to them, predicts chains of all lengths
 /// and fixed trees of all sizes, and runs the best of both, the tree that weighs nodes by the fitted times, and

@@ -1,6 +1,7 @@
 #include <pybind11/iostream.h>
 #include <pybind11/stl.h>
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -13,6 +14,7 @@
 #include "experiments/interrupt.h"
 #include "experiments/run_options.h"
 #include "experiments/settings.h"
+#include "experiments/tuner.h"
 #include "python/bindings.h"
 
 namespace specmoe::python {
@@ -40,10 +42,11 @@ class GridTarget {
   std::unique_lock<std::recursive_mutex> running_;
 };
 
-/// Runs the grid of `specmoe bench` in this process and returns its cells as lines of JSON, in the grid's order.
-std::vector<std::string> sweep(const std::string& config_json, const std::string& where) {
+/// Lines of JSON that work(poll) returns. It runs without the GIL and calls poll() between steps.
+template <class Work>
+std::vector<std::string> measure(const Work& work) {
   const py::scoped_estream_redirect progress_to_python;
-  // What a signal handler of Python raised waits here until the grid has unwound: the grid takes every other exception
+  // What a signal handler of Python raised waits here until the work has unwound: a grid takes every other exception
   // for a failure of one cell.
   std::unique_ptr<py::error_already_set> raised;
   const auto poll = [&raised] {
@@ -52,29 +55,59 @@ std::vector<std::string> sweep(const std::string& config_json, const std::string
     raised = std::make_unique<py::error_already_set>();
     throw cli::Interrupted{};
   };
-  std::vector<std::string> lines;
   try {
     py::gil_scoped_release unlocked;
+    return work(poll);
+  } catch (const cli::Interrupted&) {
+    throw *raised;
+  }
+}
+
+/// Runs the grid of `specmoe bench` in this process and returns its cells, in the grid's order.
+std::vector<std::string> sweep(const std::string& config_json, const std::string& where) {
+  return measure([&](const std::function<void()>& poll) {
     const cli::Settings settings = cli::Settings::from_config(cli::Command::kBench, config_json, where);
     const cli::RunOptions options = cli::run_options(cli::Command::kBench, settings);
     cli::OutputFile output(options.output);
     cli::Progress progress(options.quiet);
     const auto opened = [&](const cli::Models& models) { return std::make_shared<GridTarget>(options.target, models); };
+    std::vector<std::string> lines;
     for (cli::BenchCell& cell : cli::run_grid(settings, options, {output, progress, poll, opened})) {
       output.line(cell.line);
       lines.push_back(std::move(cell.line));
     }
     output.commit();
-  } catch (const cli::Interrupted&) {
-    throw *raised;
-  }
-  return lines;
+    return lines;
+  });
+}
+
+/// Runs `specmoe tune` in this process and returns what it ran: what the model was fitted to, then the others.
+std::vector<std::string> tune(const std::string& config_json, const std::string& where) {
+  return measure([&](const std::function<void()>& poll) {
+    const cli::Settings settings = cli::Settings::from_config(cli::Command::kTune, config_json, where);
+    const cli::RunOptions options = cli::run_options(cli::Command::kTune, settings);
+    cli::OutputFile output(options.output);
+    cli::Progress progress(options.quiet);
+    const cli::Models models = cli::open_models(options, options.dtypes[0], progress);
+    const GridTarget held(options.target, models);
+    cli::Tuner tuner(options, models, {output, progress, poll});
+    tuner.run();
+    progress.clear();
+    const Provenance provenance = collect_provenance();
+    std::vector<std::string> lines;
+    for (const cli::TunedTree& tree : tuner.trees()) {
+      output.line(lines.emplace_back(cli::line_of(tree, provenance, settings.json())));
+    }
+    output.commit();
+    return lines;
+  });
 }
 
 }  // namespace
 
 void bind_sweep(py::module_& m) {
   m.def("_sweep", &sweep, py::arg("config_json"), py::arg("where"));
+  m.def("_tune", &tune, py::arg("config_json"), py::arg("where"));
   m.def("_provenance_json", [] { return provenance_json(collect_provenance()); });
   m.def("_fingerprint", [](const std::string& path) { return cli::fingerprint(path); }, py::arg("path"));
 }

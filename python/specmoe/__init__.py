@@ -10,7 +10,7 @@ A drafter proposes a tree of tokens, one pass of the target scores all of it, an
     print(result.text, result.metrics["tau"])
     print(specmoe.prove("token", law="iid", tree="chain(gamma=3)"))
 
-sweep() measures a grid of methods, and load_results() reads what it kept.
+sweep() measures a grid of methods, tune() finds the tree that pays most, and load_results() reads what they kept.
 
 Drafters, topologies and policies may be written in Python: subclass Drafter, TreePolicy or AcceptancePolicy.
 """
@@ -52,7 +52,7 @@ from _specmoe import (
 )
 
 from specmoe.conversation import chat, render_chat
-from specmoe.results import load_results, sweep
+from specmoe.results import load_results, sweep, tune
 
 __all__ = [
     "AcceptancePolicy",
@@ -91,5 +91,6 @@ __all__ = [
     "render_chat",
     "tokenizer_json",
     "sweep",
+    "tune",
     "tree_policies",
 ]

@@ -28,9 +28,31 @@ def sweep(config: Mapping[str, Any] | str | os.PathLike[str], **flags: Any) -> p
     With `cells`, each cell is appended to that file as soon as it is measured, and the same call goes on there after an
     interruption. Plug-ins that were registered in Python take part. Progress goes to sys.stderr unless quiet. Raises Error for settings that cannot be run, or when no cell can.
     """
-    where = "sweep"
+    return to_frame([json.loads(line) for line in _specmoe._sweep(*flags_of("sweep", config, flags))])
+
+
+def tune(config: Mapping[str, Any] | str | os.PathLike[str] | None = None, **flags: Any) -> pandas.DataFrame:
+    """Finds the tree that pays most for a target, a drafter and a kind of text, as `specmoe tune` does, in this process.
+
+    config  flags of `specmoe tune` by name, or the path of a JSON file of them
+    flags   more of them, which win: max_new_tokens=64
+    Returns one row per tree that ran, as load_results() does: the chains and stars that the model of their speed was
+    fitted to, then the best that it found and those of `tree`. `tokens_per_s_ratio` is the speed over plain decoding's,
+    all texts together; `predicted.tau`, `predicted.verify_cost_ratio` and `predicted.tokens_per_s_ratio` are what was
+    expected, missing for trees that grow by what they see. Plug-ins that were registered in Python take part. Raises
+    Error for settings that cannot be run, or when plain decoding or a chain cannot.
+    """
+    frame = to_frame([json.loads(line) for line in _specmoe._tune(*flags_of("tune", config or {}, flags))])
+    frame["tokens_per_s_ratio"] = frame["speculative_tokens_per_s"] / frame["plain_tokens_per_s"]
+    return frame
+
+
+def flags_of(
+    where: str, config: Mapping[str, Any] | str | os.PathLike[str], flags: Mapping[str, Any]
+) -> tuple[str, str]:
+    """All flags as JSON, and how errors name where they come from."""
     if isinstance(config, str | os.PathLike):
-        where = f"sweep: '{os.fspath(config)}'"
+        where = f"{where}: '{os.fspath(config)}'"
         config = read_config(Path(config))
     settings = {**config, **{name.replace("_", "-"): value for name, value in flags.items()}}
     if "config" in settings:
@@ -41,7 +63,7 @@ def sweep(config: Mapping[str, Any] | str | os.PathLike[str], **flags: Any) -> p
     except (TypeError, ValueError) as error:
         raise _specmoe.Error(f"{where}: {error}; flags are texts, numbers, true or false, and lists of these") from None
     os.environ.setdefault("SPECMOE_PYTHON", sys.executable)  # `chat` renders in a process of its own
-    return to_frame([json.loads(line) for line in _specmoe._sweep(text, where)])
+    return text, where
 
 
 def load_results(*paths: str | os.PathLike[str]) -> pandas.DataFrame:

@@ -5,7 +5,7 @@ import re
 import pytest
 from program import DRAFTER, MODELS, SMALL, TARGET, expect_one_line, ok, read_jsonl, specmoe
 
-from specmoe import load_results
+from specmoe import Error, load_results, tune
 
 PROMPTS = MODELS / "prompts/quickstart.jsonl"
 TUNE = ["tune", "--target", TARGET, "--drafter", DRAFTER, "--prompts", PROMPTS, "--max-new-tokens", "48", "--quiet"]
@@ -48,6 +48,26 @@ def test_keeps_what_was_predicted_beside_what_came(tmp_path):
     assert list(frame["tau"]) == pytest.approx([float(row[3]) for _, row in found], abs=0.006)
     answers = [line for line in read_jsonl(output) if line["kind"] == "answer"]
     assert len(answers) == 2 * 8 * (len(found) + 2)  # two runs of eight prompts; plain beside the probes and the others
+
+
+def test_python_tunes_as_the_program_does(tmp_path):
+    output = tmp_path / "tune.jsonl"
+    flags = {"target": TARGET, "drafter": DRAFTER, "prompts": PROMPTS, "quiet": True}
+    frame = tune(flags, max_new_tokens=48, tree="chain(gamma=2)", output=output)
+    found = rows_of(ok(*TUNE, "--tree", "chain(gamma=2)").stdout)
+    # Which chain is the best hangs on the machine's mood, and so does the tree that branches.
+    assert list(frame["tree"].str.partition("(")[0])[:6] == [name.partition("(")[0] for name, _ in found][:6]
+    assert list(frame["tau"])[:6] == pytest.approx([float(row[3]) for _, row in found][:6], abs=0.006)
+    assert frame["predicted.tau"].notna()[:6].all() and frame["predicted.tau"].isna().any()
+    assert (frame["tokens_per_s_ratio"] > 0).all()
+    assert list(load_results(output)["tree"]) == list(frame["tree"])
+
+
+def test_python_refuses_by_name():
+    with pytest.raises(Error, match="tune needs --drafter SPEC"):
+        tune(target=SMALL, prompt="a")
+    with pytest.raises(Error, match="tune takes one --batch, got 2"):
+        tune(target=SMALL, drafter="ngram", prompt="a", batch=[1, 8])
 
 
 @pytest.mark.parametrize("topology", ["sequoia", "expert_aware"])
