@@ -90,4 +90,44 @@ inline std::vector<std::vector<TokenId>> texts_of(const TokenTree& tree) {
   return texts;
 }
 
+/// A draft of `drafter` in the shape of `spec`.
+inline Draft<float> grown(const std::string& spec, const TextRows& drafter = {},
+                          DraftLaw law = DraftLaw::kDeterministic) {
+  Draft<float> draft;
+  grow_draft(*tree_policies().create(spec), drafter, draft, law);
+  return draft;
+}
+
+/// The m likeliest texts, by trying all.
+inline std::vector<std::vector<TokenId>> likeliest_texts(const TextRows& drafter, int depth, std::size_t m) {
+  std::vector<std::pair<double, std::vector<TokenId>>> all;
+  std::vector<std::pair<double, std::vector<TokenId>>> level = {{1.0, {}}};
+  for (int d = 0; d < depth; ++d) {
+    std::vector<std::pair<double, std::vector<TokenId>>> longer;
+    for (const auto& [probability, text] : level) {
+      const std::vector<double> row = drafter.after(text);
+      for (TokenId x = 0; x < drafter.vocab; ++x) {
+        longer.emplace_back(probability * row[x], text);
+        longer.back().second.push_back(x);
+      }
+    }
+    all.insert(all.end(), longer.begin(), longer.end());
+    level = std::move(longer);
+  }
+  std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+  std::vector<std::vector<TokenId>> texts;
+  for (std::size_t i = 0; i < m; ++i) texts.push_back(all[i].second);
+  std::sort(texts.begin(), texts.end());
+  return texts;
+}
+
+/// Of a text after the root.
+inline double path_probability(const TextRows& drafter, const std::vector<TokenId>& text) {
+  double probability = 1.0;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    probability *= drafter.after({text.begin(), text.begin() + static_cast<std::ptrdiff_t>(i)})[text[i]];
+  }
+  return probability;
+}
+
 }  // namespace specmoe::testing

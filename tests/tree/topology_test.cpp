@@ -46,12 +46,6 @@ TEST_P(EveryTopology, DecidesBeforeItDraws) {
 
 INSTANTIATE_TEST_SUITE_P(Registry, EveryTopology, ::testing::ValuesIn(tree_policies().names()));
 
-Draft<float> grown(const std::string& spec, const TextRows& drafter = {}, DraftLaw law = DraftLaw::kDeterministic) {
-  Draft<float> draft;
-  grow_draft(*tree_policies().create(spec), drafter, draft, law);
-  return draft;
-}
-
 TEST(StaticShapes, AreAsSpelled) {
   EXPECT_EQ(grown("chain(5)").tree.max_depth(), 5);
   EXPECT_EQ(grown("expansion(3,2,1)").tree.size(), 1 + 3 + 6 + 6);
@@ -74,64 +68,13 @@ TEST(StaticShapes, PublishedListsHaveTheirSizes) {
 }
 
 TEST(Parameters, OutOfRangeAreRefused) {
-  for (const char* spec : {"chain(0)",
-                           "chain(gamma=-3)",
-                           "expansion(0)",
-                           "expansion(100,100)",
-                           "chains(k=0)",
-                           "static_ranks(0/0)",
-                           "static_ranks(1)",
-                           "static_ranks(0,0)",
-                           "static_ranks(0,x)",
-                           "static_ranks(preset=none)",
-                           "sequoia(0.9,0.9)",
-                           "sequoia(nodes=0)",
-                           "sequoia(verify_times=3)",
-                           "sequoia(verify_times=1:2/)",
-                           "sequoia(verify_times=1:2,3)",
-                           "sequoia(verify_times=4:2/3:3)",
-                           "expert_aware(verify_times=1)",
-                           "expert_aware(verify_times=1:0)",
-                           "expert_aware(verify_times=0:1)",
-                           "expert_aware(draft_time=-1)",
-                           "confidence(width=0)",
-                           "gated(mu=0)",
-                           "adaptive_chain(rule=mood)",
-                           "adaptive_chain(threshold=2)",
-                           "expansion(2,law=some)"}) {
+  for (const char* spec :
+       {"chain(0)", "chain(gamma=-3)", "expansion(0)", "expansion(100,100)", "chains(k=0)", "static_ranks(0/0)",
+        "static_ranks(1)", "static_ranks(0,0)", "static_ranks(0,x)", "static_ranks(preset=none)", "sequoia(0.9,0.9)",
+        "sequoia(nodes=0)", "sequoia(verify_times=1:2,3)", "expert_aware(draft_time=-1)", "confidence(width=0)",
+        "gated(mu=0)", "adaptive_chain(rule=mood)", "adaptive_chain(threshold=2)", "expansion(2,law=some)"}) {
     EXPECT_THROW(tree_policies().create(spec), Error) << spec;
   }
-}
-
-/// The m likeliest texts, by trying all.
-std::vector<std::vector<TokenId>> likeliest_texts(const TextRows& drafter, int depth, std::size_t m) {
-  std::vector<std::pair<double, std::vector<TokenId>>> all;
-  std::vector<std::pair<double, std::vector<TokenId>>> level = {{1.0, {}}};
-  for (int d = 0; d < depth; ++d) {
-    std::vector<std::pair<double, std::vector<TokenId>>> longer;
-    for (const auto& [probability, text] : level) {
-      const std::vector<double> row = drafter.after(text);
-      for (TokenId x = 0; x < drafter.vocab; ++x) {
-        longer.emplace_back(probability * row[x], text);
-        longer.back().second.push_back(x);
-      }
-    }
-    all.insert(all.end(), longer.begin(), longer.end());
-    level = std::move(longer);
-  }
-  std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
-  std::vector<std::vector<TokenId>> texts;
-  for (std::size_t i = 0; i < m; ++i) texts.push_back(all[i].second);
-  std::sort(texts.begin(), texts.end());
-  return texts;
-}
-
-double path_probability(const TextRows& drafter, const std::vector<TokenId>& text) {
-  double probability = 1.0;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    probability *= drafter.after({text.begin(), text.begin() + static_cast<std::ptrdiff_t>(i)})[text[i]];
-  }
-  return probability;
 }
 
 TEST(BestFirst, FindsTheLikeliestTextsWhateverTheBatch) {
@@ -157,47 +100,6 @@ TEST(OptTree, StopsWhenALevelAddsTooLittle) {
   const Draft<float> eager = grown("opt_tree(nodes=16,depth=6,width=4,threshold=0)", drafter);
   const Draft<float> reluctant = grown("opt_tree(nodes=16,depth=6,width=4,threshold=0.9)", drafter);
   EXPECT_GT(eager.tree.max_depth(), reluctant.tree.max_depth());
-}
-
-/// The tree of largest utility among all cuts of all that could be drafted, by trying them.
-TEST(ExpertAware, CutsWhereUtilityIsLargest) {
-  const double draft_time = 0.05;
-  const VerifyTimes times = VerifyTimes::parse("test", "1:1/2:1.3/4:1.5/8:2.5/16:4");
-  for (double sharpness : {0.2, 3.0, 8.0, 14.0}) {
-    const TextRows drafter{4, sharpness, 7};
-    const Draft<float> draft = grown(
-        "expert_aware(nodes=15,depth=3,width=4,draft_time=0.05,verify_times=1:1/2:1.3/4:1.5/8:2.5/16:4)", drafter);
-    double most = 1.0 / (draft_time + times.at(1));
-    for (int depth = 1; depth <= 3; ++depth) {
-      for (std::size_t nodes = 1; nodes <= 15; ++nodes) {
-        if (depth == 1 && nodes > 4) break;
-        double tokens = 1.0;
-        for (const std::vector<TokenId>& text : likeliest_texts(drafter, depth, nodes)) {
-          tokens += path_probability(drafter, text);
-        }
-        most = std::max(most, tokens / (depth * draft_time + times.at(static_cast<int>(nodes) + 1)));
-      }
-    }
-    double tokens = 1.0;
-    for (const std::vector<TokenId>& text : texts_of(draft.tree)) tokens += path_probability(drafter, text);
-    const double utility = tokens / (std::max(1, draft.tree.max_depth()) * draft_time + times.at(draft.tree.size()));
-    EXPECT_GE(utility, most * 0.97) << "sharpness " << sharpness;
-    EXPECT_LE(utility, most * (1 + 1e-6)) << "sharpness " << sharpness;
-  }
-}
-
-TEST(ExpertAware, DraftsNoMoreThanPays) {
-  // Where rows cost as much as plain steps nothing pays; where they cost nothing everything does.
-  EXPECT_EQ(grown("expert_aware(width=4,verify_times=1:1/2:2/4:4/16:16)", {6, 3.0, 1}).tree.drafted(), 0);
-  EXPECT_EQ(grown("expert_aware(width=6,draft_time=0,verify_times=1:1/33:1)", {6, 3.0, 1}).tree.drafted(), 32);
-  // Never a larger tree than was measured.
-  EXPECT_EQ(grown("expert_aware(width=6,draft_time=0,verify_times=1:1/5:1)", {6, 3.0, 1}).tree.drafted(), 4);
-  Draft<float> draft;
-  const auto asked = [&draft](const char* spec) {
-    return grow_draft(*tree_policies().create(spec), {6, 12.0, 1}, draft, DraftLaw::kDeterministic).passes;
-  };
-  EXPECT_GT(asked("expert_aware(draft_time=0.01,verify_times=1:1/9:1.5)"),
-            asked("expert_aware(draft_time=0.5,verify_times=1:1/9:1.5)"));
 }
 
 TEST(Gated, GrowsDeepWhenSureAndWideWhenNot) {
