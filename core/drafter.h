@@ -79,8 +79,6 @@ class Drafter {
   virtual int rows_per_node() const { return 1; }
   /// Loads what it needs. Throws Error when it does not fit the target (vocabularies that differ).
   virtual void attach(const DraftContext& context) = 0;
-  /// Its model, if it has one: for `inspect`, memory tables and cost models.
-  virtual const LanguageModel* model() const { return nullptr; }
   /// What it does, as data; nothing when only the host can do it. Called once it is attached.
   virtual std::optional<DraftRecipe> recipe() const { return std::nullopt; }
   /// Starts a sequence. prompt is the committed text, one token or more; capacity bounds text and tree together.

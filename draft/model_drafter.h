@@ -14,7 +14,6 @@ namespace specmoe {
 class ModelDrafter : public Drafter {
  public:
   bool deterministic() const override { return false; }
-  const LanguageModel* model() const override { return model_.get(); }
   std::optional<DraftRecipe> recipe() const override { return DraftRecipe{model_, {}}; }
   std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, int capacity) override;
   void propose(std::span<const ProposeRequest> requests) override;
