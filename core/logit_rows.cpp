@@ -20,9 +20,8 @@ void logits_to_probs(const ForwardResult& result, int row, NodeId node, const Sa
   static const auto sampling_probs = kernels::sampling_probs.up_to(kernels::default_cpu_backend());
   SPECMOE_CHECK(result.want_logits, "the pass was asked for argmaxes alone, so node ", node, " has no probabilities");
   checked_argmax(result, row, node);
-  if (sampling.top_k > 0 || sampling.top_p < 1.0) scratch.resize(result.vocab);
-  sampling_probs(result.logits_row(row).data(), result.vocab, static_cast<float>(sampling.temperature), sampling.top_k,
-                 static_cast<float>(sampling.top_p), probs.data(), scratch.data());
+  if (sampling.cuts()) scratch.resize(result.vocab);
+  sampling_probs(result.logits_row(row).data(), result.vocab, sampling.rule(), probs.data(), scratch.data());
   SPECMOE_CHECK(!std::isnan(probs[0]), "logits of node ", node, " hold NaN; check the checkpoint's weights");
 }
 

@@ -12,8 +12,8 @@ namespace specmoe {
 /// The argmax of row `row` of a pass. Throws Error naming the node when the row holds no number at all.
 TokenId checked_argmax(const ForwardResult& result, int row, NodeId node);
 
-/// probs [V] = row `row` of a pass after temperature, top-k and top-p. Throws Error naming the node when the row has
-/// NaN. scratch is grown to V when there is a cut.
+/// probs [V] = row `row` of a pass after temperature, top-k, top-p and min-p. Throws Error naming the node when the row
+/// has NaN. scratch is grown to V when there is a cut.
 void logits_to_probs(const ForwardResult& result, int row, NodeId node, const SamplingParams& sampling,
                      std::span<float> probs, std::vector<std::int32_t>& scratch);
 

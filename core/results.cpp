@@ -88,6 +88,7 @@ Json sampling_of(const SamplingParams& sampling) {
   return {{"temperature", sampling.temperature},
           {"top_k", sampling.top_k},
           {"top_p", sampling.top_p},
+          {"min_p", sampling.min_p},
           {"seed", sampling.seed}};
 }
 

@@ -13,6 +13,11 @@ void SamplingParams::validate() const {
                 "temperature must be 0 (greedy) or at least ", kLeast, ", got ", temperature);
   SPECMOE_CHECK(top_k >= 0, "top_k must be 0 (no cut) or more, got ", top_k);
   SPECMOE_CHECK(top_p > 0.0 && top_p <= 1.0, "top_p must be above 0 and at most 1, got ", top_p);
+  SPECMOE_CHECK(min_p >= 0.0 && min_p <= 1.0, "min_p must be from 0 (no cut) to 1, got ", min_p);
+}
+
+kernels::SamplingRule SamplingParams::rule() const {
+  return {static_cast<float>(temperature), top_k, static_cast<float>(top_p), static_cast<float>(min_p)};
 }
 
 }  // namespace specmoe

@@ -50,6 +50,7 @@ void read_settings(const Json& json, BenchSummary& summary) {
   json.at("temperature").get_to(summary.sampling.temperature);
   json.at("top_k").get_to(summary.sampling.top_k);
   json.at("top_p").get_to(summary.sampling.top_p);
+  summary.sampling.min_p = json.value("min_p", 0.0);  // cells from before there was one
   json.at("seed").get_to(summary.sampling.seed);
 }
 

@@ -53,6 +53,8 @@ constexpr std::array kFlags = {
     Flag{"temperature", kItems, kDecoding, "X", "0", kMethod, "0: greedy; above: sample"},
     Flag{"top-k", kNumber, kDecoding, "K", "0", kMethod, "sample among the K likeliest tokens; 0: all"},
     Flag{"top-p", kNumber, kDecoding, "P", "1", kMethod, "sample among the likeliest tokens that hold mass P"},
+    Flag{"min-p", kNumber, kDecoding, "M", "0", kMethod,
+         "sample among the tokens at least M times as likely as the likeliest"},
     Flag{"seed", kNumber, kDecoding, "N", "0", kMethod, "the same seed gives the same text"},
     Flag{"allow-lossy", kSwitch, kDecoding, "", nullptr, kMethod,
          "allow policies that change the target's distribution"},

@@ -89,6 +89,7 @@ void take_sampling(const Settings& settings, RunOptions& options) {
   check_distinct("temperature", options.temperatures);
   options.sampling.top_k = static_cast<int>(settings.integer("top-k", 0, kMostTokens));
   options.sampling.top_p = settings.real("top-p");
+  options.sampling.min_p = settings.real("min-p");
   options.sampling.seed =
       static_cast<std::uint64_t>(settings.integer("seed", 0, std::numeric_limits<std::int64_t>::max()));
   for (double temperature : options.temperatures) {

@@ -7,7 +7,7 @@
 namespace specmoe::kernels {
 
 constinit Kernel<void(Rows<const float>, std::int32_t*)> row_argmax("row_argmax");
-constinit Kernel<void(const float*, std::int64_t, float, std::int64_t, float, float*, std::int32_t*)> sampling_probs(
+constinit Kernel<void(const float*, std::int64_t, const SamplingRule&, float*, std::int32_t*)> sampling_probs(
     "sampling_probs");
 
 namespace {
@@ -23,18 +23,18 @@ void row_argmax_scalar(Rows<const float> x, std::int32_t* argmax) {
   }
 }
 
-void sampling_probs_scalar(const float* logits, std::int64_t vocab, float temperature, std::int64_t top_k, float top_p,
-                           float* probs, std::int32_t* scratch) {
+void sampling_probs_scalar(const float* logits, std::int64_t vocab, const SamplingRule& rule, float* probs,
+                           std::int32_t* scratch) {
   float largest = -INFINITY;
   for (std::int64_t i = 0; i < vocab; ++i) largest = std::max(largest, logits[i]);
   double total = 0;
   for (std::int64_t i = 0; i < vocab; ++i) {
-    probs[i] = std::exp((logits[i] - largest) / temperature);
+    probs[i] = std::exp((logits[i] - largest) / rule.temperature);
     total += static_cast<double>(probs[i]);
   }
   const auto scale = static_cast<float>(1.0 / total);
   for (std::int64_t i = 0; i < vocab; ++i) probs[i] *= scale;
-  cut_probabilities(probs, vocab, top_k, top_p, scratch);
+  cut_probabilities(probs, vocab, rule, scratch);
 }
 
 SPECMOE_KERNEL(row_argmax, Backend::kScalar, row_argmax_scalar);

@@ -48,6 +48,13 @@ class RowCut {
     while (needed < ties_ && above.mass + needed * tied < wanted) needed += 1.0;
     ties_ = needed;
   }
+  /// Of what is kept, keeps what is at least `least`.
+  __device__ void keep_from(float least) {
+    const std::uint32_t bits = __float_as_uint(least);
+    if (bits <= threshold_) return;
+    threshold_ = bits;
+    ties_ = tail(bits).count - tail(bits + 1).count;
+  }
   /// Zeros what is not kept and divides by the mass of what is.
   __device__ void apply() {
     const auto scale = static_cast<float>(1.0 / kept_mass());
@@ -108,15 +115,9 @@ class RowCut {
   double ties_ = 0.0;            // at 0 it does not matter how many
 };
 
-struct SamplingCut {
-  float temperature;
-  std::int64_t top_k;
-  float top_p;
-};
-
 /// A block per row.
 __global__ void __launch_bounds__(kThreads)
-    sampling_probs_kernel(Rows<const float> logits, const std::int32_t* rows, SamplingCut cut, Rows<float> out) {
+    sampling_probs_kernel(Rows<const float> logits, const std::int32_t* rows, SamplingRule rule, Rows<float> out) {
   const auto t = static_cast<std::int64_t>(blockIdx.x);
   if (t >= *rows) return;
   double* scratch = SharedArena().take<double>(kThreads);
@@ -126,18 +127,20 @@ __global__ void __launch_bounds__(kThreads)
   const float largest = block_best(row, vocab, reinterpret_cast<Best*>(scratch)).value;
   double total = 0.0;
   for (std::int64_t i = threadIdx.x; i < vocab; i += kThreads) {
-    probs[i] = expf((row[i] - largest) / cut.temperature);
+    probs[i] = expf((row[i] - largest) / rule.temperature);
     total += static_cast<double>(probs[i]);
   }
   const auto scale = static_cast<float>(1.0 / block_sum(total, scratch));
   for (std::int64_t i = threadIdx.x; i < vocab; i += kThreads) probs[i] *= scale;
   __syncthreads();
-  const bool cut_k = cut.top_k > 0 && cut.top_k < vocab;
-  const bool cut_p = cut.top_p < 1.0f;
-  if (!cut_k && !cut_p) return;
+  const bool cut_k = rule.top_k > 0 && rule.top_k < vocab;
+  const bool cut_p = rule.top_p < 1.0f;
+  const bool cut_min = rule.min_p > 0.0f;
+  if (!cut_k && !cut_p && !cut_min) return;
   RowCut row_cut(probs, vocab, scratch);
-  if (cut_k) row_cut.keep_largest(static_cast<double>(cut.top_k));
-  if (cut_p) row_cut.keep_mass(static_cast<double>(cut.top_p));
+  if (cut_k) row_cut.keep_largest(static_cast<double>(rule.top_k));
+  if (cut_p) row_cut.keep_mass(static_cast<double>(rule.top_p));
+  if (cut_min) row_cut.keep_from(rule.min_p * scale);  // e^0 * scale is the largest
   row_cut.apply();
 }
 
@@ -149,11 +152,11 @@ void row_argmax(Rows<const float> x, RowCount rows, std::int32_t* argmax, Stream
          rows.actual, argmax);
 }
 
-void sampling_probs(Rows<const float> logits, RowCount rows, float temperature, std::int64_t top_k, float top_p,
-                    Rows<float> probs, Stream& stream) {
+void sampling_probs(Rows<const float> logits, RowCount rows, const SamplingRule& rule, Rows<float> probs,
+                    Stream& stream) {
   if (rows.most == 0) return;
   launch(sampling_probs_kernel, static_cast<unsigned>(rows.most), kThreads, arena_bytes<double>(kThreads), stream,
-         logits, rows.actual, SamplingCut{temperature, top_k, top_p}, probs);
+         logits, rows.actual, rule, probs);
 }
 
 }  // namespace specmoe::kernels::cuda

@@ -144,7 +144,9 @@ void bind_question(py::module_& m) {
           "temperature", [](const Question& self) { return self.sampling.temperature; }, "Of the request; 0 is greedy.")
       .def_property_readonly(
           "top_k", [](const Question& self) { return self.sampling.top_k; }, "Of the request.")
-      .def_property_readonly("top_p", [](const Question& self) { return self.sampling.top_p; }, "Of the request.");
+      .def_property_readonly(
+          "top_p", [](const Question& self) { return self.sampling.top_p; }, "Of the request.")
+      .def_property_readonly("min_p", [](const Question& self) { return self.sampling.min_p; }, "Of the request.");
 }
 
 }  // namespace

@@ -122,8 +122,8 @@ std::optional<std::string> text_of(const Model& target, const RequestRecord& rec
 }
 
 py::object generate(EngineHandle& handle, const py::object& given, int max_new_tokens, double temperature, int top_k,
-                    double top_p, const py::object& seed, const py::object& stop, bool ignore_eos, int batch,
-                    const py::object& on_text) {
+                    double top_p, double min_p, const py::object& seed, const py::object& stop, bool ignore_eos,
+                    int batch, const py::object& on_text) {
   Prompts prompts = read_prompts(given, handle.target->tokenizer.get());
   const bool single = prompts.single;
   const std::vector<std::uint64_t> seeds = read_seeds(seed, prompts.ids.size());
@@ -131,7 +131,7 @@ py::object generate(EngineHandle& handle, const py::object& given, int max_new_t
   const ModelInfo& info = handle.target->network->info();
   Request pattern;
   pattern.max_new_tokens = max_new_tokens;
-  pattern.sampling = {.temperature = temperature, .top_k = top_k, .top_p = top_p};
+  pattern.sampling = {.temperature = temperature, .top_k = top_k, .top_p = top_p, .min_p = min_p};
   if (!ignore_eos) pattern.stop_tokens = info.stop_tokens;
 
   Stops stops;
@@ -197,14 +197,15 @@ void bind_engine(py::module_& m) {
            py::arg("device_loop") = EngineSpec{}.device_loop, py::arg("device_switch") = EngineSpec{}.device_switch)
       .def("generate", &generate, py::arg("prompts"), py::arg("max_new_tokens") = request.max_new_tokens,
            py::arg("temperature") = sampling.temperature, py::arg("top_k") = sampling.top_k,
-           py::arg("top_p") = sampling.top_p, py::arg("seed") = sampling.seed, py::arg("stop") = py::none(),
-           py::arg("ignore_eos") = false, py::arg("batch") = 1, py::arg("on_text") = py::none(),
+           py::arg("top_p") = sampling.top_p, py::arg("min_p") = sampling.min_p, py::arg("seed") = sampling.seed,
+           py::arg("stop") = py::none(), py::arg("ignore_eos") = false, py::arg("batch") = 1,
+           py::arg("on_text") = py::none(),
            "Continues prompts: one Result for one prompt, a list of them for a list.\n\n"
            "prompts         str, or token ids (a list, an integer array, a tensor that speaks DLPack); a list of "
            "those;\n"
            "                an integer array or tensor [B, S]\n"
            "max_new_tokens  most tokens per prompt\n"
-           "temperature     0 is greedy; top_k 0 and top_p 1 cut nothing\n"
+           "temperature     0 is greedy; top_k 0, top_p 1 and min_p 0 cut nothing\n"
            "seed            an int, or one per prompt. A text depends on its prompt and seed alone, whatever else is\n"
            "                in the call; equal prompts with equal seeds come out different, in their order\n"
            "stop            a string or several: the text ends before the first of them\n"

@@ -156,9 +156,7 @@ void DeviceStep::open_texts(const WholeStepRequest& request) {
 
 /// What of the recorded work depends on how the sequence samples.
 void DeviceStep::choose_law(const SamplingParams& sampling) {
-  const bool same = sampling.temperature == sampling_.temperature && sampling.top_k == sampling_.top_k &&
-                    sampling.top_p == sampling_.top_p;
-  if (!same) graphs_.clear();
+  if (sampling.rule() != sampling_.rule()) graphs_.clear();
   sampling_ = sampling;
   judge_ = {DeviceRule::kNaive};  // without a draft: one token from the root's row
   rows_drafted_ = false;
@@ -206,8 +204,7 @@ void DeviceStep::queue_drafting(const Level& level, int index, int longest) {
     rows = {draft_probs_.data(), draft_row_count_, vocab_, vocab_};
     const Rows<float> own = {rows.row(level.first_row), level.asked, vocab_, vocab_};
     kernels::cuda::sampling_probs(drafter_->step().logits(), {level.asked, drafter_->rows().counts + 1},
-                                  static_cast<float>(sampling.temperature), sampling.top_k,
-                                  static_cast<float>(sampling.top_p), own, stream_);
+                                  sampling.rule(), own, stream_);
     propose_by_law(draft, law_, rows, level.first_row, level.children, stream_, threads_);
   } else if (drafter_ != nullptr) {
     propose_argmax(draft, drafter_->step().argmax(), stream_);
@@ -233,9 +230,8 @@ void DeviceStep::queue_judging(int longest) {
   }
   if (!sampling_.greedy()) {
     const Rows<float> probs = {target_probs_.data(), nodes, vocab_, vocab_};
-    kernels::cuda::sampling_probs(target_->step().logits(), {nodes, target_->rows().counts + 1},
-                                  static_cast<float>(sampling_.temperature), sampling_.top_k,
-                                  static_cast<float>(sampling_.top_p), probs, stream_);
+    kernels::cuda::sampling_probs(target_->step().logits(), {nodes, target_->rows().counts + 1}, sampling_.rule(),
+                                  probs, stream_);
   }
   verify_tree(judge_.rule, judged_.data(), 1, vocab_, verdict_.data(), target_->rows().path, memory_.room.path, stream_,
               threads_);

@@ -2,6 +2,8 @@
 
 // Kernels that go over whole rows. In a model every thread does all of this for itself, so one does here.
 
+#include <tuple>
+
 #include "experiments/benchmarks/kernel_cases.h"
 #include "kernels/layer_norm.h"
 #include "kernels/moe_router.h"
@@ -191,7 +193,6 @@ inline std::vector<Case> argmax_cases(const Setup& setup) {
 
 /// Logits fall as in a text: the token of rank r has a share of about r^-1.56, and 95 % belong to some hundred tokens.
 inline std::vector<Case> sampling_cases(const Setup& setup) {
-  constexpr float kTemperature = 0.8F;
   Noise noise(12);
   const auto logits = std::make_shared<FloatRows>(1, kVocabulary);
   for (float& logit : logits->values()) {
@@ -200,11 +201,14 @@ inline std::vector<Case> sampling_cases(const Setup& setup) {
   }
   const auto scratch = std::make_shared<std::vector<std::int32_t>>(kVocabulary);
   std::vector<Case> cases;
-  for (const auto& [top_k, top_p] : {std::pair<std::int64_t, double>{0, 1.0}, {50, 1.0}, {0, 0.95}}) {
-    const auto compute = [=, k = top_k, p = static_cast<float>(top_p)](Backend on, const FloatRows& probs) {
-      kernels::sampling_probs.up_to(on)(logits->data(), kVocabulary, kTemperature, k, p, probs.data(), scratch->data());
+  constexpr std::tuple<std::int64_t, double, double> kCuts[] = {
+      {0, 1.0, 0.0}, {50, 1.0, 0.0}, {0, 0.95, 0.0}, {0, 1.0, 0.05}};
+  for (const auto& [top_k, top_p, min_p] : kCuts) {
+    const kernels::SamplingRule rule = {0.8F, top_k, static_cast<float>(top_p), static_cast<float>(min_p)};
+    const auto compute = [=](Backend on, const FloatRows& probs) {
+      kernels::sampling_probs.up_to(on)(logits->data(), kVocabulary, rule, probs.data(), scratch->data());
     };
-    Case what = {"sampling_probs", {{"V", kVocabulary}, {"top_k", top_k}, {"top_p", top_p}}, 1};
+    Case what = {"sampling_probs", {{"V", kVocabulary}, {"top_k", top_k}, {"top_p", top_p}, {"min_p", min_p}}, 1};
     what.bytes = 2 * logits->bytes();
     const auto call = std::make_shared<RowCall>(setup.backend, FloatRows(1, kVocabulary), kProbabilities, compute);
     cases.push_back(row_case(setup, what, 0, call));

@@ -1,6 +1,7 @@
 #include "kernels/cpu/probability_cut.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 namespace specmoe::kernels {
@@ -11,6 +12,20 @@ struct Larger {
   const float* probs;
   bool operator()(std::int32_t a, std::int32_t b) const { return probs[a] != probs[b] ? probs[a] > probs[b] : a < b; }
 };
+
+/// In a form that compilers turn into vectors, which they do not do with std::max_element.
+float largest(const float* probs, std::int64_t vocab) {
+  constexpr std::int64_t kLanes = 16;
+  float lanes[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= vocab; i += kLanes) {
+    for (std::int64_t lane = 0; lane < kLanes; ++lane) {
+      lanes[lane] = probs[i + lane] > lanes[lane] ? probs[i + lane] : lanes[lane];
+    }
+  }
+  return std::max(*std::max_element(lanes, lanes + kLanes),
+                  i < vocab ? *std::max_element(probs + i, probs + vocab) : 0);
+}
 
 double sum(const float* probs, const std::int32_t* begin, const std::int32_t* end) {
   double total = 0;
@@ -39,9 +54,11 @@ std::int64_t list_largest(std::int64_t k, const float* probs, std::int64_t vocab
   return k * kPart + rest;
 }
 
-/// Lists all entries but those below a floor that together hold less than 1 - top_p: no nucleus needs one.
-std::int64_t list_nucleus(float top_p, const float* probs, std::int64_t vocab, std::int32_t* index) {
-  const float floor = 0.999f * (1.0f - top_p) / static_cast<float>(vocab);
+/// Entries below it hold less than 1 - top_p together: no nucleus needs one.
+float nucleus_floor(float top_p, std::int64_t vocab) { return 0.999f * (1.0f - top_p) / static_cast<float>(vocab); }
+
+/// Lists all entries but those below `floor`.
+std::int64_t list_from(float floor, const float* probs, std::int64_t vocab, std::int32_t* index) {
   std::int64_t count = 0;
   for (std::int32_t i = 0; i < vocab; ++i) {
     index[count] = i;
@@ -87,21 +104,24 @@ void keep_only(float* probs, std::int64_t vocab, const std::int32_t* kept, std::
 
 }  // namespace
 
-void cut_probabilities(float* probs, std::int64_t vocab, std::int64_t top_k, float top_p, std::int32_t* scratch) {
-  const bool cut_k = top_k > 0 && top_k < vocab;
-  const bool cut_p = top_p < 1.0f;
-  if (!cut_k && !cut_p) return;
+void cut_probabilities(float* probs, std::int64_t vocab, const SamplingRule& rule, std::int32_t* scratch) {
+  const bool cut_k = rule.top_k > 0 && rule.top_k < vocab;
+  const bool cut_p = rule.top_p < 1.0f;
+  const bool cut_min = rule.min_p > 0.0f;
+  if ((!cut_k && !cut_p && !cut_min) || std::isnan(probs[0])) return;  // one NaN makes all of a softmax NaN
+  const float least = cut_min ? rule.min_p * largest(probs, vocab) : 0.0f;
   std::int64_t kept = 0;
   double mass = 1.0;
   if (cut_k) {
-    const std::int64_t listed = list_largest(top_k, probs, vocab, scratch);
-    std::nth_element(scratch, scratch + (top_k - 1), scratch + listed, Larger{probs});
-    kept = top_k;
+    const std::int64_t listed = list_largest(rule.top_k, probs, vocab, scratch);
+    std::nth_element(scratch, scratch + (rule.top_k - 1), scratch + listed, Larger{probs});
+    kept = rule.top_k;
     mass = sum(probs, scratch, scratch + kept);
   } else {
-    kept = list_nucleus(top_p, probs, vocab, scratch);
+    kept = list_from(cut_p ? nucleus_floor(rule.top_p, vocab) : least, probs, vocab, scratch);
   }
-  if (cut_p) kept = select_mass(scratch, kept, mass * static_cast<double>(top_p), probs);
+  if (cut_p) kept = select_mass(scratch, kept, mass * static_cast<double>(rule.top_p), probs);
+  if (cut_min) kept = std::partition(scratch, scratch + kept, [&](auto i) { return probs[i] >= least; }) - scratch;
   std::sort(scratch, scratch + kept);
   keep_only(probs, vocab, scratch, kept, static_cast<float>(1.0 / sum(probs, scratch, scratch + kept)));
 }

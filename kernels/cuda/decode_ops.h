@@ -9,6 +9,7 @@
 #include "kernels/moe_ffn.h"
 #include "kernels/moe_router.h"
 #include "kernels/packed_matrix.h"
+#include "kernels/sampling.h"
 #include "kernels/view.h"
 
 /// The operations of a decode step on a device. They compute what the kernels of the same names in kernels/*.h compute,
@@ -235,8 +236,8 @@ void shape_logits(Rows<float> logits, RowCount rows, const LogitShape& shape, St
 void row_argmax(Rows<const float> x, RowCount rows, std::int32_t* argmax, Stream& stream);
 
 /// As sampling_probs, for each row.
-void sampling_probs(Rows<const float> logits, RowCount rows, float temperature, std::int64_t top_k, float top_p,
-                    Rows<float> probs, Stream& stream);
+void sampling_probs(Rows<const float> logits, RowCount rows, const SamplingRule& rule, Rows<float> probs,
+                    Stream& stream);
 
 /// Moves the staged rows that are kept behind the committed ones, in one layer.
 ///

@@ -194,6 +194,8 @@ class ProposeRequest:
     def top_k(self) -> int: ...
     @property
     def top_p(self) -> float: ...
+    @property
+    def min_p(self) -> float: ...
 
 class Drafter:
     def __init__(self) -> None: ...
@@ -277,6 +279,7 @@ class Engine:
         temperature: float = ...,
         top_k: int = ...,
         top_p: float = ...,
+        min_p: float = ...,
         seed: int | Sequence[int] = ...,
         stop: str | Sequence[str] | None = ...,
         ignore_eos: bool = ...,
@@ -291,6 +294,7 @@ class Engine:
         temperature: float = ...,
         top_k: int = ...,
         top_p: float = ...,
+        min_p: float = ...,
         seed: int | Sequence[int] = ...,
         stop: str | Sequence[str] | None = ...,
         ignore_eos: bool = ...,
@@ -305,6 +309,7 @@ class Engine:
         temperature: float = ...,
         top_k: int = ...,
         top_p: float = ...,
+        min_p: float = ...,
         seed: int | Sequence[int] = ...,
         stop: str | Sequence[str] | None = ...,
         ignore_eos: bool = ...,

@@ -201,6 +201,7 @@ TEST(Engine, RefusesWhatCannotBeRun) {
   EXPECT_NE(refused([](Request& r) { r.max_new_tokens = 0; }).find("at least 1"), std::string::npos);
   EXPECT_NE(refused([](Request& r) { r.sampling.temperature = -1; }).find("temperature"), std::string::npos);
   EXPECT_NE(refused([](Request& r) { r.sampling.top_p = 0; }).find("top_p"), std::string::npos);
+  EXPECT_NE(refused([](Request& r) { r.sampling.min_p = 1.5; }).find("min_p"), std::string::npos);
   EXPECT_NE(refused([](Request& r) { r.sampling.temperature = 1; }).find("argmax"), std::string::npos);
 }
 

@@ -136,16 +136,23 @@ TEST_P(DeviceRowsTest, SamplingTransformsAreTheReferences) {
   const DeviceRows device = upload_rows(logits, 1, vocab);
   for (const float temperature : {1.0f, 0.3f}) {
     for (const std::int64_t top_k : {0, 1, 7, 301}) {
-      for (const float top_p : {1.0f, 0.9f, 0.31f, 0.001f}) {
+      for (const auto& [top_p, min_p] : {std::pair{1.0f, 0.0f},
+                                         {0.9f, 0.0f},
+                                         {0.31f, 0.0f},
+                                         {0.001f, 0.0f},
+                                         {1.0f, 0.05f},
+                                         {0.9f, 0.05f},
+                                         {1.0f, 1.0f}}) {
+        const SamplingRule rule = {temperature, top_k, top_p, min_p};
         std::vector<float> expected(vocab);
         std::vector<std::int32_t> scratch(vocab);
-        kernels::sampling_probs.on(Backend::kScalar)(logits.data(), vocab, temperature, top_k, top_p, expected.data(),
-                                                     scratch.data());
+        kernels::sampling_probs.on(Backend::kScalar)(logits.data(), vocab, rule, expected.data(), scratch.data());
         const DeviceRows probs(1, vocab);
-        sampling_probs(device.view(), count(1, 1), temperature, top_k, top_p, probs.view(), *stream_);
+        sampling_probs(device.view(), count(1, 1), rule, probs.view(), *stream_);
         const std::vector<float> got = download_rows(probs.view());
         for (std::int64_t i = 0; i < vocab; ++i) {
-          const std::string where = concat("temperature ", temperature, " top_k ", top_k, " top_p ", top_p, " at ", i);
+          const std::string where =
+              concat("temperature ", temperature, " top_k ", top_k, " top_p ", top_p, " min_p ", min_p, " at ", i);
           EXPECT_EQ(got[i] > 0, expected[i] > 0) << where;
           expect_close(got[i], expected[i], kProbability, where);
         }

@@ -125,7 +125,8 @@ TEST_P(BundledPair, ATargetThatDraftsForItselfIsAlwaysAccepted) {
 TEST_P(BundledPair, TheSeedAloneDecidesASampledText) {
   const Pair pair(GetParam());
   std::vector<Request> requests = pair.requests(32);
-  for (Request& request : requests) request.sampling = {.temperature = 0.8, .top_k = 40, .top_p = 0.95, .seed = 11};
+  for (Request& request : requests)
+    request.sampling = {.temperature = 0.8, .top_k = 40, .top_p = 0.95, .min_p = 0.02, .seed = 11};
   const auto together = pair.engine({.drafter = kIndependent}).generate(requests, 3);
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const auto alone = pair.engine({.drafter = kIndependent}).generate({&requests[i], 1});

@@ -11,16 +11,18 @@ namespace {
 
 class SamplingTest : public BackendTest {
  protected:
-  std::vector<float> probs(const std::vector<float>& logits, float temperature, std::int64_t top_k, float top_p) {
+  std::vector<float> probs(const std::vector<float>& logits, float temperature, std::int64_t top_k, float top_p,
+                           float min_p = 0.0f) {
     std::vector<float> out(logits.size(), NAN);
     std::vector<std::int32_t> scratch(logits.size());
-    sampling_probs.on(GetParam())(logits.data(), static_cast<std::int64_t>(logits.size()), temperature, top_k, top_p,
-                                  out.data(), scratch.data());
+    sampling_probs.on(GetParam())(logits.data(), static_cast<std::int64_t>(logits.size()),
+                                  {temperature, top_k, top_p, min_p}, out.data(), scratch.data());
     return out;
   }
 };
 
-std::vector<double> reference(const std::vector<float>& logits, double temperature, std::size_t top_k, double top_p) {
+std::vector<double> reference(const std::vector<float>& logits, double temperature, std::size_t top_k, double top_p,
+                              double min_p) {
   std::vector<std::size_t> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return logits[a] > logits[b]; });
@@ -35,6 +37,11 @@ std::vector<double> reference(const std::vector<float>& logits, double temperatu
     for (std::size_t i = kept; i < order.size(); ++i) result[order[i]] = 0;
     total = held;
   }
+  for (const std::size_t i : order) {  // the largest is e^0
+    if (result[i] >= min_p) continue;
+    total -= result[i];
+    result[i] = 0;
+  }
   for (double& p : result) p /= total;
   return result;
 }
@@ -44,12 +51,21 @@ TEST_P(SamplingTest, ProbabilitiesMatchDoubleReference) {
     const std::vector<float> logits = random_floats(vocab, 1, 9.0f);
     for (const float temperature : {0.3f, 1.0f, 2.0f}) {
       for (const std::int64_t top_k : {0, 1, 7, 50, 100000}) {
-        for (const float top_p : {1.0f, 0.9f, 0.31f, 1e-6f}) {
-          const std::vector<float> got = probs(logits, temperature, top_k, top_p);
-          const std::vector<double> expected = reference(logits, temperature, static_cast<std::size_t>(top_k), top_p);
+        for (const auto& [top_p, min_p] : {std::pair{1.0f, 0.0f},
+                                           {0.9f, 0.0f},
+                                           {0.31f, 0.0f},
+                                           {1e-6f, 0.0f},
+                                           {1.0f, 0.07f},
+                                           {1.0f, 1.0f},
+                                           {0.9f, 0.07f},
+                                           {0.5f, 1e-9f}}) {
+          const std::vector<float> got = probs(logits, temperature, top_k, top_p, min_p);
+          const std::vector<double> expected =
+              reference(logits, temperature, static_cast<std::size_t>(top_k), top_p, min_p);
           double sum = 0;
           for (std::size_t i = 0; i < got.size(); ++i) {
-            expect_close(got[i], expected[i], {1e-9, 3e-5}, concat("V=", vocab, " k=", top_k, " p=", top_p, " at ", i));
+            expect_close(got[i], expected[i], {1e-9, 3e-5},
+                         concat("V=", vocab, " k=", top_k, " p=", top_p, " min ", min_p, " at ", i));
             sum += got[i];
           }
           expect_close(sum, 1.0, {1e-5, 0}, "sum");
@@ -79,6 +95,17 @@ TEST_P(SamplingTest, TiesKeepTheLowerIndex) {
   std::vector<float> last(1000, 0.0f);  // what is past the last whole part counts as well
   last[999] = 1.0f;
   EXPECT_EQ(probs(last, 1.0f, 1, 1.0f)[999], 1.0f);
+}
+
+/// Where softmax meets a NaN all is NaN; no cut may make a row of it that looks whole.
+TEST_P(SamplingTest, NanIsNotCutAway) {
+  std::vector<float> logits = random_floats(1003, 1, 9.0f);
+  logits[500] = NAN;
+  EXPECT_TRUE(std::isnan(probs(logits, 1.0f, 0, 1.0f)[0]));
+  EXPECT_TRUE(std::isnan(probs(logits, 1.0f, 20, 1.0f)[0]));
+  EXPECT_TRUE(std::isnan(probs(logits, 1.0f, 0, 0.9f)[0]));
+  EXPECT_TRUE(std::isnan(probs(logits, 1.0f, 0, 1.0f, 0.05f)[0]));
+  EXPECT_TRUE(std::isnan(probs(logits, 1.0f, 20, 0.9f, 0.05f)[0]));
 }
 
 TEST_P(SamplingTest, ExtremeLogitsStayFinite) {

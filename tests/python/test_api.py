@@ -96,6 +96,13 @@ def test_a_text_depends_on_prompt_and_seed_alone(target, draft_path, drafter):
     assert each[1].token_ids.tolist() == alone[1] and each[0].token_ids.tolist() != alone[0]
 
 
+@pytest.mark.parametrize("cut", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}])
+def test_a_cut_to_one_token_is_greedy(target, draft_path, cut):
+    engine = engine_with(target, draft_path, DRAFTERS[0])
+    greedy = engine.generate(PROMPT, max_new_tokens=12)
+    assert (engine.generate(PROMPT, max_new_tokens=12, temperature=1.0, **cut).token_ids == greedy.token_ids).all()
+
+
 def test_equal_prompts_in_one_call_come_out_different(target):
     results = specmoe.Engine(target).generate([PROMPT] * 4, max_new_tokens=12, temperature=1.0)
     assert len({tuple(result.token_ids) for result in results}) == 4
@@ -249,6 +256,7 @@ def test_parts_of_the_wrong_type(target):
         (PROMPT, {"temperature": -1.0}, specmoe.Error),
         (PROMPT, {"temperature": float("nan")}, specmoe.Error),
         (PROMPT, {"top_p": 0.0}, specmoe.Error),
+        (PROMPT, {"min_p": -0.1}, specmoe.Error),
         (PROMPT, {"top_k": -1}, specmoe.Error),
         (PROMPT, {"batch": 0}, specmoe.Error),
         (PROMPT, {"seed": -1}, specmoe.Error),

@@ -84,6 +84,7 @@ BAD_CALLS = {
     "negative top-k": ([*GENERATE, "--top-k", "-1"], "--top-k"),
     "top-p zero": ([*GENERATE, "--top-p", "0"], "top_p"),
     "top-p above 1": ([*GENERATE, "--top-p", "1.5"], "top_p"),
+    "min-p above 1": ([*GENERATE, "--min-p", "1.5"], "min_p must be from 0 (no cut) to 1, got 1.5"),
     "negative seed": ([*GENERATE, "--seed", "-1"], "--seed"),
     "empty stop": ([*GENERATE, "--stop", ""], "--stop"),
     "gamma past 32 bits": ([*GENERATE, "--drafter", "ngram", "--tree", "chain(gamma=4294967300)"], "got '4294967300'"),

@@ -36,14 +36,14 @@ inline float exponentials(const float* x, std::int64_t n, float shift, float sca
   return sum;
 }
 
-void sampling_probs_simd(const float* logits, std::int64_t vocab, float temperature, std::int64_t top_k, float top_p,
-                         float* probs, std::int32_t* scratch) {
-  const float sum = exponentials(logits, vocab, largest(logits, vocab), 1.0f / temperature, probs);
+void sampling_probs_simd(const float* logits, std::int64_t vocab, const SamplingRule& rule, float* probs,
+                         std::int32_t* scratch) {
+  const float sum = exponentials(logits, vocab, largest(logits, vocab), 1.0f / rule.temperature, probs);
   const float scale = 1.0f / sum;
   std::int64_t i = 0;
   for (; i + kWidth <= vocab; i += kWidth) store(probs + i, mul(load(probs + i), broadcast(scale)));
   for (; i < vocab; ++i) probs[i] *= scale;
-  cut_probabilities(probs, vocab, top_k, top_p, scratch);
+  cut_probabilities(probs, vocab, rule, scratch);
 }
 
 SPECMOE_KERNEL(row_argmax, kBackend, row_argmax_simd);
