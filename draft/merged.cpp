@@ -21,7 +21,7 @@ class Merged final : public Drafter {
  public:
   explicit Merged(Params& params) {
     for (const std::string& spec : params.texts("drafters", "two or more that propose probabilities, each in full")) {
-      const auto part = parts_.emplace_back(drafters().create(spec));
+      const auto& part = parts_.emplace_back(drafters().create(spec));
       SPECMOE_CHECK(!part->deterministic(), "merged: ", spec,
                     " proposes tokens, not probabilities to draw from, and cannot be merged");
       rows_ += part->rows_per_node();

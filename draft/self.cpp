@@ -30,6 +30,7 @@ class Self final : public ModelDrafter {
 
  private:
   static std::vector<int> parse_layers(const std::string& text) {
+    constexpr int kMostLayers = 4096;  // a range is written out before any model is there to compare it with
     std::vector<int> layers;
     for (const char *at = text.data(), *end = at + text.size();; ++at) {
       int first = 0;
@@ -40,7 +41,7 @@ class Self final : public ModelDrafter {
       }
       const int next = layers.empty() ? 0 : layers.back() + 1;
       SPECMOE_CHECK(parsed.ec == std::errc() && (parsed.ptr == end || *parsed.ptr == '/') && first >= next &&
-                        last >= first && last < 4096,
+                        last >= first && last < kMostLayers,
                     "self: skip must be ascending layers or ranges of them, such as 4 or 8-11/16-19, got '", text, "'");
       for (int layer = first; layer <= last; ++layer) layers.push_back(layer);
       at = parsed.ptr;

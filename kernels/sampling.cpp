@@ -34,7 +34,7 @@ void sampling_probs_scalar(const float* logits, std::int64_t vocab, const Sampli
   }
   const auto scale = static_cast<float>(1.0 / total);
   for (std::int64_t i = 0; i < vocab; ++i) probs[i] *= scale;
-  cut_probabilities(probs, vocab, rule, scratch);
+  cut_probabilities(probs, vocab, scale, rule, scratch);  // e^0 * scale is the largest
 }
 
 SPECMOE_KERNEL(row_argmax, Backend::kScalar, row_argmax_scalar);

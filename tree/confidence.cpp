@@ -9,7 +9,6 @@ namespace {
 class Confidence : public ScoredTopology<Confidence> {
  public:
   explicit Confidence(Params& params) : ScoredTopology(params, 5, "nodes expanded per level, and children of each") {}
-  int max_grown_nodes() const override { return 1 + width_ + (depth_ - 1) * width_ * width_; }
   std::optional<LevelPlan> level_plan() const override {
     return LevelPlan{std::vector<int>(depth_, width_), width_, nodes_};
   }

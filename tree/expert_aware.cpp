@@ -18,10 +18,9 @@ class ExpertAware : public ScoredTopology<ExpertAware> {
   explicit ExpertAware(Params& params)
       : ScoredTopology(params, 8, "nodes expanded per level, and children of each"),
         draft_time_(params.real("draft_time", 0.1, "time of one drafter pass, in the unit of verify_times")),
-        verify_times_(VerifyTimes::parse(params.name(), times_or_experts(params))) {
+        verify_times_(params.name(), times_or_experts(params)) {
     SPECMOE_CHECK(draft_time_ >= 0.0, "expert_aware: draft_time must be 0 or more, got ", draft_time_);
   }
-  int max_grown_nodes() const override { return 1 + width_ + (depth_ - 1) * width_ * width_; }
 
   template <class Real>
   void choose_frontier(const GrowthView<Real>& view, std::span<const NodeId> added,
@@ -41,8 +40,9 @@ class ExpertAware : public ScoredTopology<ExpertAware> {
 
   template <class Real>
   void keep(const GrowthView<Real>& view, std::vector<NodeId>& kept) const {
-    const int nodes = best_cut(view.draft, kept).nodes;
-    scored::best_tree(view.draft, nodes, kept);
+    kept.resize(static_cast<std::size_t>(best_cut(view.draft, kept).nodes));
+    kept.push_back(TokenTree::kRoot);
+    std::sort(kept.begin(), kept.end());
   }
 
  private:
@@ -64,16 +64,17 @@ class ExpertAware : public ScoredTopology<ExpertAware> {
     return tokens / (passes * draft_time_ + verify_times_.at(nodes + 1));
   }
 
+  /// The cut of largest utility; `best_first` becomes the nodes that may be kept, the best first.
   template <class Real>
-  Cut best_cut(const Draft<Real>& draft, std::vector<NodeId>& scratch) const {
-    scratch.clear();
-    for (NodeId n = 1; n < draft.tree.size(); ++n) scratch.push_back(n);
-    scored::select_best(draft, scratch, static_cast<std::size_t>(nodes_));
-    std::sort(scratch.begin(), scratch.end(), scored::better(draft));
+  Cut best_cut(const Draft<Real>& draft, std::vector<NodeId>& best_first) const {
+    best_first.clear();
+    for (NodeId n = 1; n < draft.tree.size(); ++n) best_first.push_back(n);
+    scored::select_best(draft, best_first, static_cast<std::size_t>(nodes_));
+    std::sort(best_first.begin(), best_first.end(), scored::better(draft));
     const int passes = draft.tree.max_depth();
     Cut cut = {0, 1.0, utility(1.0, 0, passes)};
     Cut best = cut;
-    for (const NodeId node : scratch) {
+    for (const NodeId node : best_first) {
       cut.tokens += std::exp(draft.notes[node].score);
       cut.utility = utility(cut.tokens, ++cut.nodes, passes);
       if (cut.utility > best.utility) best = cut;

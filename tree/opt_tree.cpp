@@ -14,7 +14,6 @@ class OptTree : public ScoredTopology<OptTree> {
         threshold_(params.real("threshold", 0.1, "expected tokens that one more level must add")) {
     SPECMOE_CHECK(threshold_ >= 0.0, "opt_tree: threshold must be 0 or more, got ", threshold_);
   }
-  int max_grown_nodes() const override { return 1 + width_ + (depth_ - 1) * width_ * width_; }
 
   template <class Real>
   void choose_frontier(const GrowthView<Real>& view, std::span<const NodeId> added,

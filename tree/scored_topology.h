@@ -72,12 +72,14 @@ void best_tree(const Draft<Real>& draft, int count, std::vector<NodeId>& kept) {
 }  // namespace scored
 
 /// What those topologies agree on: every frontier node gets `width` children, and the best `nodes` nodes are kept
-/// unless `Shape` has a keep() of its own. `Shape` adds choose_frontier() and max_grown_nodes().
+/// unless `Shape` has a keep() of its own. `Shape` adds choose_frontier(); the bound on what grows is that of asking
+/// about `width` nodes a level.
 template <class Shape>
 class ScoredTopology : public TopologyOf<Shape> {
  public:
   DraftLaw law() const override { return DraftLaw::kDeterministic; }
   int max_nodes() const override { return std::min(nodes_ + 1, this->max_grown_nodes()); }
+  int max_grown_nodes() const override { return 1 + width_ + (depth_ - 1) * width_ * width_; }
   int max_depth() const override { return depth_; }
   bool branches() const override { return width_ > 1; }
 

@@ -29,7 +29,7 @@ class Sequoia : public StaticTopology {
                                           "then nodes and depth are only upper limits");
     law_ = law_param(params, DraftLaw::kWithoutReplacement);
     const SequoiaTable table(parse_rates(given), nodes, depth);
-    if (!times.empty()) std::tie(nodes, depth) = table.fastest(draft_time, VerifyTimes::parse(params.name(), times));
+    if (!times.empty()) std::tie(nodes, depth) = table.fastest(draft_time, VerifyTimes(params.name(), times));
     while (nodes > 1 && !(table.expected(nodes, depth) > 0.0)) --nodes;
     shape_ = table.shape(nodes, depth);
   }

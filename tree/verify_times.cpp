@@ -9,31 +9,22 @@
 
 namespace specmoe {
 
-VerifyTimes::VerifyTimes(std::string topology, std::vector<std::pair<int, double>> measured)
-    : measured_(std::move(measured)) {
-  SPECMOE_CHECK(!measured_.empty(), topology, ": verify_times must hold at least one nodes:time pair");
-  for (std::size_t i = 0; i < measured_.size(); ++i) {
-    const auto [nodes, time] = measured_[i];
-    SPECMOE_CHECK(nodes > (i == 0 ? 0 : measured_[i - 1].first), topology,
-                  ": verify_times must ascend in nodes from 1 or more, got ", nodes);
-    SPECMOE_CHECK(std::isfinite(time) && time > 0.0, topology, ": verify_times must be above 0, got ", time, " for ",
-                  nodes, " nodes");
-  }
-}
-
-VerifyTimes VerifyTimes::parse(const std::string& topology, const std::string& text) {
-  std::vector<std::pair<int, double>> measured;
+VerifyTimes::VerifyTimes(const std::string& topology, const std::string& text) {
+  int before = 0;
   for (const char *at = text.data(), *end = at + text.size();; ++at) {
-    auto& [nodes, time] = measured.emplace_back();
+    auto& [nodes, time] = measured_.emplace_back();
     const auto count = std::from_chars(at, end, nodes);
     const bool colon = count.ec == std::errc() && count.ptr != end && *count.ptr == ':';
     const auto value = std::from_chars(colon ? count.ptr + 1 : end, end, time);
     SPECMOE_CHECK(value.ec == std::errc() && (value.ptr == end || *value.ptr == '/'), topology,
                   ": verify_times must be nodes:time pairs such as 1:10/16:12, got '", text, "'");
+    SPECMOE_CHECK(nodes > before, topology, ": verify_times must ascend in nodes from 1 or more, got ", nodes);
+    SPECMOE_CHECK(std::isfinite(time) && time > 0.0, topology, ": verify_times must be above 0, got ", time, " for ",
+                  nodes, " nodes");
+    before = nodes;
     at = value.ptr;
-    if (at == end) break;
+    if (at == end) return;
   }
-  return {topology, std::move(measured)};
 }
 
 double VerifyTimes::at(int nodes) const {

@@ -101,7 +101,7 @@ std::shared_ptr<LanguageModel> Transformer::partial(const ModelPart& part) const
   const int experts = part.experts_per_token;
   SPECMOE_CHECK(experts == 0 || info_.experts_per_token > 0, "model ", info_.name, " has no experts, and cannot use ",
                 experts, " a token; leave out layers instead");
-  SPECMOE_CHECK(experts >= 0 && experts <= std::max(0, info_.experts_per_token), "model ", info_.name, " uses ",
+  SPECMOE_CHECK(experts >= 0 && experts <= info_.experts_per_token, "model ", info_.name, " uses ",
                 info_.experts_per_token, " experts a token, and cannot use ", experts);
   std::vector<int> layers = count_up(spec_.layers.size());
   for (const int skipped : part.skipped_layers) {

@@ -13,20 +13,6 @@ struct Larger {
   bool operator()(std::int32_t a, std::int32_t b) const { return probs[a] != probs[b] ? probs[a] > probs[b] : a < b; }
 };
 
-/// In a form that compilers turn into vectors, which they do not do with std::max_element.
-float largest(const float* probs, std::int64_t vocab) {
-  constexpr std::int64_t kLanes = 16;
-  float lanes[kLanes] = {};
-  std::int64_t i = 0;
-  for (; i + kLanes <= vocab; i += kLanes) {
-    for (std::int64_t lane = 0; lane < kLanes; ++lane) {
-      lanes[lane] = probs[i + lane] > lanes[lane] ? probs[i + lane] : lanes[lane];
-    }
-  }
-  return std::max(*std::max_element(lanes, lanes + kLanes),
-                  i < vocab ? *std::max_element(probs + i, probs + vocab) : 0);
-}
-
 double sum(const float* probs, const std::int32_t* begin, const std::int32_t* end) {
   double total = 0;
   for (; begin != end; ++begin) total += static_cast<double>(probs[*begin]);
@@ -104,12 +90,13 @@ void keep_only(float* probs, std::int64_t vocab, const std::int32_t* kept, std::
 
 }  // namespace
 
-void cut_probabilities(float* probs, std::int64_t vocab, const SamplingRule& rule, std::int32_t* scratch) {
+void cut_probabilities(float* probs, std::int64_t vocab, float largest, const SamplingRule& rule,
+                       std::int32_t* scratch) {
   const bool cut_k = rule.top_k > 0 && rule.top_k < vocab;
   const bool cut_p = rule.top_p < 1.0f;
   const bool cut_min = rule.min_p > 0.0f;
   if ((!cut_k && !cut_p && !cut_min) || std::isnan(probs[0])) return;  // one NaN makes all of a softmax NaN
-  const float least = cut_min ? rule.min_p * largest(probs, vocab) : 0.0f;
+  const float least = rule.min_p * largest;
   std::int64_t kept = 0;
   double mass = 1.0;
   if (cut_k) {

@@ -9,7 +9,7 @@ namespace {
 /// The tree of largest utility among all cuts of all that could be drafted, by trying them.
 TEST(ExpertAware, CutsWhereUtilityIsLargest) {
   const double draft_time = 0.05;
-  const VerifyTimes times = VerifyTimes::parse("test", "1:1/2:1.3/4:1.5/8:2.5/16:4");
+  const VerifyTimes times("test", "1:1/2:1.3/4:1.5/8:2.5/16:4");
   for (double sharpness : {0.2, 3.0, 8.0, 14.0}) {
     const TextRows drafter{4, sharpness, 7};
     const Draft<float> draft = grown(

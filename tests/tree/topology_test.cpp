@@ -197,8 +197,8 @@ TEST(Sequoia, ReproducesTheKnownScaling) {
 TEST(Sequoia, ChoosesTheSizeByMeasuredTime) {
   const std::vector<double> rates = {0.6, 0.16, 0.07, 0.04};
   const SequoiaTable table(rates, 32, 8);
-  const VerifyTimes flat("sequoia", {{1, 10.0}, {32, 10.0}});
-  const VerifyTimes steep = VerifyTimes::parse("sequoia", "1:1/32:320");
+  const VerifyTimes flat("sequoia", "1:10/32:10");
+  const VerifyTimes steep("sequoia", "1:1/32:320");
   EXPECT_EQ(table.fastest(0.0, flat).first, 32);
   EXPECT_LE(table.fastest(1.0, steep).first, 2);
   EXPECT_EQ(

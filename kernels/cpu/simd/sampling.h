@@ -43,7 +43,7 @@ void sampling_probs_simd(const float* logits, std::int64_t vocab, const Sampling
   std::int64_t i = 0;
   for (; i + kWidth <= vocab; i += kWidth) store(probs + i, mul(load(probs + i), broadcast(scale)));
   for (; i < vocab; ++i) probs[i] *= scale;
-  cut_probabilities(probs, vocab, rule, scratch);
+  cut_probabilities(probs, vocab, scale, rule, scratch);  // e^0 * scale is the largest
 }
 
 SPECMOE_KERNEL(row_argmax, kBackend, row_argmax_simd);
