@@ -12,6 +12,7 @@
 #include "core/language_model.h"
 #include "core/registry.h"
 #include "core/sampling_params.h"
+#include "kernels/view.h"
 
 namespace specmoe {
 
@@ -69,6 +70,15 @@ struct DraftContext {
   ModelLoader load_model;  // set by whoever assembles the engine
 };
 
+/// A checkpoint that a drafter opens.
+struct DraftCheckpoint {
+  std::string path;
+  bool head = false;  // of the target (LanguageModel::draft_head), not a model by itself
+};
+
+/// Hidden rows of the target: of each row, the boundaries that Drafter::taps() names. Without taps there are none.
+using HiddenRows = kernels::Rows<const float>;
+
 /// The cheap proposer of tokens.
 class Drafter {
  public:
@@ -77,15 +87,23 @@ class Drafter {
   virtual bool deterministic() const = 0;
   /// Rows it proposes per node: 1, or the number of merged drafters.
   virtual int rows_per_node() const { return 1; }
+  /// What attach() will open: with the parameters, all that its proposals depend on.
+  virtual std::vector<DraftCheckpoint> checkpoints() const { return {}; }
   /// Loads what it needs. Throws Error when it does not fit the target (vocabularies that differ).
   virtual void attach(const DraftContext& context) = 0;
+  /// Boundaries of the target whose hidden rows it drafts from (ForwardResult::taps). Called once it is attached.
+  virtual std::vector<int> taps() const { return {}; }
   /// What it does, as data; nothing when only the host can do it. Called once it is attached.
   virtual std::optional<DraftRecipe> recipe() const { return std::nullopt; }
-  /// Starts a sequence. prompt is the committed text, one token or more; capacity bounds text and tree together.
-  virtual std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, int capacity) = 0;
+  /// Starts a sequence.
+  ///
+  /// prompt    the committed text, one token or more
+  /// hidden    of each token of the prompt but the last
+  /// capacity  bounds text and tree together
+  virtual std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, HiddenRows hidden, int capacity) = 0;
   virtual void propose(std::span<const ProposeRequest> requests) = 0;
-  /// The step's outcome: the path kept and the extra token, which is the next root.
-  virtual void commit(DraftState& state, const TokenTree& tree, const Verdict& verdict) = 0;
+  /// The step's outcome: the path kept and the extra token, which is the next root. hidden: of each node of the tree.
+  virtual void commit(DraftState& state, const TokenTree& tree, const Verdict& verdict, HiddenRows hidden) = 0;
 };
 
 Registry<Drafter>& drafters();

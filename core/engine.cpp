@@ -34,7 +34,7 @@ void Engine::step(std::span<const std::unique_ptr<Sequence>> batch) {
   clock.charge(times.verify_ns);
   for (std::size_t i = 0; i < batch.size(); ++i) judge(*batch[i], static_cast<int>(i));
   clock.charge(times.judge_ns);
-  for (const auto& sequence : batch) commit(*sequence);
+  for (std::size_t i = 0; i < batch.size(); ++i) commit(*batch[i], static_cast<int>(i));
   clock.charge(times.draft_ns);
   for (const auto& sequence : batch) {
     sequence->cache->keep(sequence->path);
@@ -98,10 +98,11 @@ void Engine::judge(Sequence& sequence, int block) {
   }
 }
 
-void Engine::commit(Sequence& sequence) {
+void Engine::commit(Sequence& sequence, int block) {
   sequence.find_path();
   if (drafter_ == nullptr) return;
-  drafter_->commit(*sequence.draft_state, sequence.draft.tree, sequence.verdict);
+  const HiddenRows hidden = workspace_->hidden_rows(block);
+  drafter_->commit(*sequence.draft_state, sequence.draft.tree, sequence.verdict, hidden);
   tree_->observe(sequence.draft, static_cast<int>(sequence.verdict.accepted.size()));
 }
 

@@ -96,7 +96,7 @@ class Engine {
   void draft(std::span<const std::unique_ptr<Sequence>> batch);
   void score(std::span<const std::unique_ptr<Sequence>> batch);
   void judge(Sequence& sequence, int block);
-  void commit(Sequence& sequence);
+  void commit(Sequence& sequence, int block);
   void emit(Sequence& sequence);
   void record(Sequence& sequence, const StageTimes& times, int batch);
 

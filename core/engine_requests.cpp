@@ -27,6 +27,8 @@ Engine::Engine(std::shared_ptr<LanguageModel> target, const EngineSpec& spec, co
   }
   check_parts();
   drafter_->attach({target_, load_model});
+  workspace_->result.taps = drafter_->taps();
+  workspace_->tapped_width = static_cast<std::int64_t>(workspace_->result.taps.size()) * target_->info().hidden_size;
   whole_ = offer_whole_step(
       {target_, drafter_.get(), tree_.get(), acceptance_.get(), lossless_, spec_.device_loop, spec_.device_switch});
 }
@@ -99,8 +101,12 @@ std::unique_ptr<Engine::Sequence> Engine::start(const Request& request, RequestR
     return sequence;
   }
   sequence->cache = target_->new_cache(text + (tree_ != nullptr ? tree_->max_nodes() : 1), text);
-  prefill(*target_, *sequence->cache, std::span(request.prompt).first(prompt - 1));
-  if (drafter_ != nullptr) sequence->draft_state = drafter_->open(request.prompt, text + tree_->max_grown_nodes());
+  const std::vector<float> tapped =
+      prefill(*target_, *sequence->cache, std::span(request.prompt).first(prompt - 1), workspace_->result.taps);
+  if (drafter_ != nullptr) {
+    sequence->draft_state =
+        drafter_->open(request.prompt, workspace_->hidden_rows(tapped), text + tree_->max_grown_nodes());
+  }
   record.prefill_ns = ns_between(begin, Clock::now());
   return sequence;
 }

@@ -45,9 +45,23 @@ struct Engine::Workspace {
   GrowWorkspace grow;
   std::vector<RowBlock> blocks;
   ForwardResult result;
+  std::int64_t tapped_width = 0;             // of a row that the drafter sees of the target; 0: it sees none
   int pass_rows = 0;                         // of the target's pass
   std::vector<std::int32_t> unique_experts;  // [MoE layers]
   std::vector<std::uint8_t> seen;            // [experts]
+
+  HiddenRows hidden_rows(std::span<const float> tapped) const {
+    if (tapped_width == 0) return {};
+    const auto rows = static_cast<std::int64_t>(tapped.size()) / tapped_width;
+    return kernels::contiguous(tapped.data(), rows, tapped_width);
+  }
+
+  /// Those of one sequence's tree in the target's pass.
+  HiddenRows hidden_rows(int block) const {
+    const auto first = static_cast<std::size_t>(result.row_begin[block] * tapped_width);
+    const auto end = static_cast<std::size_t>(result.row_begin[block + 1] * tapped_width);
+    return hidden_rows(std::span(result.tapped).subspan(first, end - first));
+  }
 
   void count_unique_experts(int experts) {
     pass_rows = result.row_begin.back();

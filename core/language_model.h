@@ -56,24 +56,28 @@ enum class LogitsWanted : std::uint8_t { kNone, kLast, kAll };
 /// tokens  [n] one or more
 /// parents [n] index of the staged row that row i hangs on, counted over all staged rows of the cache (the first one
 ///         ever staged is 0); -1: on the last committed row. parents[i] is less than row i's own index
+/// features [n, W] of a draft head: what DraftHead says; empty for every other model
 struct RowBlock {
   KVCache* cache = nullptr;
   std::span<const TokenId> tokens;
   std::span<const std::int32_t> parents;
   LogitsWanted logits = LogitsWanted::kAll;
+  std::span<const float> features{};
 };
 
 /// What one forward pass returns; buffers are reused from pass to pass.
 ///
-/// Rows are those for which logits were wanted, block after block: row_begin[b] is block b's first one.
+/// Rows are those for which logits were wanted, block after block: row_begin[b] is block b's first one. Tapped rows are
+/// all new rows: what the boundaries in `taps` hold, one beside the other. Boundary i is the stream that enters layer
+/// i, `layers` what leaves the last one, `layers` + 1 the same after the final norm.
 struct ForwardResult {
   int vocab = 0;
   std::vector<std::int32_t> row_begin;  // [blocks + 1]
   bool want_logits = true;              // false: argmax alone, and no row of logits is written
   std::vector<float> logits;            // [rows, V], when want_logits
   std::vector<TokenId> argmax;          // [rows], lowest id among equals
-  bool want_hidden = false;
-  std::vector<float> hidden;  // [rows, D] after the final norm, when want_hidden
+  std::vector<int> taps;                // boundaries wanted
+  std::vector<float> tapped;            // [all new rows of all blocks, taps, D]
   bool want_experts = true;
   std::vector<std::int32_t> experts;  // [MoE layers, all new rows of all blocks, k] chosen experts, by rank
   int moe_layers = 0;
@@ -88,6 +92,20 @@ struct ForwardResult {
 struct ModelPart {
   int experts_per_token = 0;          // of each mixture layer; 0: as many as the whole has
   std::vector<int> skipped_layers{};  // ascending; they hand on what they get
+};
+
+class LanguageModel;
+
+/// A head that drafts for the model it was trained on, its target (EAGLE). A row of it is made of a token and of the
+/// target's hidden rows at the token before, or, where the target has not been yet, of what the head handed on there.
+///
+/// model     its rows need RowBlock::features: W = taps * D of the target, or D of its own
+/// taps      boundaries of the target
+/// recycled  boundary of its own that it hands on
+struct DraftHead {
+  std::shared_ptr<LanguageModel> model;
+  std::vector<int> taps;
+  int recycled = 0;
 };
 
 /// A decoder-only language model that runs whole passes over ragged trees of several sequences. Target and neural
@@ -107,6 +125,11 @@ class LanguageModel {
   /// experts or layers, or runs whole only.
   virtual std::shared_ptr<LanguageModel> partial(const ModelPart& /*part*/) const {
     fail("a part of a model is for device cpu, not for ", info().device, "; draft with another model there");
+  }
+  /// Opens the draft head in a folder, which may use this model's embedding and output matrix. Throws Error when it was
+  /// made for another model, or this one cannot be tapped.
+  virtual DraftHead draft_head(const std::string& path) const {
+    fail("draft head '", path, "': heads are for device cpu, not for ", info().device, "; draft with a model there");
   }
 };
 

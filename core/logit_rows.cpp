@@ -25,20 +25,27 @@ void logits_to_probs(const ForwardResult& result, int row, NodeId node, const Sa
   SPECMOE_CHECK(!std::isnan(probs[0]), "logits of node ", node, " hold NaN; check the checkpoint's weights");
 }
 
-void prefill(LanguageModel& model, KVCache& cache, std::span<const TokenId> tokens) {
+std::vector<float> prefill(LanguageModel& model, KVCache& cache, std::span<const TokenId> tokens,
+                           const std::vector<int>& taps, std::span<const float> features) {
   constexpr std::size_t kPassRows = kPrefillRows;
   ForwardResult result;
   result.want_experts = false;
+  result.taps = taps;
+  std::vector<float> tapped;
   std::vector<std::int32_t> chain(std::min(tokens.size(), kPassRows));
   for (std::size_t begin = 0; begin < tokens.size(); begin += kPassRows) {
     const std::size_t rows = std::min(kPassRows, tokens.size() - begin);
     chain.resize(rows);
     std::iota(chain.begin(), chain.end(), -1);
-    const RowBlock block{&cache, tokens.subspan(begin, rows), chain, LogitsWanted::kNone};
+    const std::size_t width = features.size() / tokens.size();
+    const RowBlock block{&cache, tokens.subspan(begin, rows), chain, LogitsWanted::kNone,
+                         features.subspan(begin * width, rows * width)};
     model.forward({&block, 1}, result);
+    tapped.insert(tapped.end(), result.tapped.begin(), result.tapped.end());
     std::iota(chain.begin(), chain.end(), 0);
     cache.keep(chain);
   }
+  return tapped;
 }
 
 void LogitRows::reset(const ForwardResult& result, int first_row, int nodes, const SamplingParams& sampling) {

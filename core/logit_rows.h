@@ -20,8 +20,12 @@ void logits_to_probs(const ForwardResult& result, int row, NodeId node, const Sa
 /// Rows of prefill()'s passes but the last.
 inline constexpr int kPrefillRows = 256;
 
-/// Fills a cache with `tokens` in passes of kPrefillRows, without logits.
-void prefill(LanguageModel& model, KVCache& cache, std::span<const TokenId> tokens);
+/// Fills a cache with `tokens` in passes of kPrefillRows, without logits. Returns what `taps` hold of each token, as
+/// ForwardResult::tapped.
+///
+/// features  [tokens, W] of a draft head
+std::vector<float> prefill(LanguageModel& model, KVCache& cache, std::span<const TokenId> tokens,
+                           const std::vector<int>& taps = {}, std::span<const float> features = {});
 
 /// The target's rows of one tree: made from logits when first asked for, a point on the argmax when the request is
 /// greedy. So a walk that visits three of sixty nodes normalises three rows.

@@ -13,6 +13,8 @@ class Independent final : public ModelDrafter {
         dtype_(
             params.text("dtype", "target", "of its packed weights: float32, bfloat16, int8, or what the target has")) {}
 
+  std::vector<DraftCheckpoint> checkpoints() const override { return {{path_}}; }
+
   void attach(const DraftContext& context) override {
     SPECMOE_CHECK(context.load_model != nullptr, "independent: this engine was given no way to load the draft model '",
                   path_, "'");

@@ -31,15 +31,33 @@ class Merged final : public Drafter {
   bool deterministic() const override { return false; }
   int rows_per_node() const override { return rows_; }
 
+  std::vector<DraftCheckpoint> checkpoints() const override {
+    std::vector<DraftCheckpoint> all;
+    for (const auto& part : parts_) {
+      const std::vector<DraftCheckpoint> own = part->checkpoints();
+      all.insert(all.end(), own.begin(), own.end());
+    }
+    return all;
+  }
+
   void attach(const DraftContext& context) override {
     SPECMOE_CHECK(parts_.size() >= 2, "merged: needs two drafters or more, got ", parts_.size(),
                   ", as in merged(independent(path=A), independent(path=B))");
-    for (const auto& part : parts_) part->attach(context);
+    for (const auto& part : parts_) {
+      part->attach(context);
+      const std::vector<int> own = part->taps();
+      first_tap_.push_back(taps_.size());
+      taps_.insert(taps_.end(), own.begin(), own.end());
+    }
+    first_tap_.push_back(taps_.size());
   }
+  std::vector<int> taps() const override { return taps_; }
 
-  std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, int capacity) override {
+  std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, HiddenRows hidden, int capacity) override {
     auto state = std::make_unique<MergedState>();
-    for (const auto& part : parts_) state->parts.push_back(part->open(prompt, capacity));
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      state->parts.push_back(parts_[i]->open(prompt, hidden_of(i, hidden), capacity));
+    }
     return state;
   }
 
@@ -55,12 +73,23 @@ class Merged final : public Drafter {
     }
   }
 
-  void commit(DraftState& base, const TokenTree& tree, const Verdict& verdict) override {
+  void commit(DraftState& base, const TokenTree& tree, const Verdict& verdict, HiddenRows hidden) override {
     auto& state = static_cast<MergedState&>(base);
-    for (std::size_t i = 0; i < parts_.size(); ++i) parts_[i]->commit(*state.parts[i], tree, verdict);
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      parts_[i]->commit(*state.parts[i], tree, verdict, hidden_of(i, hidden));
+    }
   }
 
  private:
+  /// The boundaries that part i asked for.
+  HiddenRows hidden_of(std::size_t i, HiddenRows hidden) const {
+    if (taps_.empty()) return {};
+    const std::int64_t width = hidden.cols / static_cast<std::int64_t>(taps_.size());
+    const auto first = static_cast<std::int64_t>(first_tap_[i]);
+    const auto count = static_cast<std::int64_t>(first_tap_[i + 1]) - first;
+    return {hidden.data + first * width, hidden.rows, count * width, hidden.stride};
+  }
+
   /// The same question with the part's own memory and an empty place for its answers.
   static ProposeRequest for_part(std::size_t i, const ProposeRequest& request) {
     auto& state = static_cast<MergedState&>(*request.state);
@@ -91,6 +120,8 @@ class Merged final : public Drafter {
 
   std::vector<std::shared_ptr<Drafter>> parts_;
   int rows_ = 0;
+  std::vector<int> taps_;               // of one part after another
+  std::vector<std::size_t> first_tap_;  // [parts + 1]
   std::vector<ProposeRequest> asked_;
 };
 

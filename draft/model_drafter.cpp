@@ -25,7 +25,25 @@ struct ModelDrafter::State final : DraftState {
   std::vector<std::int32_t> path;
 };
 
-std::unique_ptr<DraftState> ModelDrafter::open(std::span<const TokenId> prompt, int capacity) {
+void propose_rows(const ForwardResult& result, int first_row, const ProposeRequest& request,
+                  std::vector<std::int32_t>& scratch) {
+  for (std::size_t i = 0; i < request.frontier.size(); ++i) {
+    Proposal& proposal = (*request.proposals)[i];
+    const int row = first_row + static_cast<int>(i);
+    if (request.argmax_suffices) {
+      proposal.tokens.push_back(checked_argmax(result, row, request.frontier[i]));
+      continue;
+    }
+    // A greedy draft still ranks tokens by the unscaled distribution: confidence topologies read it.
+    SamplingParams sampling = *request.sampling;
+    if (sampling.greedy()) sampling = SamplingParams{.temperature = 1.0};
+    const int index = request.draft->rows.add_dense();
+    logits_to_probs(result, row, request.frontier[i], sampling, request.draft->rows.dense(index), scratch);
+    proposal.rows.push_back(index);
+  }
+}
+
+std::unique_ptr<DraftState> ModelDrafter::open(std::span<const TokenId> prompt, HiddenRows, int capacity) {
   const int limit = model_->info().max_positions;
   SPECMOE_CHECK(static_cast<int>(prompt.size()) < limit, name_, ": the prompt has ", prompt.size(),
                 " tokens, the drafter's context is ", limit);
@@ -52,10 +70,10 @@ void ModelDrafter::propose(std::span<const ProposeRequest> requests) {
   }
   if (blocks_.empty()) return;
   model_->forward(blocks_, result_);
-  for (std::size_t b = 0; b < asked_.size(); ++b) answer(*asked_[b], result_.row_begin[b]);
+  for (std::size_t b = 0; b < asked_.size(); ++b) propose_rows(result_, result_.row_begin[b], *asked_[b], scratch_);
 }
 
-void ModelDrafter::commit(DraftState& base, const TokenTree& tree, const Verdict& verdict) {
+void ModelDrafter::commit(DraftState& base, const TokenTree& tree, const Verdict& verdict, HiddenRows) {
   auto& state = static_cast<State&>(base);
   if (!state.staged.empty()) keep_accepted(state, tree, verdict);
   for (NodeId node : verdict.accepted) state.text.push_back(tree.token(node));
@@ -88,23 +106,6 @@ bool ModelDrafter::stage(State& state, const ProposeRequest& request) const {
     state.row_of_node[node] = static_cast<std::int32_t>(state.staged.size()) - 1;
   }
   return true;
-}
-
-void ModelDrafter::answer(const ProposeRequest& request, int first_row) {
-  for (std::size_t i = 0; i < request.frontier.size(); ++i) {
-    Proposal& proposal = (*request.proposals)[i];
-    const int row = first_row + static_cast<int>(i);
-    if (request.argmax_suffices) {
-      proposal.tokens.push_back(checked_argmax(result_, row, request.frontier[i]));
-      continue;
-    }
-    // A greedy draft still ranks tokens by the unscaled distribution: confidence topologies read it.
-    SamplingParams sampling = *request.sampling;
-    if (sampling.greedy()) sampling = SamplingParams{.temperature = 1.0};
-    const int index = request.draft->rows.add_dense();
-    logits_to_probs(result_, row, request.frontier[i], sampling, request.draft->rows.dense(index), scratch_);
-    proposal.rows.push_back(index);
-  }
 }
 
 /// Follows the accepted tokens through the staged rows. Equal siblings have equal rows, so any of them will do, and

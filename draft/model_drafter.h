@@ -8,6 +8,11 @@
 
 namespace specmoe {
 
+/// Proposes for every frontier node what a model's rows from `first_row` on say: the argmax where that suffices, else
+/// probabilities.
+void propose_rows(const ForwardResult& result, int first_row, const ProposeRequest& request,
+                  std::vector<std::int32_t>& scratch);
+
 /// A drafter that is a language model with the target's vocabulary: its rows after the text and a node's path are what
 /// it proposes there. A cache of its own follows the text; the missing end of it is computed with the next root, and a
 /// draft's last level, which nobody asked about, not at all. What is special to a kind of model is attach().
@@ -15,9 +20,9 @@ class ModelDrafter : public Drafter {
  public:
   bool deterministic() const override { return false; }
   std::optional<DraftRecipe> recipe() const override { return DraftRecipe{model_, {}}; }
-  std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, int capacity) override;
+  std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, HiddenRows hidden, int capacity) override;
   void propose(std::span<const ProposeRequest> requests) override;
-  void commit(DraftState& state, const TokenTree& tree, const Verdict& verdict) override;
+  void commit(DraftState& state, const TokenTree& tree, const Verdict& verdict, HiddenRows hidden) override;
 
  protected:
   /// name  of the drafter, for messages
@@ -30,7 +35,6 @@ class ModelDrafter : public Drafter {
   struct State;
 
   bool stage(State& state, const ProposeRequest& request) const;
-  void answer(const ProposeRequest& request, int first_row);
   static void keep_accepted(State& state, const TokenTree& tree, const Verdict& verdict);
 
   ForwardResult result_;

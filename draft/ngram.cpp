@@ -48,7 +48,7 @@ class Ngram final : public Drafter {
   std::optional<DraftRecipe> recipe() const override { return DraftRecipe{nullptr, rule_}; }
   void attach(const DraftContext&) override {}
 
-  std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, int capacity) override {
+  std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, HiddenRows, int capacity) override {
     auto state = std::make_unique<NgramState>();
     state->text.reserve(capacity);
     state->text.assign(prompt.begin(), prompt.end());
@@ -68,7 +68,7 @@ class Ngram final : public Drafter {
     }
   }
 
-  void commit(DraftState& base, const TokenTree& tree, const Verdict& verdict) override {
+  void commit(DraftState& base, const TokenTree& tree, const Verdict& verdict, HiddenRows) override {
     auto& state = static_cast<NgramState&>(base);
     for (NodeId node : verdict.accepted) state.text.push_back(tree.token(node));
     state.text.push_back(verdict.next);

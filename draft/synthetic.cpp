@@ -27,7 +27,7 @@ class Synthetic final : public Drafter {
   bool deterministic() const override { return true; }
   void attach(const DraftContext& context) override { target_ = context.target; }
 
-  std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, int capacity) override {
+  std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, HiddenRows, int capacity) override {
     auto state = std::make_unique<SyntheticState>();
     state->limit = std::min(capacity, target_->info().max_positions);
     state->reference.reserve(state->limit + 1);
@@ -48,7 +48,7 @@ class Synthetic final : public Drafter {
     }
   }
 
-  void commit(DraftState& base, const TokenTree& tree, const Verdict& verdict) override {
+  void commit(DraftState& base, const TokenTree& tree, const Verdict& verdict, HiddenRows) override {
     auto& state = static_cast<SyntheticState&>(base);
     for (NodeId node : verdict.accepted) append(state, tree.token(node));
     append(state, verdict.next);

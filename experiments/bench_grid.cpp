@@ -34,7 +34,8 @@ std::map<std::string, std::string> weights_of(const RunOptions& options) {
   std::map<std::string, std::string> weights;
   for (const std::string& drafter : options.drafters) {
     std::string& all = weights[drafter] = target;
-    for (const std::string& folder : draft_checkpoints(drafter)) all += fingerprint(folder);
+    if (drafter.empty()) continue;
+    for (const DraftCheckpoint& opened : drafters().create(drafter)->checkpoints()) all += fingerprint(opened.path);
   }
   return weights;
 }

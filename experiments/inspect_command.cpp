@@ -1,5 +1,6 @@
 #include <iostream>
 
+#include "core/nn/draft_head.h"
 #include "core/nn/gguf_model.h"
 #include "core/nn/memory_table.h"
 #include "core/nn/model_family.h"
@@ -66,8 +67,7 @@ void print_memory(const nn::ModelSpec& spec, const nn::MemoryUse& use, std::int6
   table.print(std::cout);
 }
 
-void inspect_model(const std::string& folder, const Settings& settings) {
-  const nn::ModelSpec spec = nn::read_spec(folder);
+void print_model(const std::string& folder, const nn::ModelSpec& spec, const Settings& settings) {
   const std::int64_t batch = settings.integer("batch", 1, 4096);
   nn::MemoryUse use;
   use.dtype = parse_dtype("dtype", settings.text("dtype"));
@@ -91,13 +91,15 @@ int run_inspect(const std::vector<std::string>& arguments) {
   SPECMOE_CHECK(!target.empty(), "inspect needs --target FOLDER, a Hugging Face checkpoint");
   SPECMOE_CHECK(settings.text("device") == "cpu", "--device: inspect knows what a model takes on cpu only, got '",
                 settings.text("device"), "'");
-  inspect_model(target, settings);
+  const nn::ModelSpec spec = nn::read_spec(target);
+  print_model(target, spec, settings);
   for (const std::string& drafter : settings.items("drafter")) {
     std::string canonical;
-    drafters().create(drafter, canonical);
-    const std::vector<std::string> folders = draft_checkpoints(drafter);
-    std::cout << "\ndrafter " << canonical << (folders.empty() ? ": no model of its own\n" : "\n");
-    for (const std::string& folder : folders) inspect_model(folder, settings);
+    const std::vector<DraftCheckpoint> checkpoints = drafters().create(drafter, canonical)->checkpoints();
+    std::cout << "\ndrafter " << canonical << (checkpoints.empty() ? ": no model of its own\n" : "\n");
+    for (const auto& [path, head] : checkpoints) {
+      print_model(path, head ? nn::read_draft_head(path, spec).model : nn::read_spec(path), settings);
+    }
   }
   return 0;
 }

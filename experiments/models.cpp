@@ -38,21 +38,6 @@ std::shared_ptr<LanguageModel> load_reporting(const std::string& folder, nn::Loa
 
 }  // namespace
 
-std::vector<std::string> draft_checkpoints(const std::string& drafter) {
-  std::string canonical;
-  drafters().create(drafter, canonical);
-  Params params = Params::parse(canonical);
-  std::vector<std::string> folders;
-  const std::vector<std::string> known = drafters().names();
-  for (const std::string& within : params.texts("drafters", "drafters within it")) {
-    if (std::find(known.begin(), known.end(), method_name(within)) == known.end()) continue;
-    for (std::string& folder : draft_checkpoints(within)) folders.push_back(std::move(folder));
-  }
-  const std::string path = params.text("path", "", "checkpoint folder");
-  if (!path.empty()) folders.push_back(path);
-  return folders;
-}
-
 Models open_models(const RunOptions& options, const std::string& dtype, Progress& progress) {
   const auto has_turns = [](const Prompt& prompt) { return prompt.turns.size() > 1; };
   if (!options.all_turns && std::any_of(options.prompts.begin(), options.prompts.end(), has_turns)) {

@@ -22,9 +22,6 @@ struct Models {
   ModelLoader load_model;
 };
 
-/// The checkpoints that a drafter's spec names, those of drafters within it included.
-std::vector<std::string> draft_checkpoints(const std::string& drafter);
-
 Models open_models(const RunOptions& options, const std::string& dtype, Progress& progress);
 
 /// One request per prompt, in order, without on_token. Throws Error for a prompt that cannot be run.

@@ -39,11 +39,17 @@ class PythonDrafter final : public Drafter, public py::trampoline_self_life_supp
     py::gil_scoped_acquire locked;
     return ask("deterministic")().cast<bool>();
   }
+  std::vector<DraftCheckpoint> checkpoints() const override {
+    py::gil_scoped_acquire locked;
+    std::vector<DraftCheckpoint> all;
+    for (const auto& path : ask("checkpoints")().cast<std::vector<std::string>>()) all.push_back({path});
+    return all;
+  }
   void attach(const DraftContext&) override {
     py::gil_scoped_acquire locked;
     ask("attach")(assembling());
   }
-  std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, int) override {
+  std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, HiddenRows, int) override {
     auto state = std::make_unique<PythonState>();
     state->text.assign(prompt.begin(), prompt.end());
     py::gil_scoped_acquire locked;
@@ -67,7 +73,7 @@ class PythonDrafter final : public Drafter, public py::trampoline_self_life_supp
       read(ask("propose")(question), tokens, request);
     }
   }
-  void commit(DraftState& base, const TokenTree& tree, const Verdict& verdict) override {
+  void commit(DraftState& base, const TokenTree& tree, const Verdict& verdict, HiddenRows) override {
     auto& state = static_cast<PythonState&>(base);
     for (NodeId node : verdict.accepted) state.text.push_back(tree.token(node));
     state.text.push_back(verdict.next);
@@ -164,6 +170,9 @@ void bind_drafter(py::module_& m) {
       .def(
           "deterministic", [](const Drafter&) { return false; },
           "Whether it proposes tokens, not rows: every draft of it is then deterministic.")
+      .def(
+          "checkpoints", [](const Drafter&) { return std::vector<std::string>(); },
+          "Folders that attach() will open: a grid runs its cells again when they have changed.")
       .def(
           "attach", [](const Drafter&, const std::shared_ptr<Model>&) {}, py::arg("target"),
           "Called once, when an Engine is assembled with the target Model: load what is needed, or raise.")

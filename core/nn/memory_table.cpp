@@ -52,14 +52,15 @@ Cost latent_cost(const AttentionSpec& attention, std::int64_t hidden, DType dtyp
   return cost;
 }
 
-Cost attention_cost(const AttentionSpec& attention, std::int64_t hidden, DType dtype) {
+/// inputs  columns of the first projections
+Cost attention_cost(const AttentionSpec& attention, std::int64_t inputs, std::int64_t hidden, DType dtype) {
   const std::int64_t queries = std::int64_t{attention.heads} * attention.head_dim;
   const std::int64_t keys = std::int64_t{attention.kv_heads} * attention.head_dim;
   Cost cost;
   if (attention.latent) {
     cost = latent_cost(attention, hidden, dtype);
   } else {
-    cost.matrix(queries + 2 * keys, hidden, dtype);
+    cost.matrix(queries + 2 * keys, inputs, dtype);
     if (attention.qkv_bias) cost.vector(queries + 2 * keys);
   }
   cost.matrix(hidden, std::int64_t{attention.heads} * attention.value_dim(), dtype);
@@ -90,6 +91,16 @@ Cost router_cost(const FfnSpec& ffn, std::int64_t hidden) {
   return cost;
 }
 
+Cost fusion_cost(const ModelSpec& spec, DType dtype) {
+  Cost cost;
+  if (!spec.fusion) return cost;
+  cost.matrix(spec.hidden_size, spec.fusion_inputs(), dtype);
+  if (spec.fusion->bias) cost.vector(spec.hidden_size);
+  if (spec.fusion->wide_attention) cost.vector(spec.hidden_size);
+  if (spec.fusion->feature_norm != FeatureNorm::kNone) cost.vector(spec.fusion->taps * spec.fusion->tap_size);
+  return cost;
+}
+
 std::int64_t norm_floats(const ModelSpec& spec) {
   return std::int64_t{spec.hidden_size} * (spec.norm == NormKind::kLayer ? 2 : 1);
 }
@@ -117,18 +128,22 @@ ModelSize model_size(const ModelSpec& spec, DType dtype, bool tied) {
   const std::int64_t hidden = spec.hidden_size;
   const std::int64_t table = std::int64_t{spec.vocab_size} * hidden;
   constexpr std::int64_t kFloat = sizeof(float);
+  const std::int64_t head = std::int64_t{spec.head_rows()} * hidden;
+  const Cost fusion = fusion_cost(spec, dtype);
   ModelSize size;
-  size.head_bytes = packed_bytes(spec.vocab_size, hidden, dtype);
+  size.head_bytes = packed_bytes(spec.head_rows(), hidden, dtype);
   size.embedding_bytes = tied ? 0 : table * static_cast<std::int64_t>(kernels::dtype_bytes(table_dtype(dtype)));
   const std::int64_t final_vectors = norm_floats(spec) + (spec.head_bias ? spec.vocab_size : 0);
-  size.vector_bytes = final_vectors * kFloat;
+  size.vector_bytes = (final_vectors + fusion.vector_floats) * kFloat;
+  size.dense_bytes = fusion.bytes;
   // One token reads one row of the embedding and all of the head.
-  size.parameters = final_vectors + (tied ? table : 2 * table);
-  size.active_parameters = final_vectors + table + (tied ? 0 : hidden);
+  const std::int64_t once = final_vectors + fusion.parameters + fusion.vector_parameters + head;
+  size.parameters = once + (tied ? 0 : table);
+  size.active_parameters = once + (tied ? 0 : hidden);
   std::int64_t active_experts = 0;
   for (const LayerSpec& layer : spec.layers) {
     const FfnSpec& ffn = layer.ffn;
-    const Cost attention = attention_cost(layer.attention, hidden, dtype);
+    const Cost attention = attention_cost(layer.attention, spec.attention_inputs(), hidden, dtype);
     const Cost router = router_cost(ffn, hidden);
     const Cost expert = expert_cost(ffn.width, ffn.bias, hidden, dtype);
     const Cost shared = ffn.shared ? expert_cost(ffn.shared->width, false, hidden, dtype) : Cost{};

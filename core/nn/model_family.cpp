@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 
+#include "core/nn/draft_head.h"
 #include "core/nn/gguf_model.h"
 #include "kernels/check.h"
 
@@ -146,13 +147,16 @@ ModelSpec read_spec(const std::string& path) {
                 "' is no model; give a Hugging Face folder or a file that ends in .gguf");
   const fs::path config = fs::path(path) / "config.json";
   SPECMOE_CHECK(fs::exists(config, ignored), "model folder ", path, " has no config.json");
-  ModelSpec spec = parse_config(ConfigReader::read(config.string()));
+  const ConfigReader reader = ConfigReader::read(config.string());
+  SPECMOE_CHECK(!is_draft_head(reader), "'", path,
+                "' is a draft head for another model, not a model; open it as drafter eagle(path=", path, ")");
+  ModelSpec spec = parse_config(reader);
   spec.name = fs::path(path).lexically_normal().filename().string();
   if (spec.name.empty()) spec.name = fs::path(path).lexically_normal().parent_path().filename().string();
   const fs::path generation = fs::path(path) / "generation_config.json";
   if (fs::exists(generation, ignored)) {
-    const ConfigReader reader = ConfigReader::read(generation.string());
-    if (reader.has("eos_token_id")) spec.stop_tokens = reader.tokens("eos_token_id");
+    const ConfigReader ends = ConfigReader::read(generation.string());
+    if (ends.has("eos_token_id")) spec.stop_tokens = ends.tokens("eos_token_id");
   }
   return spec;
 }

@@ -22,6 +22,11 @@ constexpr std::int64_t kSerialBytes = 2 << 20;
 
 }  // namespace
 
+std::shared_ptr<kernels::ThreadPool> fitting_pool(const ModelInfo& info, std::shared_ptr<kernels::ThreadPool> pool) {
+  if (info.weight_bytes >= kSerialBytes || pool->size() == 1) return pool;
+  return std::make_shared<kernels::ThreadPool>(1);
+}
+
 ModelInfo describe_model(const ModelSpec& spec, kernels::DType dtype, kernels::DType kv_dtype, bool tied) {
   const ModelSize size = model_size(spec, dtype, tied);
   ModelInfo info;
@@ -76,7 +81,7 @@ std::shared_ptr<LanguageModel> load_model(const std::string& path, const LoadOpt
   ReleasingProgress progress(checkpoint, options.progress);
   Weights weights =
       pack_weights(spec, tensors, options.dtype, backend, *pool, cache ? &*cache : nullptr, std::ref(progress));
-  if (info.weight_bytes < kSerialBytes && pool->size() > 1) pool = std::make_shared<kernels::ThreadPool>(1);
+  pool = fitting_pool(info, std::move(pool));
   return std::make_shared<Transformer>(std::move(spec), std::move(weights), std::move(info), options.kv_dtype, backend,
                                        std::move(pool));
 }

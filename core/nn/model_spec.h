@@ -146,6 +146,9 @@ struct TensorNames {
   Alternatives fused_gate_up_bias, fused_down_bias;    // [experts, 2 * width] ordered as the layout, [experts, hidden]
   Alternatives shared_gate, shared_up, shared_down;    // stems
   Alternatives shared_scale;                           // [1, hidden] the gate of a gated shared expert
+  Alternatives fusion;                                 // FusionSpec: stem of fc
+  Alternatives embedding_norm;                         // FusionSpec, wide
+  std::vector<Alternatives> feature_norms;             // FusionSpec: of each tap, or one
 
   std::vector<std::string> ignored;  // prefixes of tensors that this model does not use, such as "layers.61."
 };
@@ -161,6 +164,27 @@ enum class Quantization {
   kMxfp4,     // fused experts: 4-bit floats, blocks of 32 share a power of two
   kFp8Block,  // F8_E4M3 NAME with float32 NAME_scale_inv per block of fp8_block_rows x fp8_block_cols
   kInt8,      // I8 NAME with float32 NAME_scale per output; fused experts are never transposed (convert_checkpoint)
+};
+
+enum class FeatureNorm {
+  kNone,
+  kEach,   // every tapped row by itself
+  kWhole,  // all taps of a token as one row
+};
+
+/// How a draft head makes the rows of its one layer out of tokens and of features: tapped rows of its target, `taps` of
+/// `tap_size` a row, or hidden_size values that it handed on itself (DraftHead).
+struct FusionSpec {
+  /// EAGLE-3 (arXiv:2503.01840): the stream is fc(tapped rows), or what was handed on as it is; attention reads
+  /// [norm(embedding), norm(stream)]. Otherwise EAGLE (arXiv:2401.15077): the stream is fc([embedding, features]) with
+  /// a bias, neither layer nor output have a norm before them, and the output matrix is the target's.
+  bool wide_attention = false;
+  int taps = 1;
+  int tap_size = 0;
+  bool bias = false;                              // of fc
+  FeatureNorm feature_norm = FeatureNorm::kNone;  // wide: before fc
+  bool normed_residual = false;                   // wide: attention adds to norm(stream)
+  int draft_vocab_size = 0;                       // wide: tokens that it can propose, rows of its output matrix
 };
 
 /// A decoder-only transformer as pure data. Built by one parser per model_type; the transformer knows nothing else
@@ -184,11 +208,18 @@ struct ModelSpec {
   int fp8_block_rows = 128;
   int fp8_block_cols = 128;
   std::vector<LayerSpec> layers;
+  std::optional<FusionSpec> fusion;  // of a draft head
   std::vector<TokenId> stop_tokens;
   TensorNames names;
 
   /// residual_scale, for products that are added to the stream directly; with a sandwich, norms come in between.
   float product_scale() const { return block_order == BlockOrder::kPreNorm ? residual_scale : 1.0F; }
+  /// Columns of what attention projects.
+  int attention_inputs() const { return fusion && fusion->wide_attention ? 2 * hidden_size : hidden_size; }
+  /// Columns of fc.
+  int fusion_inputs() const { return (fusion->wide_attention ? 0 : hidden_size) + fusion->taps * fusion->tap_size; }
+  /// Rows of the output matrix.
+  int head_rows() const { return fusion && fusion->wide_attention ? fusion->draft_vocab_size : vocab_size; }
 };
 
 }  // namespace specmoe::nn

@@ -20,7 +20,17 @@ void Pass::check(const ModelSpec& spec, const void* owner, std::span<const RowBl
     SPECMOE_CHECK(block.tokens.size() <= static_cast<std::size_t>(room), "forward: block ", b, " has ",
                   block.tokens.size(), " rows, the cache has room for ", room);
     check_rows(spec, *cache, block);
+    check_features(spec, b, block);
   }
+}
+
+void Pass::check_features(const ModelSpec& spec, std::size_t index, const RowBlock& block) {
+  const std::size_t own = spec.fusion ? static_cast<std::size_t>(spec.hidden_size) : 0;
+  const std::size_t tapped = spec.fusion ? static_cast<std::size_t>(spec.fusion->taps * spec.fusion->tap_size) : 0;
+  const std::size_t rows = block.tokens.size();
+  SPECMOE_CHECK(block.features.size() == rows * own || block.features.size() == rows * tapped, "forward: block ", index,
+                " of ", rows, " rows has ", block.features.size(), " features, ", spec.name, " takes ", tapped,
+                spec.fusion ? concat(" or ", own, " a row") : " a row");
 }
 
 void Pass::check_rows(const ModelSpec& spec, const StagedCache& cache, const RowBlock& block) {
@@ -51,7 +61,8 @@ void Pass::stage(std::span<const RowBlock> requests) {
     const int count = static_cast<int>(request.tokens.size());
     const int staged = cache->staged();
     cache->stage(request.parents);
-    blocks.push_back({cache, first, count, staged});
+    const auto width = static_cast<std::int64_t>(request.features.size() / request.tokens.size());
+    blocks.push_back({cache, first, count, staged, kernels::contiguous(request.features.data(), count, width)});
     tokens.insert(tokens.end(), request.tokens.begin(), request.tokens.end());
     for (int i = 0; i < count; ++i) {
       positions.push_back(cache->committed() + cache->depths()[staged + i] - 1);
@@ -69,7 +80,7 @@ void Pass::size_result(const ModelSpec& spec, ForwardResult& result) const {
   result.row_begin = row_begin;
   result.logits.resize(result.want_logits ? wanted.size() * static_cast<std::size_t>(spec.vocab_size) : 0);
   result.argmax.resize(wanted.size());
-  if (result.want_hidden) result.hidden.resize(wanted.size() * static_cast<std::size_t>(spec.hidden_size));
+  result.tapped.resize(tokens.size() * result.taps.size() * static_cast<std::size_t>(spec.hidden_size));
   result.moe_layers = 0;
   result.moe_rows = static_cast<int>(tokens.size());
   std::size_t choices = 0;  // of one row

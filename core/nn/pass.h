@@ -7,6 +7,7 @@
 #include "core/language_model.h"
 #include "core/nn/model_spec.h"
 #include "core/nn/staged_cache.h"
+#include "kernels/view.h"
 
 namespace specmoe::nn {
 
@@ -17,6 +18,7 @@ struct Pass {
     int first_row = 0;
     int rows = 0;
     int first_staged = 0;
+    kernels::Rows<const float> features{};
   };
   std::vector<Block> blocks;
   std::vector<TokenId> tokens;          // [T]
@@ -35,6 +37,7 @@ struct Pass {
 
  private:
   void check_rows(const ModelSpec& spec, const StagedCache& cache, const RowBlock& block);
+  static void check_features(const ModelSpec& spec, std::size_t index, const RowBlock& block);
 
   std::vector<std::int32_t> depths_;  // scratch of check_rows()
 };

@@ -40,6 +40,7 @@ class Mapper {
   void take_fused_experts(const FfnSpec& ffn, LayerTensors& layer);
   void take_fused_biases(const FfnSpec& ffn, LayerTensors& layer);
   void take_head(ModelTensors& model);
+  void take_fusion(ModelTensors& model);
 
   const ModelSpec& spec_;
   TensorTaker from_;
@@ -47,6 +48,7 @@ class Mapper {
 
 NormTensors Mapper::take_norm(const Alternatives& names, const Alternatives& bias_names) {
   NormTensors norm;
+  if (names.empty() && spec_.fusion) return norm;
   norm.weight = from_.take(names, {spec_.hidden_size});
   if (spec_.norm == NormKind::kLayer) norm.bias = from_.take(bias_names, {spec_.hidden_size});
   return norm;
@@ -187,9 +189,10 @@ void Mapper::take_attention(const AttentionSpec& attention, LayerTensors& layer)
   if (attention.latent) {
     take_latent(attention, layer);
   } else {
-    layer.query = from_.take_linear(names.query, queries, hidden, attention.qkv_bias);
-    layer.key = from_.take_linear(names.key, keys, hidden, attention.qkv_bias);
-    layer.value = from_.take_linear(names.value, keys, hidden, attention.qkv_bias);
+    const std::int64_t inputs = spec_.attention_inputs();
+    layer.query = from_.take_linear(names.query, queries, inputs, attention.qkv_bias);
+    layer.key = from_.take_linear(names.key, keys, inputs, attention.qkv_bias);
+    layer.value = from_.take_linear(names.value, keys, inputs, attention.qkv_bias);
     reorder(layer.query, half_layout(attention));
     reorder(layer.key, half_layout(attention));
   }
@@ -238,9 +241,29 @@ void Mapper::take_head(ModelTensors& model) {
   if (spec_.head_bias) model.head_bias = from_.take(spec_.names.head_bias, {spec_.vocab_size});
 }
 
+/// What a draft head has besides; of embedding and output matrix what is its own.
+void Mapper::take_fusion(ModelTensors& model) {
+  const FusionSpec& fusion = *spec_.fusion;
+  const std::int64_t hidden = spec_.hidden_size;
+  const TensorNames& names = spec_.names;
+  from_.set_place(0);
+  model.fusion.fc = from_.take_linear(names.fusion, hidden, spec_.fusion_inputs(), fusion.bias);
+  if (!fusion.wide_attention) return;
+  model.fusion.embedding_norm = from_.take(names.embedding_norm, {hidden});
+  const std::int64_t normed =
+      std::int64_t{fusion.tap_size} * (fusion.feature_norm == FeatureNorm::kWhole ? fusion.taps : 1);
+  for (const Alternatives& name : names.feature_norms) {
+    model.fusion.feature_norms.push_back(from_.take(name, {normed}));
+  }
+  if (from_.has(names.embedding)) {
+    model.embedding = from_.take(names.embedding, {spec_.vocab_size, hidden}, TensorUse::kTable);
+  }
+  model.head = from_.take(names.head, {spec_.head_rows(), hidden}, TensorUse::kMatrix);
+}
+
 ModelTensors Mapper::map() {
   ModelTensors model;
-  take_head(model);
+  spec_.fusion ? take_fusion(model) : take_head(model);
   model.final_norm = take_norm(spec_.names.final_norm, spec_.names.final_norm_bias);
   for (int i = 0; i < static_cast<int>(spec_.layers.size()); ++i) model.layers.push_back(take_layer(i));
   from_.report();

@@ -40,6 +40,13 @@ struct LayerTensors {
   kernels::WeightView shared_scale;
 };
 
+/// What a draft head has besides.
+struct FusionTensors {
+  LinearTensors fc;
+  kernels::WeightView embedding_norm;
+  std::vector<kernels::WeightView> feature_norms;
+};
+
 /// How a tensor is packed.
 enum class TensorUse {
   kMatrix,  // multiplied: in the model's type
@@ -63,10 +70,11 @@ struct StoredTensor {
 
 /// Every tensor of a model by its role.
 struct ModelTensors {
-  kernels::WeightView embedding, head, head_bias;
+  kernels::WeightView embedding, head, head_bias;  // a draft head may have to borrow the first two
   NormTensors final_norm;
   bool tied = false;  // head is the embedding
   std::vector<LayerTensors> layers;
+  FusionTensors fusion;
   std::vector<StoredTensor> stored;  // the same tensors one by one
 };
 

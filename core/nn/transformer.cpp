@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <span>
 
@@ -40,15 +41,17 @@ CpuKernels::CpuKernels(kernels::Backend backend)
       linear_argmax(kernels::linear_argmax.up_to(backend)) {}
 
 Transformer::Transformer(ModelSpec spec, Weights weights, ModelInfo info, kernels::DType kv, kernels::Backend backend,
-                         std::shared_ptr<kernels::ThreadPool> pool)
-    : Transformer(spec, std::make_shared<const Weights>(std::move(weights)), count_up(spec.layers.size()),
-                  std::move(info), kv, backend, std::move(pool)) {}
+                         std::shared_ptr<kernels::ThreadPool> pool, std::shared_ptr<const Weights> target)
+    : Transformer(spec, std::make_shared<const Weights>(std::move(weights)), std::move(target),
+                  count_up(spec.layers.size()), std::move(info), kv, backend, std::move(pool)) {}
 
-Transformer::Transformer(ModelSpec spec, std::shared_ptr<const Weights> weights, std::span<const int> layers,
-                         ModelInfo info, kernels::DType kv, kernels::Backend backend,
+Transformer::Transformer(ModelSpec spec, std::shared_ptr<const Weights> weights, std::shared_ptr<const Weights> target,
+                         std::span<const int> layers, ModelInfo info, kernels::DType kv, kernels::Backend backend,
                          std::shared_ptr<kernels::ThreadPool> pool)
     : spec_(std::move(spec)),
       weights_(std::move(weights)),
+      embedding_(target != nullptr && weights_->embedding.empty() ? target : weights_),
+      head_(target != nullptr && weights_->head.rows() == 0 ? target : weights_),
       info_(std::move(info)),
       kv_(kv),
       backend_(backend),
@@ -84,6 +87,10 @@ std::unique_ptr<KVCache> Transformer::new_cache(int capacity, std::optional<int>
 
 void Transformer::forward(std::span<const RowBlock> blocks, ForwardResult& result) {
   pass_.check(spec_, this, blocks);
+  for (const int boundary : result.taps) {
+    SPECMOE_CHECK(boundary >= 0 && boundary <= info_.layers + 1, "forward: ", spec_.name, " has boundaries 0 to ",
+                  info_.layers + 1, ", asked for ", boundary);
+  }
   std::int64_t rows = 0;
   std::int64_t positions = 0;
   for (const RowBlock& block : blocks) {
@@ -118,33 +125,63 @@ std::shared_ptr<LanguageModel> Transformer::partial(const ModelPart& part) const
   ModelInfo info = describe_model(spec, weights_->dtype, kv_, weights_->embedding.empty());
   info.instruction_set = info_.instruction_set;
   return std::shared_ptr<LanguageModel>(
-      new Transformer(std::move(spec), weights_, layers, std::move(info), kv_, backend_, pool_));
+      new Transformer(std::move(spec), weights_, nullptr, layers, std::move(info), kv_, backend_, pool_));
 }
 
 void Transformer::run(Member& member) {
-  embed(member.shard());
+  if (spec_.fusion) {
+    fuse(member);
+  } else {
+    embed(member.shard());
+  }
   member.barrier();
   for (std::size_t layer = 0; layer < spec_.layers.size(); ++layer) {
+    tap(static_cast<int>(layer), member.shard());
     attention(layer, member);
     member.barrier();
     feed_forward(layer, member);
     member.barrier();
   }
+  tap(info_.layers, member.shard());
+  tap(info_.layers + 1, member.shard());
   head(member);
+}
+
+/// Copies what the boundary holds, where it is wanted. x stays as it is until every thread has come to a barrier.
+void Transformer::tap(int boundary, Shard shard) {
+  const std::int64_t hidden = spec_.hidden_size;
+  const Rows<float> x = rows(workspace_.x, hidden);
+  const auto taps = static_cast<std::int64_t>(result_->taps.size());
+  const auto range = split(x.rows, shard);
+  for (std::int64_t i = 0; i < taps; ++i) {
+    if (result_->taps[static_cast<std::size_t>(i)] != boundary) continue;
+    for (std::int64_t t = range.begin; t < range.end; ++t) {
+      const Rows<float> to = contiguous(result_->tapped.data() + (t * taps + i) * hidden, 1, hidden);
+      const Rows<const float> row = contiguous(x.row(t), 1, hidden);
+      if (boundary > info_.layers) {
+        normalise(row, weights_->final_norm, to);
+      } else {
+        std::copy_n(row.data, hidden, to.data);
+      }
+    }
+  }
 }
 
 void Transformer::embed(Shard shard) {
   const auto range = split(static_cast<std::int64_t>(pass_.tokens.size()), shard);
   const Rows<float> x = rows(workspace_.x, spec_.hidden_size);
   for (std::int64_t t = range.begin; t < range.end; ++t) {
-    weights_->embed(pass_.tokens[static_cast<std::size_t>(t)], x.row(t));
+    embedding_->embed(pass_.tokens[static_cast<std::size_t>(t)], x.row(t));
     if (spec_.embedding_scale == 1.0F) continue;
     for (std::int64_t d = 0; d < x.cols; ++d) x.row(t)[d] *= spec_.embedding_scale;
   }
 }
 
+/// A norm without weights, which some draft heads have in places, leaves the rows as they are.
 void Transformer::normalise(Rows<const float> x, const NormWeights& weights, Rows<float> out) const {
-  if (spec_.norm == NormKind::kLayer) {
+  if (weights.weight.empty()) {
+    for (std::int64_t t = 0; t < x.rows; ++t) std::copy_n(x.row(t), x.cols, out.row(t));
+  } else if (spec_.norm == NormKind::kLayer) {
     kernels_.layer_norm(x, weights.weight.data(), weights.bias.data(), spec_.norm_eps, out);
   } else {
     kernels_.rms_norm(x, weights.weight.data(), spec_.norm_eps, out);
@@ -180,9 +217,6 @@ void Transformer::head(Member& member) {
     const Rows<const float> row = {x.row(pass_.wanted[static_cast<std::size_t>(i)]), 1, x.cols, x.cols};
     normalise(row, weights_->final_norm, {normed.row(i), 1, x.cols, x.cols});
   }
-  if (member.shard().index == 0 && result_->want_hidden) {
-    std::copy_n(normed.data, count * normed.cols, result_->hidden.data());
-  }
   if (result_->want_logits) {
     logits(normed, member);
   } else {
@@ -192,26 +226,39 @@ void Transformer::head(Member& member) {
 
 void Transformer::logits(Rows<const float> normed, Member& member) {
   const Rows<float> out = contiguous(result_->logits.data(), normed.rows, std::int64_t{spec_.vocab_size});
-  kernels_.packed_linear(normed, weights_->head, data_or_null(weights_->head_bias), {}, out,
-                         weights_->head.share(member.shard()));
+  const bool spreads = !weights_->fusion.token_of_draft.empty();
+  const Rows<float> product =
+      spreads ? contiguous(workspace_.draft_logits.data(), normed.rows, std::int64_t{spec_.head_rows()}) : out;
+  kernels_.packed_linear(normed, head_->head, data_or_null(head_->head_bias), {}, product,
+                         head_->head.share(member.shard()));
   member.barrier();
   const auto own_rows = split(normed.rows, member.shard());
   if (own_rows.begin == own_rows.end) return;
+  for (std::int64_t i = own_rows.begin; spreads && i < own_rows.end; ++i) spread(product.row(i), out.row(i));
   for (std::int64_t i = own_rows.begin; i < own_rows.end; ++i) logit_shape().apply(out.row(i), out.cols);
   kernels_.row_argmax({out.row(own_rows.begin), own_rows.end - own_rows.begin, out.cols, out.stride},
                       result_->argmax.data() + own_rows.begin);
 }
 
+/// Gives the logits of a smaller vocabulary their places; the other tokens are impossible.
+void Transformer::spread(const float* draft_logits, float* logits) const {
+  std::fill_n(logits, spec_.vocab_size, -std::numeric_limits<float>::infinity());
+  const std::vector<TokenId>& token_of = weights_->fusion.token_of_draft;
+  for (std::size_t i = 0; i < token_of.size(); ++i) logits[token_of[i]] = draft_logits[i];
+}
+
 /// Every thread finds the best of its own outputs; then the first one compares.
 void Transformer::argmaxes(Rows<const float> normed, Member& member) {
-  kernels_.linear_argmax(normed, weights_->head, data_or_null(weights_->head_bias), logit_shape(),
+  kernels_.linear_argmax(normed, head_->head, data_or_null(head_->head_bias), logit_shape(),
                          own(member.shard()).best.data(), member.shard());
   member.barrier();
   if (member.shard().index != 0) return;
   for (std::size_t i = 0; i < result_->argmax.size(); ++i) {
     kernels::BestLogit best;
     for (const Private& thread : workspace_.own) best.offer(thread.best[i]);
-    result_->argmax[i] = best.index;
+    const std::vector<TokenId>& token_of = weights_->fusion.token_of_draft;
+    const bool draft_token = !token_of.empty() && best.index >= 0;
+    result_->argmax[i] = draft_token ? token_of[static_cast<std::size_t>(best.index)] : best.index;
   }
 }
 

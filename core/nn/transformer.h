@@ -46,18 +46,21 @@ struct CpuKernels {
 class Transformer final : public LanguageModel {
  public:
   /// kv  type of the keys and values in its caches
+  /// target  of a draft head: lends the embedding and the output matrix that the head lacks
   Transformer(ModelSpec spec, Weights weights, ModelInfo info, kernels::DType kv, kernels::Backend backend,
-              std::shared_ptr<kernels::ThreadPool> pool);
+              std::shared_ptr<kernels::ThreadPool> pool, std::shared_ptr<const Weights> target = nullptr);
 
   const ModelInfo& info() const override { return info_; }
   std::unique_ptr<KVCache> new_cache(int capacity, std::optional<int> text) const override;
   void forward(std::span<const RowBlock> blocks, ForwardResult& result) override;
   std::shared_ptr<LanguageModel> partial(const ModelPart& part) const override;
+  DraftHead draft_head(const std::string& path) const override;
 
  private:
   /// layers  [spec.layers] which of the weights' layers each one is
-  Transformer(ModelSpec spec, std::shared_ptr<const Weights> weights, std::span<const int> layers, ModelInfo info,
-              kernels::DType kv, kernels::Backend backend, std::shared_ptr<kernels::ThreadPool> pool);
+  Transformer(ModelSpec spec, std::shared_ptr<const Weights> weights, std::shared_ptr<const Weights> target,
+              std::span<const int> layers, ModelInfo info, kernels::DType kv, kernels::Backend backend,
+              std::shared_ptr<kernels::ThreadPool> pool);
 
   using Member = kernels::ThreadPool::Member;
   using Private = Workspace::Private;
@@ -66,11 +69,16 @@ class Transformer final : public LanguageModel {
 
   void run(Member& member);
   void embed(kernels::Shard shard);
+  void tap(int boundary, kernels::Shard shard);
+  void fuse(Member& member);
+  void take_features(kernels::Range rows);
+  kernels::Rows<const float> attention_input(std::size_t layer, Private& mine) const;
   kernels::Rows<const float> norm(const NormWeights& weights, Private& mine) const;
   void normalise(kernels::Rows<const float> x, const NormWeights& weights, kernels::Rows<float> out) const;
   void add_normed_branch(const NormWeights& weights, Member& member);
   void head(Member& member);
   void logits(kernels::Rows<const float> normed, Member& member);
+  void spread(const float* draft_logits, float* logits) const;
   void argmaxes(kernels::Rows<const float> normed, Member& member);
 
   void attention(std::size_t layer, Member& member);
@@ -97,8 +105,10 @@ class Transformer final : public LanguageModel {
   Private& own(kernels::Shard shard) { return workspace_.own[static_cast<std::size_t>(shard.index)]; }
 
   ModelSpec spec_;
-  std::shared_ptr<const Weights> weights_;   // parts of a model share them
-  std::vector<const LayerWeights*> layers_;  // [spec_.layers]
+  std::shared_ptr<const Weights> weights_;    // parts of a model share them
+  std::shared_ptr<const Weights> embedding_;  // whose embedding it uses: its own, or the target's
+  std::shared_ptr<const Weights> head_;       // whose output matrix it uses
+  std::vector<const LayerWeights*> layers_;   // [spec_.layers]
   ModelInfo info_;
   kernels::DType kv_;
   kernels::Backend backend_;

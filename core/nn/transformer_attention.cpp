@@ -59,7 +59,7 @@ void Transformer::attention(std::size_t layer, Member& member) {
   const LayerWeights& weights = *layers_[layer];
   const AttentionSpec& spec = spec_.layers[layer].attention;
   const Shard shard = member.shard();
-  const Rows<const float> normed = norm(weights.attention_norm, own(shard));
+  const Rows<const float> normed = attention_input(layer, own(shard));
   if (keeps_heads(spec, shard)) {
     attend_own_heads(layer, normed, split(spec.kv_heads, shard), own(shard));
   } else {

@@ -176,6 +176,16 @@ void pack_layer(const ModelSpec& model, const LayerSpec& spec, const LayerTensor
   pack_ffn(spec.ffn, from, packer, to.ffn);
 }
 
+void pack_fusion(const FusionTensors& from, Packer& packer, FusionWeights& to) {
+  packer.rows(to.fc, {from.fc.weight});
+  to.bias = vector_of(from.fc.bias);
+  to.embedding_norm = vector_of(from.embedding_norm);
+  for (const WeightView& norm : from.feature_norms) {
+    const std::vector<float> weight = vector_of(norm);
+    to.feature_norm.insert(to.feature_norm.end(), weight.begin(), weight.end());
+  }
+}
+
 }  // namespace
 
 void Weights::embed(TokenId token, float* out) const {
@@ -200,8 +210,9 @@ Weights pack_weights(const ModelSpec& spec, const ModelTensors& tensors, DType d
   weights.dtype = dtype;
   weights.layers.resize(spec.layers.size());
   Packer packer(dtype, backend);
-  packer.rows(weights.head, {tensors.head});
-  if (!tensors.tied) packer.table(weights.embedding, tensors.embedding);
+  if (tensors.head.data != nullptr) packer.rows(weights.head, {tensors.head});
+  if (!tensors.tied && tensors.embedding.data != nullptr) packer.table(weights.embedding, tensors.embedding);
+  if (spec.fusion) pack_fusion(tensors.fusion, packer, weights.fusion);
   weights.head_bias = vector_of(tensors.head_bias);
   weights.final_norm = norm_of(tensors.final_norm, spec.norm);
   for (std::size_t i = 0; i < spec.layers.size(); ++i) {

@@ -45,6 +45,15 @@ struct LayerWeights {
   FfnWeights ffn;
 };
 
+/// What a draft head has besides: see FusionSpec.
+struct FusionWeights {
+  kernels::PackedMatrix fc;             // [D, fusion_inputs()]
+  std::vector<float> bias;              // [D]
+  std::vector<float> embedding_norm;    // [D]
+  std::vector<float> feature_norm;      // [taps * tap_size]
+  std::vector<TokenId> token_of_draft;  // [draft_vocab_size] ascending; empty: they are the target's
+};
+
 /// Of an embedding table beside weights of `dtype`: its rows are looked up, not multiplied, so int8 would save nothing.
 inline kernels::DType table_dtype(kernels::DType dtype) {
   return dtype == kernels::DType::kInt8 ? kernels::DType::kBFloat16 : dtype;
@@ -54,10 +63,11 @@ inline kernels::DType table_dtype(kernels::DType dtype) {
 struct Weights {
   kernels::DType dtype = kernels::DType::kFloat32;
   std::vector<std::byte> embedding;  // row-major [V, D] in table_dtype(dtype); empty when tied: the packed head's rows
-  kernels::PackedMatrix head;        // [V, D]
+  kernels::PackedMatrix head;        // [head_rows(), D]
   std::vector<float> head_bias;      // [V]
   NormWeights final_norm;
   std::vector<LayerWeights> layers;
+  FusionWeights fusion;
 
   /// out[0, D) = embedding of `token`.
   void embed(TokenId token, float* out) const;

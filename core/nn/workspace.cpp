@@ -12,6 +12,12 @@ WorkspaceSizes::WorkspaceSizes(const ModelSpec& spec, std::int64_t row_count, st
   const std::int64_t model_width = spec.hidden_size;
   x = normed = rows * model_width;
   if (spec.block_order == BlockOrder::kSandwich) branch = x;
+  if (spec.fusion) {
+    features = rows * spec.fusion_inputs();
+    embedded = x;
+    wide = rows * spec.attention_inputs();
+    draft_logits = rows * spec.head_rows();
+  }
   for (const LayerSpec& layer : spec.layers) {
     const AttentionSpec& attention = layer.attention;
     const FfnSpec& ffn = layer.ffn;
@@ -39,13 +45,15 @@ WorkspaceSizes::WorkspaceSizes(const ModelSpec& spec, std::int64_t row_count, st
   }
 }
 
-std::int64_t WorkspaceSizes::shared() const { return x + qkv + query + kv + attended + hidden + down + branch; }
+std::int64_t WorkspaceSizes::shared() const {
+  return x + qkv + query + kv + attended + hidden + down + branch + features + embedded + draft_logits;
+}
 
 std::int64_t WorkspaceSizes::own() const {
   constexpr std::int64_t kSharedExpert = 1;
   const std::int64_t plan = experts + (experts + 1) + pairs;
   const std::int64_t shared_plan = kSharedExpert + (kSharedExpert + 1) + rows;
-  return normed + latent + key + value + router_logits + attention + 4 * rows + 2 * pairs + plan + shared_plan;
+  return normed + wide + latent + key + value + router_logits + attention + 4 * rows + 2 * pairs + plan + shared_plan;
 }
 
 void Workspace::reserve(const ModelSpec& spec, std::int64_t rows, std::int64_t positions) {
@@ -66,8 +74,12 @@ void Workspace::reserve(const ModelSpec& spec, std::int64_t rows, std::int64_t p
   at_least(hidden, sizes.hidden);
   at_least(down, sizes.down);
   at_least(branch, sizes.branch);
+  at_least(features, sizes.features);
+  at_least(embedded, sizes.embedded);
+  at_least(draft_logits, sizes.draft_logits);
   for (Private& thread : own) {
     at_least(thread.normed, sizes.normed);
+    at_least(thread.wide, sizes.wide);
     at_least(thread.latent, sizes.latent);
     at_least(thread.key, sizes.key);
     at_least(thread.value, sizes.value);
@@ -88,12 +100,14 @@ std::int64_t Workspace::bytes() const {
   const auto count_plan = [&elements](const kernels::MoePlan& plan) {
     elements += plan.experts.capacity() + plan.offsets.capacity() + plan.pairs.capacity();
   };
-  for (const FloatBuffer* buffer : {&x, &qkv, &query, &kv, &attended, &hidden, &down, &branch}) {
+  for (const FloatBuffer* buffer :
+       {&x, &qkv, &query, &kv, &attended, &hidden, &down, &branch, &features, &embedded, &draft_logits}) {
     elements += buffer->capacity();
   }
   for (const Private& thread : own) {
-    for (const FloatBuffer* buffer : {&thread.normed, &thread.latent, &thread.key, &thread.value, &thread.router_logits,
-                                      &thread.expert_weight, &thread.shared_weight, &thread.attention}) {
+    for (const FloatBuffer* buffer :
+         {&thread.normed, &thread.wide, &thread.latent, &thread.key, &thread.value, &thread.router_logits,
+          &thread.expert_weight, &thread.shared_weight, &thread.attention}) {
       elements += buffer->capacity();
     }
     elements += 2 * thread.best.size() + thread.expert.size() + thread.only_expert.size();

@@ -21,6 +21,7 @@ struct WorkspaceSizes {
   std::int64_t x = 0, qkv = 0, query = 0, kv = 0, attended = 0, hidden = 0, down = 0, branch = 0;
   std::int64_t normed = 0, latent = 0, key = 0, value = 0, attention = 0;
   std::int64_t rows = 0, pairs = 0, experts = 0, router_logits = 0;
+  std::int64_t features = 0, embedded = 0, wide = 0, draft_logits = 0;  // of a draft head
 };
 
 /// Intermediate values of a pass of T rows. Grows with the largest pass and is reused.
@@ -28,6 +29,7 @@ struct Workspace {
   /// What a thread keeps to itself.
   struct Private {
     FloatBuffer normed;                     // [T, D]
+    FloatBuffer wide;                       // [T, 2 D] FusionSpec: what attention reads
     FloatBuffer latent;                     // [T, query_rank + kv_rank] normed
     FloatBuffer key;                        // [T, head_dim] of one kv head, on its way to the cache
     FloatBuffer value;                      // [T, value_dim] the same
@@ -51,6 +53,10 @@ struct Workspace {
   FloatBuffer hidden;    // [T * k, width], then [T, shared width]
   FloatBuffer down;      // [T * k, D]
   FloatBuffer branch;    // [T, D] BlockOrder::kSandwich: what a norm still separates from x
+  // FusionSpec:
+  FloatBuffer features;      // [T, fusion_inputs()] what fc reads
+  FloatBuffer embedded;      // [T, D] wide: embeddings
+  FloatBuffer draft_logits;  // [T, draft_vocab_size]
   std::vector<Private> own;
 
   /// Makes room for `rows` rows over `positions` keys on as many threads as `own` has.

@@ -45,7 +45,7 @@ class RowDrafter final : public Drafter {
   explicit RowDrafter(std::uint64_t seed) : seed_(seed) {}
   bool deterministic() const override { return false; }
   void attach(const DraftContext&) override {}
-  std::unique_ptr<DraftState> open(std::span<const TokenId>, int) override { return nullptr; }
+  std::unique_ptr<DraftState> open(std::span<const TokenId>, HiddenRows, int) override { return nullptr; }
   void propose(std::span<const ProposeRequest> requests) override {
     for (const ProposeRequest& request : requests) {
       for (std::size_t i = 0; i < request.frontier.size(); ++i) {
@@ -55,7 +55,7 @@ class RowDrafter final : public Drafter {
       }
     }
   }
-  void commit(DraftState&, const TokenTree&, const Verdict&) override {}
+  void commit(DraftState&, const TokenTree&, const Verdict&, HiddenRows) override {}
 
  private:
   std::uint64_t seed_;
@@ -210,7 +210,7 @@ TEST_P(GrowTreeTest, LooksUpNgramsAsTheCpu) {
         for (int i = 0; i < length; ++i) {
           text.push_back(static_cast<TokenId>(4.0 * noise.value({i, Purpose::kPlugin, 0})));
         }
-        const auto state = drafter->open(text, 200);
+        const auto state = drafter->open(text, {}, 200);
         Draft<float> expected;
         expected.reset(text.back(), 4);
         grow_on_cpu(*drafter, state.get(), *policy, {}, policy->max_depth(), 0, expected);

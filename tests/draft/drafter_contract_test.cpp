@@ -6,12 +6,14 @@
 #include "core/engine.h"
 #include "core/grow.h"
 #include "core/tree_policy.h"
+#include "tests/support/tapped.h"
 #include "tests/support/toy_model.h"
 
 namespace specmoe {
 namespace {
 
 using test::make_toy_model;
+using test::Tapped;
 using test::ToyOptions;
 
 const ToyOptions kTarget{};
@@ -19,8 +21,10 @@ const ToyOptions kDrafter{.own_seed = 99, .agreement = 0.75};
 
 /// A spec for every registered drafter that needs parameters. A new drafter with required ones adds its line here.
 std::string example_spec(const std::string& name) {
-  static const std::map<std::string, std::string> kExamples = {{"independent", "independent(path=toy)"},
-                                                               {"merged", "merged(independent(path=toy), self)"}};
+  static const std::map<std::string, std::string> kExamples = {
+      {"eagle", "eagle(path=toy)"},
+      {"independent", "independent(path=toy)"},
+      {"merged", "merged(eagle(path=wide), independent(path=toy), eagle(path=toy))"}};
   const auto found = kExamples.find(name);
   return found != kExamples.end() ? found->second : name;
 }
@@ -69,11 +73,12 @@ TEST_P(DrafterContract, RollbackEqualsAFreshStart) {
     for (const char* tree : {"chain(4)", "expansion(2,2)", "expansion(3,1,2)"}) {
       const std::shared_ptr<Drafter> drafter = attached(GetParam());
       std::vector<TokenId> text = prompt;
-      std::unique_ptr<DraftState> state = drafter->open(text, 200);
+      Tapped target(make_toy_model(kTarget), *drafter);
+      std::unique_ptr<DraftState> state = target.open(*drafter, text);
       for (std::uint64_t step = 0; step < 12; ++step) {
         Drafted one = draft_once(*drafter, *state, text.back(), tree, temperature, step);
         const std::shared_ptr<Drafter> other = attached(GetParam());
-        const std::unique_ptr<DraftState> fresh = other->open(text, 200);
+        const std::unique_ptr<DraftState> fresh = Tapped(make_toy_model(kTarget), *other).open(*other, text);
         Drafted two = draft_once(*other, *fresh, text.back(), tree, temperature, step);
         expect_same(one.draft, two.draft);
         Verdict verdict;
@@ -84,7 +89,7 @@ TEST_P(DrafterContract, RollbackEqualsAFreshStart) {
           verdict.accepted.push_back(n);
         }
         verdict.next = static_cast<TokenId>((step * 7) % kTarget.vocab);
-        drafter->commit(*state, one.draft.tree, verdict);
+        target.commit(*drafter, *state, one.draft.tree, verdict);
         for (NodeId n : verdict.accepted) text.push_back(one.draft.tree.token(n));
         text.push_back(verdict.next);
       }
@@ -101,7 +106,8 @@ TEST_P(DrafterContract, ABatchDraftsWhatEachSequenceDraftsAlone) {
   std::vector<PhiloxUniforms> uniforms;
   std::vector<GrowRequest> requests;
   const SamplingParams sampling{.temperature = 1.0, .seed = 5};
-  for (const auto& prompt : prompts) states.push_back(together->open(prompt, 100));
+  for (const auto& prompt : prompts)
+    states.push_back(Tapped(make_toy_model(kTarget), *together).open(*together, prompt));
   uniforms.assign(prompts.size(), PhiloxUniforms(5, 0, 0));
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     drafts[i].reset(prompts[i].back(), kTarget.vocab);
@@ -112,7 +118,7 @@ TEST_P(DrafterContract, ABatchDraftsWhatEachSequenceDraftsAlone) {
   grow(requests, *together, *tree, workspace);
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     const std::shared_ptr<Drafter> alone = attached(GetParam());
-    const auto state = alone->open(prompts[i], 100);
+    const auto state = Tapped(make_toy_model(kTarget), *alone).open(*alone, prompts[i]);
     Drafted drafted = draft_once(*alone, *state, prompts[i].back(), "expansion(2,2)", 1.0, 0);
     expect_same(drafts[i], drafted.draft);
   }

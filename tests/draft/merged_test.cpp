@@ -5,6 +5,7 @@
 #include "core/engine.h"
 #include "core/grow.h"
 #include "core/tree_policy.h"
+#include "tests/support/tapped.h"
 #include "tests/support/toy_model.h"
 
 namespace specmoe {
@@ -22,11 +23,12 @@ std::shared_ptr<LanguageModel> open_toy(const std::string& path, const std::stri
   return make_toy_model(toy_of(path));
 }
 
-Draft<float> draft_of(const std::string& tree_spec, double temperature) {
-  const auto drafter = drafters().create("merged(independent(path=first), independent(path=second))");
+Draft<float> draft_of(const std::string& tree_spec, double temperature,
+                      const std::string& spec = "merged(independent(path=first), independent(path=second))") {
+  const auto drafter = drafters().create(spec);
   drafter->attach({make_toy_model({}), open_toy});
   const auto tree = tree_policies().create(tree_spec);
-  const auto state = drafter->open(kPrompt, 100);
+  const auto state = test::Tapped(make_toy_model({}), *drafter).open(*drafter, kPrompt);
   const SamplingParams sampling{.temperature = temperature, .seed = 5};
   PhiloxUniforms uniforms(5, 0, 0);
   Draft<float> draft;
@@ -65,6 +67,18 @@ TEST(Merged, EachChildIsDrawnFromItsOwnDrafter) {
       const std::vector<double> expected = row_after(child % 2 == 0 ? "first" : "second", draft.tree, node);
       for (TokenId x = 0; x < ToyOptions{}.vocab; ++x) ASSERT_NEAR(draft.row(n)[x], expected[x], 1e-6) << "node " << n;
     }
+  }
+}
+
+/// Heads that read different boundaries draft as each would alone.
+TEST(Merged, EachHeadReadsItsOwnHiddenRows) {
+  Draft<float> merged = draft_of("expansion(2)", 1.0, "merged(eagle(path=narrow), eagle(path=wide))");
+  Draft<float> narrow = draft_of("chain(1)", 1.0, "eagle(path=narrow)");
+  Draft<float> wide = draft_of("chain(1)", 1.0, "eagle(path=wide)");
+  ASSERT_EQ(merged.tree.size(), 3);
+  for (TokenId x = 0; x < ToyOptions{}.vocab; ++x) {
+    ASSERT_EQ(merged.row(1)[x], narrow.row(1)[x]);
+    ASSERT_EQ(merged.row(2)[x], wide.row(1)[x]);
   }
 }
 

@@ -7,7 +7,7 @@ namespace {
 
 std::vector<TokenId> proposed(const std::string& spec, const std::vector<TokenId>& text) {
   const auto drafter = drafters().create(spec);
-  const auto state = drafter->open(text, 100);
+  const auto state = drafter->open(text, {}, 100);
   Draft<float> draft;
   draft.reset(text.back(), 100);
   const std::vector<NodeId> frontier = {TokenTree::kRoot};

@@ -1,4 +1,5 @@
 // Whatever config.json says, it becomes a spec or a specmoe::Error.
+#include "core/nn/draft_head.h"
 #include "core/nn/memory_table.h"
 #include "core/nn/model_family.h"
 #include "core/nn/rope_table.h"
@@ -34,7 +35,11 @@ const std::vector<std::string> kWords = {"null",
                                          "\"model_type\": \"mixtral\",",
                                          "\"head_dim\": 2,",
                                          "\"tie_word_embeddings\": 1,",
-                                         "\"num_experts\": 3,"};
+                                         "\"num_experts\": 3,",
+                                         "\"draft_vocab_size\": 3,",
+                                         "\"eagle_aux_hidden_state_layer_ids\": [1, 2],",
+                                         "\"eagle_config\": {\"eagle_aux_hidden_state_layer_ids\": [1]},",
+                                         "\"norm_before_fc\": true,"};
 
 class ConfigFuzz : public ::testing::TestWithParam<std::string> {};
 
@@ -64,6 +69,36 @@ TEST_P(ConfigFuzz, SpecOrError) {
   EXPECT_GT(parsed, kRounds / 50);  // mutants that nobody parses test only the JSON reader
   EXPECT_LT(parsed, kRounds);
 }
+
+class HeadConfigFuzz : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(HeadConfigFuzz, SpecOrError) {
+  const std::string original = read_file(SPECMOE_TEST_DATA "/golden/heads/" + GetParam() + "/config.json");
+  const ModelSpec target = read_spec(load_fixture("mixtral_a").folder);
+  specmoe::testing::ByteMutator mutate(8, kWords);
+  int parsed = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    const std::string text = mutate(original);
+    try {
+      const DraftHeadSpec head = parse_draft_head(ConfigReader::parse(text, "fuzz"), target);
+      ++parsed;
+      for (const int tap : head.taps)
+        ASSERT_TRUE(tap >= 0 && tap <= static_cast<int>(target.layers.size()) + 1) << text;
+      const ModelInfo info =
+          describe_model(head.model, kernels::DType::kBFloat16, kernels::DType::kFloat32, head.model.tied_embeddings);
+      ASSERT_GT(info.weight_bytes, 0) << text;
+      ASSERT_GE(info.parameters, info.active_parameters) << text;
+    } catch (const Error& error) {
+      ASSERT_GT(std::string(error.what()).size(), 10U);
+    }
+  }
+  EXPECT_GT(parsed, kRounds / 50);
+  EXPECT_LT(parsed, kRounds);
+}
+
+INSTANTIATE_TEST_SUITE_P(Heads, HeadConfigFuzz,
+                         ::testing::Values("eagle1", "eagle3_safeailab", "eagle3_specforge", "eagle3_speculators"),
+                         [](const auto& info) { return info.param; });
 
 INSTANTIATE_TEST_SUITE_P(Models, ConfigFuzz,
                          ::testing::Values("mixtral_a", "mixtral_c", "llama_llama3", "llama_yarn", "gemma3_text_a",

@@ -210,15 +210,17 @@ TEST_P(Invariance, RaggedBatch) {
 TEST_P(Invariance, Threads) {
   const TreeRows tree = wide_tree(fixture_.vocab, 19);
   const auto cache = cache_of(*model_, kContext);
-  const ForwardResult expected = run_rows(*model_, *cache, tree.tokens, tree.parents);
+  std::vector<int> taps(static_cast<std::size_t>(model_->info().layers) + 2);
+  std::iota(taps.begin(), taps.end(), 0);
+  const ForwardResult expected = run_rows(*model_, *cache, tree.tokens, tree.parents, taps);
   for (const int threads : {2, 3, 5}) {
     const auto model = open(threads);
     const auto other = cache_of(*model, kContext);
-    const ForwardResult result = run_rows(*model, *other, tree.tokens, tree.parents);
+    const ForwardResult result = run_rows(*model, *other, tree.tokens, tree.parents, taps);
     EXPECT_TRUE(same_bits(result.logits, expected.logits)) << threads << " threads";
     EXPECT_EQ(result.argmax, expected.argmax);
     EXPECT_EQ(result.experts, expected.experts);
-    EXPECT_TRUE(same_bits(result.hidden, expected.hidden));
+    EXPECT_TRUE(same_bits(result.tapped, expected.tapped));
   }
 }
 

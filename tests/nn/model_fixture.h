@@ -84,9 +84,9 @@ inline std::shared_ptr<LanguageModel> load(const std::string& folder, kernels::D
 
 /// Stages rows behind what the cache holds and runs them, logits for all.
 inline ForwardResult run_rows(LanguageModel& model, KVCache& cache, std::span<const TokenId> tokens,
-                              std::span<const std::int32_t> parents) {
+                              std::span<const std::int32_t> parents, const std::vector<int>& taps = {}) {
   ForwardResult result;
-  result.want_hidden = true;
+  result.taps = taps;
   const RowBlock block{&cache, tokens, parents, LogitsWanted::kAll};
   model.forward({&block, 1}, result);
   return result;

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "tests/nn/model_fixture.h"
 
 namespace specmoe::nn::testing {
@@ -58,6 +60,53 @@ TEST(ModelPart, OfFewerExpertsIsTheCheckpointThatUsesFewer) {
     EXPECT_EQ(part->info().experts_per_token, 1);
     EXPECT_LT(part->info().active_weight_bytes, whole->info().active_weight_bytes);
     EXPECT_EQ(part->info().weight_bytes, whole->info().weight_bytes);
+  }
+}
+
+/// Boundary i of a model is what the model without layers i and on hands to its final norm.
+TEST(ModelPart, OfTheFirstLayersLeavesWhatTheWholeHoldsThere) {
+  for (const std::string& name : fixture_names()) {
+    const Fixture fixture = load_fixture(name);
+    const auto whole = load(fixture.folder, kernels::DType::kFloat32, 2);
+    const int layers = whole->info().layers;
+    const std::vector<std::int32_t> star(fixture.ids.size(), -1);
+    const auto tapped = [&](LanguageModel& model, const std::vector<int>& taps) {
+      const auto cache = model.new_cache(static_cast<int>(fixture.ids.size()), std::nullopt);
+      return run_rows(model, *cache, fixture.ids, star, taps).tapped;
+    };
+    std::vector<int> left_out;
+    for (int boundary = layers; boundary >= 1; --boundary) {
+      const auto part = whole->partial({.skipped_layers = left_out});
+      const std::vector<float> expected = tapped(*part, {boundary});
+      const std::vector<float> both = tapped(*whole, {layers + 1, boundary});
+      const auto width = static_cast<std::size_t>(whole->info().hidden_size);
+      for (std::size_t row = 0; row < fixture.ids.size(); ++row) {
+        const auto own = std::span(both).subspan((2 * row + 1) * width, width);
+        ASSERT_TRUE(same_bits(own, std::span(expected).subspan(row * width, width))) << name << " " << boundary;
+      }
+      left_out.insert(left_out.begin(), boundary - 1);
+    }
+  }
+}
+
+/// Behind the last layer and behind the final norm: their ratio is the norm's weight, the same in every row.
+TEST(ModelPart, TheLastBoundaryIsTheNormedStream) {
+  const Fixture fixture = load_fixture("mixtral_a");
+  const auto model = load(fixture.folder);
+  const auto cache = model->new_cache(64);
+  const std::vector<std::int32_t> star(fixture.ids.size(), -1);
+  const int layers = model->info().layers;
+  const std::vector<float> rows = run_rows(*model, *cache, fixture.ids, star, {layers, layers + 1}).tapped;
+  const auto width = static_cast<std::size_t>(model->info().hidden_size);
+  const auto weight = [&](std::size_t row, std::size_t d) {
+    const std::span<const float> stream = std::span(rows).subspan(2 * row * width, width);
+    double squares = 1e-5 * static_cast<double>(width);
+    for (const float value : stream) squares += static_cast<double>(value) * value;
+    return rows[(2 * row + 1) * width + d] / stream[d] * std::sqrt(squares / static_cast<double>(width));
+  };
+  for (std::size_t d = 0; d < width; ++d) {
+    EXPECT_GT(std::abs(weight(0, d) - 1.0), 1e-6) << "a norm without weight";
+    for (std::size_t row = 1; row < fixture.ids.size(); ++row) ASSERT_NEAR(weight(row, d), weight(0, d), 1e-4);
   }
 }
 

@@ -83,6 +83,9 @@ class ModelDrafter(specmoe.Drafter):
         super().__init__()
         self.path = path
 
+    def checkpoints(self):
+        return [self.path]
+
     def attach(self, target):
         self.model = specmoe.load(self.path, dtype=target.info.dtype, threads=1)
 

@@ -1,6 +1,7 @@
 #include "tests/support/toy_model.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "core/uniforms.h"
@@ -84,16 +85,23 @@ class ToyModel final : public LanguageModel {
     result.row_begin.assign(1, 0);
     result.logits.clear();
     result.argmax.clear();
+    result.tapped.clear();
     std::vector<std::vector<TokenId>> texts;
     for (const RowBlock& block : blocks) {
       auto& cache = static_cast<ToyCache&>(*block.cache);
       const int rows = static_cast<int>(block.tokens.size());
       SPECMOE_CHECK(cache.committed() + cache.staged() + rows <= cache.capacity(), "toy cache: ", cache.capacity(),
                     " rows are too few");
+      const std::size_t features = block.features.size() / block.tokens.size();
+      const bool fits =
+          features == (options_.head_taps > 0 ? 1 : 0) || static_cast<int>(features) == options_.head_taps;
+      SPECMOE_CHECK(fits, "toy model: ", block.features.size(), " features for ", rows, " rows");
       for (int i = 0; i < rows; ++i) {
         SPECMOE_CHECK(block.parents[i] < cache.staged(), "toy model: parent after child");
-        cache.rows.push_back({block.tokens[i], block.parents[i]});
+        const TokenId token = with_features(block.tokens[i], block.features.subspan(i * features, features));
+        cache.rows.push_back({token, block.parents[i]});
         texts.push_back(cache.text_of(cache.staged() - 1));
+        for (const int boundary : result.taps) result.tapped.push_back(hidden_value(boundary, texts.back()));
         if (block.logits == LogitsWanted::kAll || (block.logits == LogitsWanted::kLast && i + 1 == rows)) {
           add_row(texts.back(), result);
         }
@@ -111,7 +119,28 @@ class ToyModel final : public LanguageModel {
     return make_toy_model(options);
   }
 
+  DraftHead draft_head(const std::string& path) const override {
+    const std::vector<int> taps = path == "wide" ? std::vector<int>{0, 1} : std::vector<int>{info_.layers + 1};
+    ToyOptions options = options_;
+    options.own_seed = 98;
+    options.head_taps = static_cast<int>(taps.size());
+    return {make_toy_model(options), taps, info_.layers};
+  }
+
  private:
+  static TokenId with_features(TokenId token, std::span<const float> features) {
+    if (features.empty()) return token;
+    std::uint64_t hash = mix(11, static_cast<std::uint64_t>(token));
+    for (const float feature : features) hash = mix(hash, std::bit_cast<std::uint32_t>(feature));
+    return static_cast<TokenId>(hash >> 34);
+  }
+
+  static float hidden_value(int boundary, const std::vector<TokenId>& text) {
+    std::uint64_t hash = static_cast<std::uint64_t>(boundary) + 13;
+    for (const TokenId token : text) hash = mix(hash, static_cast<std::uint64_t>(token) + 1);
+    return static_cast<float>(hash >> 44);
+  }
+
   void add_row(const std::vector<TokenId>& text, ForwardResult& result) const {
     const std::vector<float> logits = toy_logits(options_, text);
     result.argmax.push_back(static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin()));

@@ -12,6 +12,9 @@ namespace specmoe::test {
 /// computing a row (alone, in a batch, in a tree, after a rollback) must give the same bits. It routes to toy experts
 /// likewise.
 ///
+/// It can be tapped: every boundary holds one number, a hash of the whole text. Its draft heads are toys whose tokens
+/// are hashes of a token and the numbers that come with it; the one called "wide" reads two boundaries, others one.
+///
 /// agreement  in [0, 1]: how much of the logits comes from the common seed rather than from the model's own, so that
 /// two
 ///            toys with one seed and different `own_seed` make a target and a drafter that often agree
@@ -26,6 +29,7 @@ struct ToyOptions {
   int layers = 2;
   int experts = 8;
   int experts_per_token = 2;
+  int head_taps = 0;  // of a draft head: how many features come with a token
 };
 
 std::shared_ptr<LanguageModel> make_toy_model(const ToyOptions& options);

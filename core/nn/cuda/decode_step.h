@@ -62,8 +62,6 @@ class DecodeStep {
     return buffers_.logits.view(limits_.rows, model_.vocab);
   }  // row i: of wanted[i]
   const std::int32_t* argmax() const { return buffers_.argmax.data(); }
-  /// After the last norm.
-  kernels::Rows<float> hidden() const { return buffers_.wanted_normed.view(limits_.rows, model_.hidden); }
   /// [T, k] of layer `layer`, by rank.
   const std::int32_t* experts(int layer) const { return buffers_.experts.data() + expert_offset(layer); }
   /// Where those lie in all_experts(), which holds every layer's.

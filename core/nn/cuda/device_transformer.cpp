@@ -36,6 +36,7 @@ std::unique_ptr<KVCache> DeviceTransformer::new_cache(int capacity, std::optiona
 
 void DeviceTransformer::forward(std::span<const RowBlock> blocks, ForwardResult& result) {
   pass_.check(spec_, this, blocks);
+  SPECMOE_CHECK(result.taps.empty(), "forward: boundaries of a model are tapped on device cpu, not on ", info_.device);
   pass_.stage(blocks);
   pass_.size_result(spec_, result);
   if (pass_.rows() == 0) return;
@@ -124,7 +125,6 @@ void DeviceTransformer::download(const DecodeStep& step, ForwardResult& result) 
   const std::size_t wanted = pass_.wanted.size();
   if (result.want_logits) copy_rows(step.logits(), result.logits.data());
   stream_->copy(result.argmax.data(), step.argmax(), wanted * sizeof(TokenId));
-  if (result.want_hidden) copy_rows(step.hidden(), result.hidden.data());
   experts_.resize(result.experts.empty() ? 0 : step.all_experts().size());
   stream_->copy(experts_.data(), step.all_experts().data(), experts_.size() * sizeof(experts_[0]));
 }

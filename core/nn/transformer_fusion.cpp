@@ -1,0 +1,89 @@
+#include <algorithm>
+
+#include "core/nn/transformer.h"
+
+// What a draft head does before and inside its layer that other models do not: see FusionSpec.
+namespace specmoe::nn {
+
+using kernels::contiguous;
+using kernels::Range;
+using kernels::Rows;
+using kernels::split;
+
+namespace {
+
+const float* data_or_null(const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); }
+
+}  // namespace
+
+/// The rows that enter the layer, each a token and its features.
+void Transformer::fuse(Member& member) {
+  const FusionSpec& spec = *spec_.fusion;
+  const FusionWeights& weights = weights_->fusion;
+  const Rows<float> x = rows(workspace_.x, spec_.hidden_size);
+  const Range own_rows = split(x.rows, member.shard());
+  take_features(own_rows);
+  const auto handed_on = [&](const Pass::Block& block) {
+    return spec.wide_attention && block.features.cols == spec_.hidden_size;
+  };
+  if (!std::ranges::all_of(pass_.blocks, handed_on)) {
+    member.barrier();
+    kernels_.packed_linear(rows(workspace_.features, spec_.fusion_inputs()), weights.fc, data_or_null(weights.bias), {},
+                           x, weights.fc.share(member.shard()));
+    member.barrier();
+  }
+  for (const Pass::Block& block : pass_.blocks) {
+    const std::int64_t end = std::min<std::int64_t>(own_rows.end, block.first_row + block.rows);
+    for (std::int64_t t = std::max<std::int64_t>(own_rows.begin, block.first_row); t < end; ++t) {
+      if (handed_on(block)) std::copy_n(block.features.row(t - block.first_row), x.cols, x.row(t));
+      const Rows<float> row = contiguous(x.row(t), 1, x.cols);
+      if (spec.normed_residual) normalise(row, layers_[0]->attention_norm, row);
+    }
+  }
+}
+
+/// Embeds these rows' tokens, and puts what fc reads into place.
+void Transformer::take_features(Range own_rows) {
+  const FusionSpec& spec = *spec_.fusion;
+  const Rows<float> inputs = rows(workspace_.features, spec_.fusion_inputs());
+  const Rows<float> embedded = rows(workspace_.embedded, spec_.hidden_size);
+  const std::int64_t groups = spec.feature_norm == FeatureNorm::kEach ? spec.taps : 1;
+  for (const Pass::Block& block : pass_.blocks) {
+    const std::int64_t end = std::min<std::int64_t>(own_rows.end, block.first_row + block.rows);
+    for (std::int64_t t = std::max<std::int64_t>(own_rows.begin, block.first_row); t < end; ++t) {
+      const float* features = block.features.row(t - block.first_row);
+      const std::int64_t width = block.features.cols;
+      float* input = inputs.row(t);
+      embedding_->embed(pass_.tokens[static_cast<std::size_t>(t)], spec.wide_attention ? embedded.row(t) : input);
+      if (!spec.wide_attention) {
+        std::copy_n(features, width, input + spec_.hidden_size);
+      } else if (width != inputs.cols) {
+        std::fill_n(input, inputs.cols, 0.0F);  // handed on: does not go through fc
+      } else if (spec.feature_norm == FeatureNorm::kNone) {
+        std::copy_n(features, width, input);
+      } else {
+        for (std::int64_t g = 0; g < groups; ++g) {
+          const std::int64_t size = width / groups;
+          kernels_.rms_norm(contiguous(features + g * size, 1, size), weights_->fusion.feature_norm.data() + g * size,
+                            spec_.norm_eps, contiguous(input + g * size, 1, size));
+        }
+      }
+    }
+  }
+}
+
+/// The normed stream, behind the normed embeddings where attention reads both.
+Rows<const float> Transformer::attention_input(std::size_t layer, Private& mine) const {
+  const NormWeights& stream_norm = layers_[layer]->attention_norm;
+  if (!spec_.fusion || !spec_.fusion->wide_attention) return norm(stream_norm, mine);
+  const std::int64_t hidden = spec_.hidden_size;
+  const Rows<float> wide = rows(mine.wide, spec_.attention_inputs());
+  const Rows<float> stream = {wide.data + hidden, wide.rows, hidden, wide.stride};
+  kernels_.rms_norm(rows(workspace_.embedded, hidden), weights_->fusion.embedding_norm.data(), spec_.norm_eps,
+                    {wide.data, wide.rows, hidden, wide.stride});
+  static const NormWeights kNoNorm;
+  normalise(rows(workspace_.x, hidden), spec_.fusion->normed_residual ? kNoNorm : stream_norm, stream);
+  return wide;
+}
+
+}  // namespace specmoe::nn

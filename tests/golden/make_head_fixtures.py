@@ -1,0 +1,349 @@
+"""Writes the tiny draft heads of tests/golden/heads and what a plain reference computes with them.
+
+    .venv/bin/python tests/golden/make_head_fixtures.py [CASE ...]
+
+Heads of EAGLE-1 and EAGLE-3 for the target tests/golden/models/mixtral_a, one folder per dialect. Every
+tensor is random and matters, every value is exact in its storage type, and seeds are skipped until the
+best token of every row has a clear margin. Beside each head lies expected.safetensors:
+    tokens [ROWS] int32; features [TARGET_ROWS, W] float32, what the target gives to the first rows
+    logits [ROWS, V] float32 over the target's vocabulary, -inf where no draft token stands for a token
+    recycled [ROWS, H] float32, the state that each row hands on
+Row t is (tokens[t], features[t]) at position t and attends to rows 0..t; from row TARGET_ROWS on, the
+state that row t - 1 handed on stands for the features. The reference is float64.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+GOLDEN = Path(__file__).parent
+TARGET = GOLDEN / "models" / "mixtral_a"
+VOCABULARY = 199
+ROWS, TARGET_ROWS = 12, 8
+MARGIN = 1e-3
+DEFAULT_THETA = 10000.0
+
+LLAMA = {
+    "model_type": "llama",
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "hidden_act": "silu",
+    "hidden_size": 64,
+    "intermediate_size": 40,
+    "max_position_embeddings": 128,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 1,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "vocab_size": VOCABULARY,
+}
+EAGLE3 = LLAMA | {"architectures": ["LlamaForCausalLMEagle3"]}
+
+# name: (config.json, storage)
+CASES = {
+    "eagle1": (LLAMA | {"architectures": ["LlamaForCausalLM"]}, torch.bfloat16),
+    "eagle3_safeailab": (
+        EAGLE3 | {"draft_vocab_size": 120, "eagle_aux_hidden_state_layer_ids": [0, 1, 2]},
+        torch.bfloat16,
+    ),
+    "eagle3_specforge": (
+        EAGLE3
+        | {
+            "hidden_size": 48,
+            "target_hidden_size": 64,
+            "head_dim": 16,
+            "rope_theta": 500000.0,
+            "fc_norm": True,
+            "norm_output": True,
+            "draft_vocab_size": VOCABULARY,
+            "torch_dtype": "float32",
+            "eagle_config": {
+                "eagle_aux_hidden_state_layer_ids": [0, 1],
+                "use_aux_hidden_state": True,
+            },
+        },
+        torch.float32,
+    ),
+    "eagle3_speculators": (
+        {
+            "architectures": ["Eagle3Speculator"],
+            "speculators_model_type": "eagle3",
+            "draft_vocab_size": 120,
+            "target_hidden_size": 64,
+            "eagle_aux_hidden_state_layer_ids": [0, 1, 2],
+            "norm_before_residual": True,
+            "norm_before_fc": True,
+            "fc_norm": False,
+            "norm_output": False,
+            "torch_dtype": "bfloat16",
+            "transformer_layer_config": {
+                "model_type": "qwen3",
+                "attention_bias": False,
+                "head_dim": 24,
+                "hidden_act": "silu",
+                "hidden_size": 64,
+                "intermediate_size": 40,
+                "max_position_embeddings": 128,
+                "num_attention_heads": 4,
+                "num_hidden_layers": 1,
+                "num_key_value_heads": 2,
+                "rms_norm_eps": 1e-6,
+                "rope_theta": 1000000.0,
+                "vocab_size": VOCABULARY,
+            },
+            "speculators_config": {
+                "algorithm": "eagle3",
+                "default_proposal_method": "greedy",
+                "proposal_methods": [{"proposal_type": "greedy", "speculative_tokens": 4}],
+                "verifier": {
+                    "architectures": ["MixtralForCausalLM"],
+                    "name_or_path": "tests/golden/models/mixtral_a",
+                },
+            },
+        },
+        torch.bfloat16,
+    ),
+}
+
+
+class Shape:
+    """What a config.json says of a head, whatever the dialect."""
+
+    def __init__(self, config: dict):
+        layer = config.get("transformer_layer_config", config)
+        self.is_eagle3 = "draft_vocab_size" in config
+        self.hidden, self.vocabulary = layer["hidden_size"], layer["vocab_size"]
+        self.target_hidden = config.get("target_hidden_size", self.hidden)
+        self.heads, self.kv_heads = layer["num_attention_heads"], layer["num_key_value_heads"]
+        self.head_dim = layer.get("head_dim", self.hidden // self.heads)
+        self.inner, self.eps = layer["intermediate_size"], layer["rms_norm_eps"]
+        self.theta = layer.get("rope_theta", DEFAULT_THETA)
+        self.qk_norm = layer["model_type"] == "qwen3"
+        self.layer = "midlayer" if self.is_eagle3 and layer is config else "layers.0"
+        self.draft_vocab = config.get("draft_vocab_size", self.vocabulary)
+        ids = config.get("eagle_config", config).get("eagle_aux_hidden_state_layer_ids", [0])
+        self.features = len(ids)
+        self.fc_norm = config.get("fc_norm", False)
+        self.norm_before_fc = config.get("norm_before_fc", False)
+        self.norm_before_residual = config.get("norm_before_residual", False)
+        self.norm_output = config.get("norm_output", False)
+        # A head as wide as the target may borrow its embedding.
+        self.own_embedding = layer is not config or self.hidden != self.target_hidden
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """The checkpoint's names and shapes, without d2t and t2d."""
+        hidden, width = self.hidden, self.features * self.target_hidden
+        into = 2 * hidden if self.is_eagle3 else hidden
+        attention, mlp = f"{self.layer}.self_attn", f"{self.layer}.mlp"
+        shapes = {
+            f"{attention}.q_proj.weight": (self.heads * self.head_dim, into),
+            f"{attention}.k_proj.weight": (self.kv_heads * self.head_dim, into),
+            f"{attention}.v_proj.weight": (self.kv_heads * self.head_dim, into),
+            f"{attention}.o_proj.weight": (hidden, self.heads * self.head_dim),
+            f"{mlp}.gate_proj.weight": (self.inner, hidden),
+            f"{mlp}.up_proj.weight": (self.inner, hidden),
+            f"{mlp}.down_proj.weight": (hidden, self.inner),
+            f"{self.layer}.post_attention_layernorm.weight": (hidden,),
+        }
+        if not self.is_eagle3:
+            return shapes | {"fc.weight": (hidden, 2 * hidden), "fc.bias": (hidden,)}
+        shapes |= {
+            "fc.weight": (hidden, width),
+            f"{self.layer}.hidden_norm.weight": (hidden,),
+            f"{self.layer}.input_layernorm.weight": (hidden,),
+            "norm.weight": (hidden,),
+            "lm_head.weight": (self.draft_vocab, hidden),
+        }
+        if self.own_embedding:
+            shapes["embed_tokens.weight"] = (self.vocabulary, hidden)
+        if self.qk_norm:
+            shapes[f"{attention}.q_norm.weight"] = (self.head_dim,)
+            shapes[f"{attention}.k_norm.weight"] = (self.head_dim,)
+        if self.fc_norm:
+            shapes |= {f"fc_norm.{i}.weight": (self.target_hidden,) for i in range(self.features)}
+        if self.norm_before_fc:
+            shapes["input_norm.weight"] = (width,)
+        return shapes
+
+
+def random_tensors(shape: Shape, storage: torch.dtype, generator: torch.Generator) -> dict[str, Tensor]:
+    """The checkpoint."""
+    tensors = {}
+    for name, size in shape.tensors().items():
+        if "norm" in name:
+            value = torch.rand(size, generator=generator) + 0.5
+        else:
+            spread = 0.5 if name.endswith("bias") else 0.08
+            spread = 0.3 if "embed" in name or "lm_head" in name else spread
+            value = torch.randn(size, generator=generator) * spread
+        tensors[name] = value.to(storage)
+    if shape.draft_vocab < shape.vocabulary:
+        kept = torch.randperm(shape.vocabulary, generator=generator)[: shape.draft_vocab].sort().values
+        tensors["d2t"] = kept - torch.arange(shape.draft_vocab)
+        tensors["t2d"] = torch.zeros(shape.vocabulary, dtype=torch.bool)
+        tensors["t2d"][kept] = True
+    return tensors
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / rms(x) * weight for one vector."""
+    return x / torch.sqrt((x * x).sum() / len(x) + eps) * weight
+
+
+def rotate(x: Tensor, position: int, theta: float) -> Tensor:
+    """Rotates the pairs (i, i + d/2) of a vector x [d] by position * theta^(-2i/d)."""
+    half, out = len(x) // 2, x.clone()
+    for i in range(half):
+        angle = position * theta ** (-2 * i / len(x))
+        cos, sin = math.cos(angle), math.sin(angle)
+        out[i] = x[i] * cos - x[i + half] * sin
+        out[i + half] = x[i + half] * cos + x[i] * sin
+    return out
+
+
+class Head:
+    """A head in float64 that takes one row after the other and keeps their keys and values."""
+
+    def __init__(self, shape: Shape, tensors: dict[str, Tensor], target: dict[str, Tensor]):
+        self.shape = shape
+        self.weights = {name: value.double() for name, value in tensors.items() if name not in ("d2t", "t2d")}
+        if not shape.own_embedding:
+            self.weights["embed_tokens.weight"] = target["model.embed_tokens.weight"].double()
+        if not shape.is_eagle3:
+            self.weights["lm_head.weight"] = target["lm_head.weight"].double()
+        self.token_of = torch.arange(shape.draft_vocab) + tensors.get("d2t", 0)
+        self.keys: list[list[Tensor]] = []  # per row and key-value head
+        self.values: list[list[Tensor]] = []
+
+    def of_layer(self, name: str) -> Tensor:
+        return self.weights[f"{self.shape.layer}.{name}.weight"]
+
+    def norm(self, x: Tensor, name: str) -> Tensor:
+        return rms_norm(x, self.weights[f"{name}.weight"], self.shape.eps)
+
+    def attention(self, x: Tensor, position: int) -> Tensor:
+        """The attention block's output [H] for its input x at the next row."""
+        shape, layer = self.shape, self.shape.layer
+        q, k, v = ((self.of_layer(f"self_attn.{name}_proj") @ x).split(shape.head_dim) for name in "qkv")
+        if shape.qk_norm:
+            q = [self.norm(head, f"{layer}.self_attn.q_norm") for head in q]
+            k = [self.norm(head, f"{layer}.self_attn.k_norm") for head in k]
+        self.keys.append([rotate(head, position, shape.theta) for head in k])
+        self.values.append(list(v))
+        outputs = []
+        for index, head in enumerate(q):
+            query = rotate(head, position, shape.theta)
+            group = index // (shape.heads // shape.kv_heads)
+            scores = torch.stack([query @ key[group] for key in self.keys]) * shape.head_dim**-0.5
+            weights = torch.exp(scores - scores.max())
+            weights = weights / weights.sum()
+            outputs.append(sum(w * value[group] for w, value in zip(weights, self.values, strict=True)))
+        return self.of_layer("self_attn.o_proj") @ torch.cat(outputs)
+
+    def mlp(self, x: Tensor) -> Tensor:
+        gate, up = self.of_layer("mlp.gate_proj") @ x, self.of_layer("mlp.up_proj") @ x
+        return self.of_layer("mlp.down_proj") @ (gate / (1 + torch.exp(-gate)) * up)
+
+    def fused(self, features: Tensor) -> Tensor:
+        """EAGLE-3: the target's features [W] as one state [H]."""
+        if self.shape.fc_norm:
+            parts = features.split(self.shape.target_hidden)
+            features = torch.cat([self.norm(part, f"fc_norm.{i}") for i, part in enumerate(parts)])
+        if self.shape.norm_before_fc:
+            features = self.norm(features, "input_norm")
+        return self.weights["fc.weight"] @ features
+
+    def layer_output(self, token: int, state: Tensor, position: int) -> Tensor:
+        """The decoder layer's output y [H]."""
+        embedded, layer = self.weights["embed_tokens.weight"][token], self.shape.layer
+        if self.shape.is_eagle3:
+            normed = self.norm(state, f"{layer}.hidden_norm")
+            residual = normed if self.shape.norm_before_residual else state
+            attended = torch.cat((self.norm(embedded, f"{layer}.input_layernorm"), normed))
+        else:
+            x = self.weights["fc.weight"] @ torch.cat((embedded, state)) + self.weights["fc.bias"]
+            residual = attended = x
+        y = residual + self.attention(attended, position)
+        return y + self.mlp(self.norm(y, f"{layer}.post_attention_layernorm"))
+
+    def row(self, token: int, state: Tensor, position: int) -> tuple[Tensor, Tensor]:
+        """Logits [V] over the target's vocabulary and the state [H] handed on."""
+        y = self.layer_output(token, state, position)
+        normed = self.norm(y, "norm") if self.shape.is_eagle3 else y
+        logits = torch.full((self.shape.vocabulary,), -torch.inf, dtype=torch.float64)
+        logits[self.token_of] = self.weights["lm_head.weight"] @ normed
+        return logits, normed if self.shape.norm_output else y
+
+
+def compute(head: Head, tokens: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [ROWS, V] and recycled states [ROWS, H] of all rows."""
+    logits, recycled = [], []
+    for position, token in enumerate(tokens.tolist()):
+        if position >= TARGET_ROWS:
+            state = recycled[-1]
+        else:
+            state = features[position].double()
+            state = head.fused(state) if head.shape.is_eagle3 else state
+        row_logits, row_state = head.row(token, state, position)
+        logits.append(row_logits)
+        recycled.append(row_state)
+    return torch.stack(logits), torch.stack(recycled)
+
+
+def build(config: dict, storage: torch.dtype) -> tuple[dict, dict, int]:
+    """The checkpoint, what is expected of it, and the seed of both."""
+    shape, target = Shape(config), load_file(TARGET / "model.safetensors")
+    for seed in range(1000):
+        generator = torch.Generator().manual_seed(seed)
+        tensors = random_tensors(shape, storage, generator)
+        tokens = torch.randint(3, shape.vocabulary, (ROWS,), generator=generator)
+        features = torch.randn(TARGET_ROWS, shape.features * shape.target_hidden, generator=generator)
+        logits, recycled = compute(Head(shape, tensors, target), tokens, features)
+        best = logits.topk(2, dim=-1).values
+        if (best[:, 0] - best[:, 1]).min() > MARGIN:
+            expected = {
+                "tokens": tokens.to(torch.int32),
+                "features": features,
+                "logits": logits.float(),
+                "recycled": recycled.float(),
+            }
+            return tensors, expected, seed
+    raise SystemExit("no seed gives clear margins")
+
+
+@torch.no_grad()
+def make(name: str) -> None:
+    config, storage = CASES[name]
+    tensors, expected, seed = build(config, storage)
+    folder = GOLDEN / "heads" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    # One key: the order of several is not fixed.
+    made_by = {"made_by": f"torch {torch.__version__}, seed {seed}"}
+    save_file(expected, folder / "expected.safetensors", metadata=made_by)
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    kilobytes = sum(path.stat().st_size for path in folder.iterdir()) // 1024
+    print(f"{name}: seed {seed}, {kilobytes} KB", flush=True)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    for name in sys.argv[1:] or CASES:
+        make(name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "core/drafter.h"
+#include "core/logit_rows.h"
+
+namespace specmoe::test {
+
+/// The target beside a drafter, for the hidden rows that the drafter asks for.
+class Tapped {
+ public:
+  Tapped(std::shared_ptr<LanguageModel> target, const Drafter& drafter) : target_(std::move(target)) {
+    result_.taps = drafter.taps();
+  }
+
+  std::unique_ptr<DraftState> open(Drafter& drafter, std::span<const TokenId> text) {
+    cache_ = target_->new_cache(200);
+    rows_ = prefill(*target_, *cache_, text.first(text.size() - 1), result_.taps);
+    return drafter.open(text, view(rows_), 200);
+  }
+
+  void commit(Drafter& drafter, DraftState& state, const TokenTree& tree, const Verdict& verdict) {
+    const RowBlock block{cache_.get(), tree.tokens(), tree.parents(), LogitsWanted::kNone};
+    target_->forward({&block, 1}, result_);
+    std::vector<std::int32_t> path = {TokenTree::kRoot};
+    path.insert(path.end(), verdict.accepted.begin(), verdict.accepted.end());
+    cache_->keep(path);
+    drafter.commit(state, tree, verdict, view(result_.tapped));
+  }
+
+ private:
+  HiddenRows view(const std::vector<float>& rows) const {
+    if (result_.taps.empty()) return {};
+    const auto width = static_cast<std::int64_t>(result_.taps.size()) * target_->info().hidden_size;
+    return kernels::contiguous(rows.data(), static_cast<std::int64_t>(rows.size()) / width, width);
+  }
+
+  std::shared_ptr<LanguageModel> target_;
+  std::unique_ptr<KVCache> cache_;
+  std::vector<float> rows_;
+  ForwardResult result_;
+};
+
+}  // namespace specmoe::test
