@@ -22,7 +22,7 @@ from torch import Tensor
 from corpus import END_ID, Corpus
 from evaluate import generate
 from export import export, load
-from train_pair import HERE, Learner, loss_and_law, schedule
+from train_pair import HERE, Learner, loss_and_law, schedule, start_model
 
 LOG_FIELDS = (
     "step",
@@ -60,7 +60,7 @@ class Distiller:
         corpus_recipe |= {"code_share": [[0, self.settings["corpus_code_share"]]]}
         self.corpus = Corpus(tokenizer, corpus_recipe)
         self.target = load(args.models / "target")
-        self.drafter = Learner(recipe["drafter"], recipe, args.models / "drafter")
+        self.drafter = Learner(start_model(recipe["drafter"], recipe, args.models / "drafter"), recipe)
         self.length = recipe["short_length"]
         seed = f"distill/{self.settings['seed']}"
         began = time.monotonic()

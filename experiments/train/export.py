@@ -94,11 +94,27 @@ def hugging_face_config(config: dict) -> dict:
     return dict(sorted((config | constant).items()))
 
 
-def export(state: dict[str, Tensor], config: dict, tokenizer: Path, folder: Path) -> None:
-    """Writes the folder under another name first, then swaps it in."""
-    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+def new_folder(folder: Path) -> Path:
+    """An empty folder beside `folder`, to be filled and given to `swap_in`."""
+    new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
+    return new
+
+
+def swap_in(new: Path, folder: Path) -> None:
+    """Puts the finished folder `new` in the place of `folder`."""
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def export(state: dict[str, Tensor], config: dict, tokenizer: Path, folder: Path) -> None:
+    """The folder of a model: configuration, weights in bf16, tokenizer."""
+    new = new_folder(folder)
     tensors = {
         name: tensor.detach().to(torch.bfloat16).contiguous().clone()
         for name, tensor in to_checkpoint(state, config).items()
@@ -113,11 +129,7 @@ def export(state: dict[str, Tensor], config: dict, tokenizer: Path, folder: Path
         (new / name).write_text(json.dumps(content, indent=2) + "\n")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(tokenizer / name, new / name)
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(new, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    swap_in(new, folder)
 
 
 def load(folder: Path) -> LanguageModel:

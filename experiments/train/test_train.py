@@ -11,13 +11,15 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from corpus import BEGIN_ID, Corpus, code_files
 from evaluate import generate, held_out_problems, tokens_per_step
 from export import check, export, load
 from model import LanguageModel, SoftCrossEntropy
-from train_pair import schedule
+from train_eagle import EagleHead, Lesson, Streams, export_head, head_config, losses
+from train_pair import Learner, schedule
 from word_problems import KINDS, is_held_out, make_problem, read_answer, wrong_sums
 
 HERE = Path(__file__).parent
@@ -126,6 +128,104 @@ def test_schedule_warms_up_stays_and_decays():
     assert schedule(1 - share, 10 * warm, RECIPE) == pytest.approx(1.0)
     assert schedule(1 - share / 2, 10 * warm, RECIPE) == pytest.approx(0.5)
     assert schedule(1.0, 10 * warm, RECIPE) == 0.0
+
+
+def small_eagle() -> tuple[LanguageModel, EagleHead, torch.Tensor]:
+    """A target, a head for it with random weights, and the tokens that the head knows."""
+    sizes = {"hidden_size": 32, "head_dim": 16, "intermediate_size": 24, "draft_vocab_size": 700}
+    target = random_model(small(RECIPE["target"])).requires_grad_(False)
+    settings = RECIPE["eagle"] | sizes | {"taps": [0, 1, 2]}
+    head = EagleHead(head_config(settings, target.config))
+    generator = torch.Generator().manual_seed(4)
+    for tensor in head.parameters():
+        mean = 1.0 if tensor.dim() == 1 else 0.0
+        torch.nn.init.normal_(tensor, mean=mean, std=0.15, generator=generator)
+    kept = torch.randperm(target.config["vocab_size"], generator=generator)[:700].sort().values
+    return target, head, kept
+
+
+def test_streams_are_what_enters_and_leaves_the_layers():
+    target, _, _ = small_eagle()
+    streams = Streams(target, [0, 1, 2])
+    ids = torch.randint(2, target.config["vocab_size"], (2, 9), generator=torch.Generator().manual_seed(5))
+    last = target.hidden(ids)
+    first, second, third = streams.last().split(target.config["hidden_size"], dim=-1)
+    torch.testing.assert_close(first, target.embed_tokens(ids))
+    torch.testing.assert_close(second, target.layers[0](first, target.cos[:9], target.sin[:9], None, None))
+    torch.testing.assert_close(third, last)
+
+
+def test_training_time_test_is_drafting_with_the_exported_head(tmp_path, monkeypatch):
+    """Step j at column t: t + 1 rows with the target's streams, then j rows with the head's own state."""
+    monkeypatch.syspath_prepend(str(HERE.parents[1] / "tests" / "golden"))
+    import make_head_fixtures as reference
+
+    target, head, kept = small_eagle()
+    export_head(head.state_dict(), head.config, kept, tmp_path / "head")
+    tensors = load_file(tmp_path / "head" / "model.safetensors")
+    config = json.loads((tmp_path / "head" / "config.json").read_text())
+    shape = reference.Shape(config)
+    learned = {name: value for name, value in tensors.items() if name not in ("d2t", "t2d")}
+    assert {name: tuple(value.shape) for name, value in learned.items()} == shape.tensors()
+    assert {value.dtype for value in learned.values()} == {torch.bfloat16}
+    assert torch.equal(torch.arange(len(kept)) + tensors["d2t"], tensors["t2d"].nonzero()[:, 0])
+    assert torch.equal(tensors["t2d"].nonzero()[:, 0], kept)
+
+    head.load_state_dict({name: value.float() for name, value in learned.items()})
+    generator = torch.Generator().manual_seed(6)
+    length, embedding = 7, target.embed_tokens.weight
+    ids = torch.randint(2, len(embedding), (1, length), generator=generator)
+    features = torch.randn(1, length, 3 * 32, generator=generator)
+    steps = [head.lm_head(final) for final in head(embedding[ids], features, 4)]
+    for column in range(length - 4):
+        drafter = reference.Head(shape, tensors, {"model.embed_tokens.weight": embedding})
+        recycled = None
+        for row in range(column + 4):
+            known = row <= column
+            state = drafter.fused(features[0, row].double()) if known else recycled
+            logits, recycled = drafter.row(int(ids[0, row + 1]), state, row)
+            if row >= column:
+                got = steps[row - column][0, column]
+                torch.testing.assert_close(got.double(), logits[kept], rtol=1e-4, atol=1e-4)
+
+
+def test_eagle_losses_are_those_of_the_law_over_known_tokens():
+    target, head, kept = small_eagle()
+    streams = Streams(target, [0, 1, 2])
+    generator = torch.Generator().manual_seed(7)
+    ids = torch.randint(2, target.config["vocab_size"], (3, 21), generator=generator)
+    counts = torch.rand(3, 20, generator=generator) < 0.8
+    entropies, agreements = losses(head, Lesson(target, streams, ids, counts, kept), 3)
+    law = target(ids[:, :-1]).softmax(-1)
+    finals = head(target.embed_tokens(ids[:, :-1]), streams.last(), 3)
+    for j, final in enumerate(finals):
+        logs, expected, hits, counted = head.lm_head(final).log_softmax(-1), [], 0, 0
+        for row, column in (counts[:, 1 + j :]).nonzero().tolist():
+            wanted = law[row, column + 1 + j]
+            counted += 1
+            if int(wanted.argmax()) in kept.tolist():
+                restricted = wanted[kept] / wanted[kept].sum()
+                expected.append(-(restricted * logs[row, column]).sum())
+                hits += int(kept[logs[row, column].argmax()] == wanted.argmax())
+        assert 0 < len(expected) < counted
+        torch.testing.assert_close(entropies[j], torch.stack(expected).mean())
+        assert agreements[j] == pytest.approx(hits / counted)
+
+
+def test_an_eagle_head_learns_a_batch_and_leaves_the_target_alone():
+    target, head, kept = small_eagle()
+    head.init_weights(8, target, kept)
+    before = copy.deepcopy(target.state_dict())
+    ids = torch.randint(2, target.config["vocab_size"], (2, 17), generator=torch.Generator().manual_seed(9))
+    lesson = Lesson(target, Streams(target, [0, 1, 2]), ids, torch.ones(2, 16, dtype=torch.bool), kept)
+    learner, seen = Learner(head, RECIPE), []
+    for _ in range(30):
+        entropies, _ = losses(head, lesson, 4)
+        seen.append(sum(entropies).item())
+        learner.apply(sum(entropies), 0.01)
+    assert seen[-1] < seen[0] - 1
+    for name, value in target.state_dict().items():
+        assert torch.equal(value, before[name])
 
 
 @needs_models

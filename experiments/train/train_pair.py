@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from corpus import Corpus
@@ -36,13 +36,13 @@ LOG_EVERY = 25  # steps
 class Average:
     """An exponential average of a model's weights."""
 
-    def __init__(self, model: LanguageModel, decay: float):
+    def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
         self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self.updates = 0
 
     @torch.no_grad()
-    def update(self, model: LanguageModel) -> None:
+    def update(self, model: nn.Module) -> None:
         """Moves the average; early updates count more, to forget the initial weights."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
@@ -53,13 +53,8 @@ class Average:
 class Learner:
     """A model with its optimizer and averaged weights."""
 
-    def __init__(self, config: dict, recipe: dict, init_from: Path | None):
-        self.config = config
-        self.model = LanguageModel(config)
-        if init_from:
-            self.model.load_state_dict(load(init_from).state_dict())
-        else:
-            self.model.init_weights(recipe["seed"])
+    def __init__(self, model: nn.Module, recipe: dict):
+        self.model = model
         matrices = [p for p in self.model.parameters() if p.dim() > 1]
         vectors = [p for p in self.model.parameters() if p.dim() == 1]
         groups = [
@@ -96,6 +91,16 @@ class Learner:
         self.average.state, self.average.updates = state["average"], state["updates"]
 
 
+def start_model(config: dict, recipe: dict, init_from: Path | None) -> LanguageModel:
+    """A model with the weights of the exported folder `init_from`, or with random ones."""
+    model = LanguageModel(config)
+    if init_from:
+        model.load_state_dict(load(init_from).state_dict())
+    else:
+        model.init_weights(recipe["seed"])
+    return model
+
+
 def schedule(progress: float, step: int, recipe: dict) -> float:
     """Factor on the learning rates at `progress` in 0..1: warm-up, stable, linear decay to zero."""
     warm = min(1.0, (step + 1) / recipe["warm_up_steps"])
@@ -129,8 +134,8 @@ class Trainer:
         self.args, self.recipe = args, recipe
         self.corpus = Corpus(Tokenizer.from_file(str(args.tokenizer / "tokenizer.json")), recipe)
         init = args.init_from
-        self.target = Learner(recipe["target"], recipe, init and init / "target")
-        self.drafter = Learner(recipe["drafter"], recipe, init and init / "drafter")
+        self.target = Learner(start_model(recipe["target"], recipe, init and init / "target"), recipe)
+        self.drafter = Learner(start_model(recipe["drafter"], recipe, init and init / "drafter"), recipe)
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         args.run.mkdir(parents=True, exist_ok=True)
         self.state_file, self.log_file = args.run / "state.pt", args.run / "log.csv"
@@ -160,7 +165,7 @@ class Trainer:
     def export(self) -> None:
         for name, learner in (("target", self.target), ("drafter", self.drafter)):
             folder = self.args.export / name
-            export(learner.average.state, learner.config, self.args.tokenizer, folder)
+            export(learner.average.state, learner.model.config, self.args.tokenizer, folder)
         print(f"exported at step {self.step}", flush=True)
 
     def batch(self) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,353 @@
+"""Trains an EAGLE-3 draft head for a finished target, with training-time test. Resumable.
+
+    python train_eagle.py --target FOLDER --run RUN --export FOLDER --minutes 55
+
+Pair t of a row is (token t + 1, the target's residual streams at position t) and predicts the target's
+law at position t + 1. Step j of the training-time test takes the head's own state in place of the
+streams, token t + 1 + j and position t + j; besides the first step's keys up to column t it attends to
+the later steps' keys of its own column alone, as drafting would.
+
+Shapes: B rows, C pairs, H hidden, V target vocabulary, D draft vocabulary, n predicted positions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from corpus import Corpus
+from export import load, new_folder, swap_in
+from model import DenseMlp, LanguageModel, RMSNorm, SoftCrossEntropy, parameter_count, rope_tables, rotate
+from train_pair import HERE, Learner, schedule
+
+LOG_EVERY = 25  # steps
+
+
+def head_config(settings: dict, target: dict) -> dict:
+    """`config.json` of a head for a target, in the dialect of SafeAILab and SpecForge."""
+    if settings["hidden_size"] != target["hidden_size"]:
+        raise SystemExit("a head that borrows the target's embedding has the target's hidden size")
+    own = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
+    config = {key: settings[key] for key in (*own, "draft_vocab_size")}
+    config |= {
+        "architectures": ["LlamaForCausalLMEagle3"],
+        "model_type": "llama",
+        "num_hidden_layers": 1,
+        "vocab_size": target["vocab_size"],
+        "target_hidden_size": target["hidden_size"],
+        "max_position_embeddings": target["max_position_embeddings"],
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "hidden_act": "silu",
+        "torch_dtype": "bfloat16",
+        "tie_word_embeddings": False,
+        "eagle_aux_hidden_state_layer_ids": settings["taps"],
+    }
+    return dict(sorted(config.items()))
+
+
+class DraftAttention(nn.Module):
+    """Grouped-query attention over the keys of the first step and, by column, of the later ones."""
+
+    def __init__(self, config: dict):
+        super().__init__()
+        hidden, self.head_dim = config["hidden_size"], config["head_dim"]
+        heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+        self.group = heads // kv_heads
+        self.q_proj = nn.Linear(2 * hidden, heads * self.head_dim, bias=False)
+        self.k_proj = nn.Linear(2 * hidden, kv_heads * self.head_dim, bias=False)
+        self.v_proj = nn.Linear(2 * hidden, kv_heads * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(heads * self.head_dim, hidden, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, steps: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """x [B, C, 2H] -> [B, C, H]. `steps` holds the keys and values of the steps so far; this one's are added."""
+        rows, columns, _ = x.shape
+        q, k, v = (
+            proj(x).view(rows, columns, -1, self.head_dim).transpose(1, 2)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q = rotate(q, cos, sin) * self.head_dim**-0.5
+        k = rotate(k, cos, sin).repeat_interleave(self.group, dim=1)
+        steps.append((k, v.repeat_interleave(self.group, dim=1)))
+        (first_keys, first_values), *later = [(k[:, :, :columns], v[:, :, :columns]) for k, v in steps]
+        above = torch.full((columns, columns), -torch.inf).triu(1)
+        scores = [q @ first_keys.transpose(2, 3) + above]
+        scores += [(q * keys).sum(-1, keepdim=True) for keys, _ in later]
+        probs = torch.cat(scores, dim=-1).softmax(dim=-1)
+        out = probs[..., :columns] @ first_values
+        for i, (_, values) in enumerate(later):
+            out = out + probs[..., columns + i, None] * values
+        return self.o_proj(out.transpose(1, 2).reshape(rows, columns, -1))
+
+
+class DraftLayer(nn.Module):
+    """A decoder layer whose attention reads the normed embedding and the normed state side by side."""
+
+    def __init__(self, config: dict):
+        super().__init__()
+        hidden, eps = config["hidden_size"], config["rms_norm_eps"]
+        self.input_layernorm, self.hidden_norm = RMSNorm(hidden, eps), RMSNorm(hidden, eps)
+        self.self_attn = DraftAttention(config)
+        self.post_attention_layernorm = RMSNorm(hidden, eps)
+        self.mlp = DenseMlp(config)
+
+    def forward(self, embedded: Tensor, state: Tensor, cos: Tensor, sin: Tensor, steps: list) -> Tensor:
+        """Embedded tokens and states [B, C, H] -> new states [B, C, H]."""
+        x = torch.cat((self.input_layernorm(embedded), self.hidden_norm(state)), dim=-1)
+        y = state + self.self_attn(x, cos, sin, steps)
+        return y + self.mlp(self.post_attention_layernorm(y))
+
+
+class EagleHead(nn.Module):
+    """An EAGLE-3 head without embedding, with the tensor names of its checkpoint."""
+
+    def __init__(self, config: dict):
+        super().__init__()
+        self.config = config
+        hidden, taps = config["hidden_size"], len(config["eagle_aux_hidden_state_layer_ids"])
+        self.fc = nn.Linear(taps * config["target_hidden_size"], hidden, bias=False)
+        self.midlayer = DraftLayer(config)
+        self.norm = RMSNorm(hidden, config["rms_norm_eps"])
+        self.lm_head = nn.Linear(hidden, config["draft_vocab_size"], bias=False)
+        cos, sin = rope_tables(config["max_position_embeddings"], config["head_dim"], config["rope_theta"])
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def init_weights(self, seed: int, target: LanguageModel, kept: Tensor) -> None:
+        """Normal init, 0.02; the output starts as the target's for the tokens `kept` [D]."""
+        generator = torch.Generator().manual_seed(seed)
+        for tensor in self.parameters():
+            if tensor.dim() > 1:
+                nn.init.normal_(tensor, std=0.02, generator=generator)
+        with torch.no_grad():
+            self.lm_head.weight.copy_(target.lm_head.weight[kept])
+            self.norm.weight.copy_(target.norm.weight)
+
+    def forward(self, embedded: Tensor, features: Tensor, count: int) -> Iterator[Tensor]:
+        """Final states [B, T - 1 - j, H], to be given to `lm_head`, of the steps j = 0 .. count - 1.
+
+        Takes embedded tokens [B, T, H] and the target's streams [B, T, taps * H].
+        """
+        state, steps = self.fc(features), []
+        for j in range(count):
+            columns = embedded.shape[1] - 1 - j
+            cos, sin = self.cos[j : j + columns], self.sin[j : j + columns]
+            state = self.midlayer(embedded[:, 1 + j :], state[:, :columns], cos, sin, steps)
+            yield self.norm(state)
+
+
+class Streams:
+    """The residual stream of a target at boundaries: entering that layer, or leaving the last one."""
+
+    def __init__(self, target: LanguageModel, boundaries: list[int]):
+        self.boundaries, self.kept = boundaries, {}
+        for boundary in boundaries:
+            module = target.layers[boundary - 1] if boundary else target.embed_tokens
+            module.register_forward_hook(lambda _, inputs, output, at=boundary: self.keep(at, output))
+
+    def keep(self, boundary: int, stream: Tensor) -> None:
+        self.kept[boundary] = stream
+
+    def last(self) -> Tensor:
+        """Those of the last forward pass, side by side [B, T, boundaries * H]."""
+        return torch.cat([self.kept[boundary] for boundary in self.boundaries], dim=-1)
+
+
+class Lesson:
+    """What the target says on ids [B, T + 1] where `counts` [B, T].
+
+    embedded [B, T, H] and features [B, T, taps * H] of the first T tokens; best [B, T] the draft id of
+    the target's best token, -1 if it has none; law [n, D] the target's law over the draft vocabulary
+    where `counts` holds and there is a draft id, row [B, T] the place of a position in it.
+    """
+
+    @torch.no_grad()
+    def __init__(self, target: LanguageModel, streams: Streams, ids: Tensor, counts: Tensor, kept: Tensor):
+        self.counts = counts
+        hidden = target.hidden(ids[:, :-1])
+        self.features, self.embedded = streams.last(), target.embed_tokens(ids[:, :-1])
+        logits = target.lm_head(target.norm(hidden[counts]))
+        draft_id = torch.full((logits.shape[1],), -1)
+        draft_id[kept] = torch.arange(len(kept))
+        best = draft_id[logits.argmax(-1)]
+        self.best = torch.full(counts.shape, -1)
+        self.best[counts] = best
+        self.law = logits[best >= 0][:, kept].softmax(dim=-1)
+        self.row = (self.best >= 0).flatten().cumsum(0).view(counts.shape) - 1
+
+
+def losses(head: EagleHead, lesson: Lesson, count: int) -> tuple[list[Tensor], list[float]]:
+    """Cross entropy and agreement of each step; tokens without a draft id count as disagreement."""
+    entropies, agreements = [], []
+    for j, final in enumerate(head(lesson.embedded, lesson.features, count)):
+        best, row = lesson.best[:, 1 + j :], lesson.row[:, 1 + j :]
+        wanted = best >= 0
+        logits = head.lm_head(final[wanted])
+        loss, probs = SoftCrossEntropy.apply(logits, best[wanted], lesson.law[row[wanted]], 0.0)
+        entropies.append(loss)
+        hits = (probs.argmax(-1) == best[wanted]).sum()
+        agreements.append(float(hits / lesson.counts[:, 1 + j :].sum()))
+    return entropies, agreements
+
+
+def frequent_tokens(corpus: Corpus, settings: dict, vocabulary: int) -> Tensor:
+    """The `draft_vocab_size` most frequent predicted tokens of the first batches, ascending [D]."""
+    uses = np.zeros(vocabulary, dtype=np.int64)
+    length = settings["short_length"]
+    for step in range(settings["vocabulary_batches"]):
+        ids, counts = corpus.batch(step, settings["batch_tokens"] // length, length)
+        uses += np.bincount(ids[:, 1:][counts], minlength=vocabulary)
+    order = np.argsort(-uses, kind="stable")[: settings["draft_vocab_size"]]
+    return torch.from_numpy(np.sort(order))
+
+
+def export_head(state: dict[str, Tensor], config: dict, kept: Tensor, folder: Path) -> None:
+    """The folder of a head: configuration and weights in bf16."""
+    new = new_folder(folder)
+    tensors = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in state.items()}
+    tensors["d2t"] = kept - torch.arange(len(kept))
+    tensors["t2d"] = torch.zeros(config["vocab_size"], dtype=torch.bool)
+    tensors["t2d"][kept] = True
+    save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
+    (new / "model.safetensors").chmod(0o644)
+    (new / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    swap_in(new, folder)
+
+
+class Trainer:
+    """The frozen target, the head, the corpus and the log."""
+
+    def __init__(self, args: argparse.Namespace, settings: dict):
+        self.args, self.settings = args, settings
+        self.target = load(args.target).requires_grad_(False)
+        self.streams = Streams(self.target, settings["taps"])
+        self.corpus = Corpus(Tokenizer.from_file(str(args.target / "tokenizer.json")), settings)
+        config = head_config(settings, self.target.config)
+        self.head = EagleHead(config)
+        self.kept = frequent_tokens(self.corpus, settings, config["vocab_size"])
+        self.head.init_weights(settings["seed"], self.target, self.kept)
+        self.learner = Learner(self.head, settings)
+        self.step, self.tokens, self.seconds = 0, 0, 0.0
+        args.run.mkdir(parents=True, exist_ok=True)
+        self.state_file, self.log_file = args.run / "state.pt", args.run / "log.csv"
+        if self.state_file.exists():
+            self.restore()
+        self.rows: list[dict] = []
+
+    def restore(self) -> None:
+        state = torch.load(self.state_file, weights_only=True)
+        self.learner.restore(state["head"])
+        self.kept = state["kept"]
+        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+        print(f"resumed at step {self.step}, {self.tokens / 1e6:.2f} M tokens", flush=True)
+
+    def save(self) -> None:
+        state = {"head": self.learner.state(), "kept": self.kept}
+        state |= {"step": self.step, "tokens": self.tokens, "seconds": self.seconds}
+        partial = self.state_file.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.state_file)
+
+    def export(self) -> None:
+        """Writes the averaged weights."""
+        export_head(self.learner.average.state, self.head.config, self.kept, self.args.export)
+        print(f"exported at step {self.step}", flush=True)
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """ids [B, T + 1] and which predictions count [B, T] of the current step."""
+        every = round(1 / self.settings["long_share"])
+        length = self.settings["long_length" if self.step % every == 0 else "short_length"]
+        ids, counts = self.corpus.batch(self.step, self.settings["batch_tokens"] // length, length)
+        return torch.from_numpy(ids), torch.from_numpy(counts)
+
+    def train_step(self, factor: float) -> None:
+        """One step of the head."""
+        settings, (ids, counts) = self.settings, self.batch()
+        lesson = Lesson(self.target, self.streams, ids, counts, self.kept)
+        entropies, agreements = losses(self.head, lesson, settings["test_steps"])
+        loss = sum(settings["step_weight"] ** j * entropy for j, entropy in enumerate(entropies))
+        norm = self.learner.apply(loss, factor * settings["learning_rate"])
+        if self.step % settings["average_every"] == 0:
+            self.learner.average.update(self.head)
+        row = {"loss": loss.item(), "gradient_norm": norm}
+        self.rows.append(row | {f"agreement_{j}": value for j, value in enumerate(agreements)})
+        self.step += 1
+        self.tokens += counts.numel()
+
+    def log(self, factor: float) -> None:
+        """Appends the means since the last line."""
+        line = {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 1)}
+        line["learning_rate"] = factor * self.settings["learning_rate"]
+        line |= {name: sum(row[name] for row in self.rows) / len(self.rows) for name in self.rows[0]}
+        self.rows = []
+        is_new = not self.log_file.exists()
+        with self.log_file.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(line))
+            if is_new:
+                writer.writeheader()
+            writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in line.items()})
+        agreements = " ".join(f"{v:.3f}" for k, v in line.items() if k.startswith("agreement"))
+        print(
+            f"step {self.step} {self.tokens / 1e6:.2f} M tokens {self.tokens / self.seconds:.0f} "
+            f"tokens/s loss {line['loss']:.3f} agreement {agreements}",
+            flush=True,
+        )
+
+    def run(self) -> None:
+        """Trains to the end of the schedule; a termination signal saves the state and stops."""
+        args, stop = self.args, []
+        signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
+        last_save = last_export = time.monotonic()
+        while True:
+            began = time.monotonic()
+            progress = max(self.step / args.steps, self.seconds / (60 * args.minutes))
+            if progress >= 1 or stop:
+                break
+            factor = schedule(progress, self.step, self.settings)
+            self.train_step(factor)
+            now = time.monotonic()
+            self.seconds += now - began
+            if self.step % LOG_EVERY == 0:
+                self.log(factor)
+            if now - last_save > 60 * args.save_minutes:
+                self.save()
+                last_save = now
+            if now - last_export > 60 * args.export_minutes:
+                self.export()
+                last_export = now
+        self.save()
+        self.export()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", type=Path, default=HERE.parent / "models" / "target")
+    parser.add_argument("--run", type=Path, required=True, help="folder of the state and the log")
+    parser.add_argument("--export", type=Path, required=True, help="folder of the head")
+    parser.add_argument("--recipe", type=Path, default=HERE / "recipe.json")
+    parser.add_argument("--steps", type=int, default=10**9, help="length of the schedule")
+    parser.add_argument("--minutes", type=float, default=1e9, help="time for the schedule")
+    parser.add_argument("--save-minutes", type=float, default=5)
+    parser.add_argument("--export-minutes", type=float, default=15)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    recipe = json.loads(args.recipe.read_text())
+    trainer = Trainer(args, recipe | recipe["eagle"])
+    print(f"head: {parameter_count(trainer.head):,} parameters", flush=True)
+    trainer.run()
+
+
+if __name__ == "__main__":
+    main()
