@@ -10,9 +10,19 @@
 namespace specmoe::python {
 namespace {
 
+/// Hidden rows of a text's tokens [S - 1, W]. Room for all of them is taken at the start, so that they never move: what
+/// Python has seen of them stays as it is.
+struct HiddenText {
+  std::vector<float> values;
+  std::int64_t width = 0;
+
+  void append(const float* row) { values.insert(values.end(), row, row + width); }
+};
+
 /// What a drafter written in Python knows about one sequence: the text, kept here, and whatever its open() returned.
 struct PythonState final : DraftState {
-  std::vector<TokenId> text;  // committed; the last is the root of the coming tree
+  std::vector<TokenId> text;           // committed; the last is the root of the coming tree
+  std::shared_ptr<HiddenText> hidden;  // null: without taps
   py::object own;
 
   ~PythonState() override {
@@ -24,6 +34,7 @@ struct PythonState final : DraftState {
 /// ProposeRequest as Python sees it.
 struct Question {
   std::vector<TokenId> text;
+  std::shared_ptr<const HiddenText> hidden;
   TokenTree tree;
   std::vector<NodeId> frontier;
   SamplingParams sampling;
@@ -49,9 +60,19 @@ class PythonDrafter final : public Drafter, public py::trampoline_self_life_supp
     py::gil_scoped_acquire locked;
     ask("attach")(assembling());
   }
-  std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, HiddenRows, int) override {
+  std::vector<int> taps() const override {
+    py::gil_scoped_acquire locked;
+    return ask("taps")().cast<std::vector<int>>();
+  }
+  std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, HiddenRows hidden, int capacity) override {
     auto state = std::make_unique<PythonState>();
     state->text.assign(prompt.begin(), prompt.end());
+    if (hidden.cols > 0) {
+      state->hidden = std::make_shared<HiddenText>();
+      state->hidden->width = hidden.cols;
+      state->hidden->values.reserve(static_cast<std::size_t>(capacity * hidden.cols));
+      for (std::int64_t i = 0; i < hidden.rows; ++i) state->hidden->append(hidden.row(i));
+    }
     py::gil_scoped_acquire locked;
     state->own = ask("open")(tokens_array(state->text));
     return state;
@@ -64,6 +85,7 @@ class PythonDrafter final : public Drafter, public py::trampoline_self_life_supp
       const Loan<LentUniforms> uniforms(*request.uniforms);
       const Draft<float>& draft = *request.draft;
       auto question = std::make_shared<Question>(Question{state.text,
+                                                          state.hidden,
                                                           draft.tree,
                                                           {request.frontier.begin(), request.frontier.end()},
                                                           *request.sampling,
@@ -73,8 +95,12 @@ class PythonDrafter final : public Drafter, public py::trampoline_self_life_supp
       read(ask("propose")(question), tokens, request);
     }
   }
-  void commit(DraftState& base, const TokenTree& tree, const Verdict& verdict, HiddenRows) override {
+  void commit(DraftState& base, const TokenTree& tree, const Verdict& verdict, HiddenRows hidden) override {
     auto& state = static_cast<PythonState&>(base);
+    if (state.hidden != nullptr) {
+      state.hidden->append(hidden.row(TokenTree::kRoot));
+      for (NodeId node : verdict.accepted) state.hidden->append(hidden.row(node));
+    }
     for (NodeId node : verdict.accepted) state.text.push_back(tree.token(node));
     state.text.push_back(verdict.next);
     py::gil_scoped_acquire locked;
@@ -140,6 +166,17 @@ void bind_question(py::module_& m) {
           "text",
           [](py::object self) { return view(std::span<const TokenId>(self.cast<const Question&>().text), self); },
           "The text so far: int32 [S]; its last token is the root of the tree.")
+      .def_property_readonly(
+          "hidden",
+          [](py::object self) {
+            const auto& hidden = self.cast<const Question&>().hidden;
+            SPECMOE_CHECK(hidden != nullptr,
+                          "request.hidden: this drafter asks for no hidden rows; name them in taps()");
+            const auto rows = static_cast<py::ssize_t>(hidden->values.size()) / hidden->width;
+            return view(std::span(hidden->values), self).reshape({rows, static_cast<py::ssize_t>(hidden->width)});
+          },
+          "Hidden rows of the target, of each token of the text but the last: float32 [S - 1, W], the boundaries that\n"
+          "taps() names side by side.")
       .def_readonly("tree", &Question::tree,
                     "The TokenTree so far; the text at node n goes on with tree.path_tokens(n).")
       .def_readonly("frontier", &Question::frontier, "Nodes after which a proposal is wanted.")
@@ -176,6 +213,13 @@ void bind_drafter(py::module_& m) {
       .def(
           "attach", [](const Drafter&, const std::shared_ptr<Model>&) {}, py::arg("target"),
           "Called once, when an Engine is assembled with the target Model: load what is needed, or raise.")
+      .def(
+          "taps", [](const Drafter&) { return std::vector<int>(); },
+          "Boundaries of the target whose hidden rows it drafts from, asked for once it is attached: i is the "
+          "residual\n"
+          "stream that enters layer i, info.layers what leaves the last, info.layers + 1 the same after the final "
+          "norm.\n"
+          "They come as request.hidden.")
       .def(
           "open", [](const Drafter&, const py::array&) { return py::none(); }, py::arg("prompt"),
           "Starts a sequence; what it returns comes back as request.state. prompt: int32 [S].")

@@ -98,6 +98,30 @@ class ModelDrafter(specmoe.Drafter):
         return rows
 
 
+class OwnHead(specmoe.Drafter):
+    """Proposes again what the target just said, by the target's own output matrix [V, D] on its hidden rows."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head, self.seen = head, []
+
+    def deterministic(self):
+        return True
+
+    def attach(self, target):
+        self.layers = target.info.layers
+
+    def taps(self):
+        return [self.layers, self.layers + 1]
+
+    def propose(self, request):
+        assert request.hidden.dtype == np.float32 and not request.hidden.flags.writeable
+        _, normed = np.split(request.hidden, 2, axis=1)
+        self.seen.append((request.text, normed @ self.head.T))
+        best = int(self.seen[-1][1][-1].argmax())
+        return [[best] for _ in request.frontier]
+
+
 class Repeat(specmoe.Drafter):
     """Proposes that the last `length` tokens come again: deterministic."""
 

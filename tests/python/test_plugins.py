@@ -5,7 +5,8 @@ import itertools
 
 import numpy as np
 import pytest
-from python_plugins import PROMPT, SAMPLING, ModelDrafter, Naive, Repeat, Token, Widths, WrongToken, tokens
+from python_plugins import PROMPT, SAMPLING, ModelDrafter, Naive, OwnHead, Repeat, Token, Widths, WrongToken, tokens
+from safetensors import safe_open
 
 import specmoe
 
@@ -59,6 +60,27 @@ def test_a_deterministic_drafter_keeps_text_and_state(target):
     assert drafter.steps == len(result.steps) and result.counts["drafted"] > 0
 
 
+def test_a_drafter_reads_the_hidden_rows_that_it_names(target, target_path):
+    with safe_open(f"{target_path}/model.safetensors", "pt") as tensors:
+        drafter = OwnHead(tensors.get_tensor("lm_head.weight").float().numpy())
+    engine = specmoe.Engine(target, drafter=drafter, tree="chain(gamma=2)", acceptance="token")
+    result = engine.generate(PROMPT, max_new_tokens=30, ignore_eos=True)
+    assert (
+        result.token_ids == specmoe.Engine(target).generate(PROMPT, max_new_tokens=30, ignore_eos=True).token_ids
+    ).all()
+    assert len(drafter.seen) > 10
+    for text, logits in drafter.seen:
+        assert len(logits) == len(text) - 1
+        np.testing.assert_allclose(logits, target.logits(text[:-1]), rtol=1e-3, atol=1e-3)
+
+
+def test_hidden_rows_that_nobody_asked_for_are_an_error(target):
+    drafter = Repeat(1)
+    drafter.propose = lambda request: request.hidden
+    with pytest.raises(specmoe.Error, match="taps"):
+        specmoe.Engine(target, drafter=drafter, tree="chain(gamma=2)").generate(PROMPT)
+
+
 def test_nothing_but_python_parts(target):
     engine = specmoe.Engine(target, drafter=Repeat(1), tree=Widths(1, 1), acceptance=Token())
     plain = specmoe.Engine(target).generate(PROMPT, max_new_tokens=20)
@@ -98,7 +120,7 @@ def raising(base, name):
 
 
 CASES = [
-    *[(Repeat, name) for name in ["deterministic", "attach", "open", "propose", "commit"]],
+    *[(Repeat, name) for name in ["deterministic", "attach", "taps", "open", "propose", "commit"]],
     *[(Widths, name) for name in ["law", "max_nodes", "max_depth", "branches", "expand", "next_frontier", "prune"]],
     *[(Token, name) for name in ["lossless_laws", "judges_trees", "judge"]],
 ]
