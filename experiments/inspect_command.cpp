@@ -48,7 +48,12 @@ void print_architecture(const nn::ModelSpec& spec, const nn::ModelSize& size, co
   } else {
     table.row({"feed-forward", concat("dense, width ", layer.ffn.width)});
   }
-  table.row({"vocabulary", concat(spec.vocab_size, spec.tied_embeddings ? ", embeddings tied" : "")});
+  if (spec.fusion) {
+    table.row({"vocabulary", concat(spec.head_rows(), " of the target's ", spec.vocab_size,
+                                    spec.tied_embeddings ? ", embeddings the target's" : "")});
+  } else {
+    table.row({"vocabulary", concat(spec.vocab_size, spec.tied_embeddings ? ", embeddings tied" : "")});
+  }
   table.row({"context", concat(spec.max_positions, " tokens")});
   table.row({"parameters", with_unit(double(size.parameters)) + " total, " + with_unit(double(size.active_parameters)) +
                                " active per token"});

@@ -58,6 +58,7 @@ void parse_eagle3(const ConfigReader& config, DraftHeadSpec& head, int target_la
   ModelSpec& spec = head.model;
   FusionSpec& fusion = *spec.fusion;
   fusion.wide_attention = true;
+  fusion.normed_embedding = true;
   head.taps = parse_taps(config, target_layers);
   SPECMOE_CHECK(!head.taps.empty() && head.taps.size() <= kMaxTaps, config.where(kTapsKey), " must name 1 to ",
                 kMaxTaps, " layers, got ", head.taps.size());
@@ -85,6 +86,39 @@ void parse_eagle3(const ConfigReader& config, DraftHeadSpec& head, int target_la
   }
 }
 
+/// The layer behind the last one of a DeepSeek-V3 checkpoint, which is a layer like the last one. A second such module
+/// would predict the token after next; the first one, on what it handed on, does that too.
+void parse_mtp(DraftHeadSpec& head) {
+  ModelSpec& spec = head.model;
+  FusionSpec& fusion = *spec.fusion;
+  spec.first_layer = static_cast<int>(spec.layers.size());
+  head.taps = {spec.first_layer + 1};
+  head.recycled = 2;
+  fusion.normed_embedding = true;
+  fusion.feature_norm = FeatureNorm::kWhole;
+  TensorNames& names = spec.names;
+  const std::string module = concat("layers.", spec.first_layer, ".");
+  names.fusion = {module + "eh_proj"};
+  names.embedding_norm = {module + "enorm.weight"};
+  names.feature_norms = {{module + "hnorm.weight"}};
+  names.final_norm = {module + "shared_head.norm.weight"};
+  // The target itself, copies of it, and further modules.
+  std::erase(names.ignored, module);
+  for (const char* name : {"embed_tokens.", "norm.", "lm_head."}) names.ignored.push_back(name);
+  for (const char* name : {"embed_tokens.", "shared_head.head."}) names.ignored.push_back(module + name);
+  for (int i = 0; i < spec.first_layer; ++i) names.ignored.push_back(concat("layers.", i, "."));
+  spec.layers = {spec.layers.back()};
+}
+
+/// Sizes that a head shares with its target.
+void check_sizes(const ConfigReader& config, const ModelSpec& spec, const ModelSpec& target) {
+  SPECMOE_CHECK(spec.vocab_size == target.vocab_size, config.where("vocab_size"), " = ", spec.vocab_size,
+                ": this head was made for another model, the target has ", target.vocab_size, " tokens");
+  SPECMOE_CHECK(spec.hidden_size == target.hidden_size || spec.fusion->wide_attention, config.where("hidden_size"),
+                " = ", spec.hidden_size, ": this head was made for another model, the target's is ",
+                target.hidden_size);
+}
+
 }  // namespace
 
 bool is_draft_head(const ConfigReader& config) {
@@ -97,26 +131,29 @@ DraftHeadSpec parse_draft_head(const ConfigReader& config, const ModelSpec& targ
                 "' is not supported; known: eagle3");
   const auto layer = config.object("transformer_layer_config");
   const ConfigReader& shape = layer ? *layer : config;
-  const int target_layers = static_cast<int>(target.layers.size());
   DraftHeadSpec head;
   head.model = parse_config(shape);
   ModelSpec& spec = head.model;
-  SPECMOE_CHECK(spec.vocab_size == target.vocab_size, shape.where("vocab_size"), " = ", spec.vocab_size,
-                ": this head was made for another model, the target has ", target.vocab_size, " tokens");
+  spec.stop_tokens = target.stop_tokens;
+  spec.fusion.emplace().tap_size = target.hidden_size;
+  if (spec.model_type == "deepseek_v3" && config.integer("num_nextn_predict_layers", 0, 0, kMaxLayers) > 0) {
+    parse_mtp(head);
+    check_sizes(shape, spec, target);
+    SPECMOE_CHECK(spec.first_layer == static_cast<int>(target.layers.size()), shape.where("num_hidden_layers"), " = ",
+                  spec.first_layer, ": this head was made for another model, the target has ", target.layers.size());
+    return head;
+  }
   SPECMOE_CHECK(spec.layers.size() == 1 && !spec.layers[0].ffn.router && !spec.layers[0].attention.latent &&
                     spec.norm == NormKind::kRms && spec.block_order == BlockOrder::kPreNorm,
-                shape.where("num_hidden_layers"), ": a head is one layer of llama's kind, got ", spec.layers.size(),
-                " of ", spec.model_type);
-  spec.stop_tokens = target.stop_tokens;
-  FusionSpec& fusion = spec.fusion.emplace();
-  fusion.tap_size = parse_size(config, "target_hidden_size", target.hidden_size);
-  SPECMOE_CHECK(fusion.tap_size == target.hidden_size, config.where("target_hidden_size"), " = ", fusion.tap_size,
+                shape.where("num_hidden_layers"), ": a head is one layer of llama's kind, or of deepseek_v3 the ",
+                "num_nextn_predict_layers; got ", spec.layers.size(), " of ", spec.model_type);
+  const int tap_size = parse_size(config, "target_hidden_size", target.hidden_size);
+  SPECMOE_CHECK(tap_size == target.hidden_size, config.where("target_hidden_size"), " = ", tap_size,
                 ": this head was made for another model, the target's hidden size is ", target.hidden_size);
   spec.names.fusion = {"fc"};
-  const bool eagle3 = is_draft_head(config);
-  eagle3 ? parse_eagle3(config, head, target_layers) : parse_eagle(config, head, target_layers);
-  SPECMOE_CHECK(eagle3 || spec.hidden_size == target.hidden_size, config.where("hidden_size"), " = ", spec.hidden_size,
-                ": this head was made for another model, the target's is ", target.hidden_size);
+  const int target_layers = static_cast<int>(target.layers.size());
+  is_draft_head(config) ? parse_eagle3(config, head, target_layers) : parse_eagle(config, head, target_layers);
+  check_sizes(shape, spec, target);
   return head;
 }
 

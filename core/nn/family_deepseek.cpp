@@ -154,7 +154,7 @@ ModelSpec parse_deepseek_v2(const ConfigReader& config) {
 SPECMOE_MODEL_FAMILY("deepseek_v2", parse_deepseek_v2);
 
 /// DeepSeek-V3 and R1 (arXiv:2412.19437). A bias takes part in the choice and not in the weights. The layers after the
-/// last one predict several tokens at once; they are left out.
+/// last one predict further tokens: they are left out here, and drafter mtp opens the first.
 ModelSpec parse_deepseek_v3(const ConfigReader& config) {
   expect_text(config, "scoring_func", "sigmoid");
   expect_text(config, "topk_method", "noaux_tc");

@@ -96,7 +96,7 @@ Cost fusion_cost(const ModelSpec& spec, DType dtype) {
   if (!spec.fusion) return cost;
   cost.matrix(spec.hidden_size, spec.fusion_inputs(), dtype);
   if (spec.fusion->bias) cost.vector(spec.hidden_size);
-  if (spec.fusion->wide_attention) cost.vector(spec.hidden_size);
+  if (spec.fusion->normed_embedding) cost.vector(spec.hidden_size);
   if (spec.fusion->feature_norm != FeatureNorm::kNone) cost.vector(spec.fusion->taps * spec.fusion->tap_size);
   return cost;
 }

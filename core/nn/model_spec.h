@@ -147,7 +147,7 @@ struct TensorNames {
   Alternatives shared_gate, shared_up, shared_down;    // stems
   Alternatives shared_scale;                           // [1, hidden] the gate of a gated shared expert
   Alternatives fusion;                                 // FusionSpec: stem of fc
-  Alternatives embedding_norm;                         // FusionSpec, wide
+  Alternatives embedding_norm;                         // FusionSpec
   std::vector<Alternatives> feature_norms;             // FusionSpec: of each tap, or one
 
   std::vector<std::string> ignored;  // prefixes of tensors that this model does not use, such as "layers.61."
@@ -176,13 +176,15 @@ enum class FeatureNorm {
 /// `tap_size` a row, or hidden_size values that it handed on itself (DraftHead).
 struct FusionSpec {
   /// EAGLE-3 (arXiv:2503.01840): the stream is fc(tapped rows), or what was handed on as it is; attention reads
-  /// [norm(embedding), norm(stream)]. Otherwise EAGLE (arXiv:2401.15077): the stream is fc([embedding, features]) with
-  /// a bias, neither layer nor output have a norm before them, and the output matrix is the target's.
+  /// [norm(embedding), norm(stream)]. Otherwise the stream is fc([embedding, features]) and the output matrix is the
+  /// target's: EAGLE (arXiv:2401.15077) with a bias and without the norms before attention and output, the module of
+  /// DeepSeek-V3 (arXiv:2412.19437) with norms before fc.
   bool wide_attention = false;
   int taps = 1;
   int tap_size = 0;
   bool bias = false;                              // of fc
-  FeatureNorm feature_norm = FeatureNorm::kNone;  // wide: before fc
+  bool normed_embedding = false;                  // before fc; wide: before attention, always
+  FeatureNorm feature_norm = FeatureNorm::kNone;  // before fc
   bool normed_residual = false;                   // wide: attention adds to norm(stream)
   int draft_vocab_size = 0;                       // wide: tokens that it can propose, rows of its output matrix
 };
@@ -208,6 +210,7 @@ struct ModelSpec {
   int fp8_block_rows = 128;
   int fp8_block_cols = 128;
   std::vector<LayerSpec> layers;
+  int first_layer = 0;               // number of layers[0] in names: a target's own head comes after its layers
   std::optional<FusionSpec> fusion;  // of a draft head
   std::vector<TokenId> stop_tokens;
   TensorNames names;

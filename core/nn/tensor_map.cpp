@@ -36,7 +36,7 @@ class Mapper {
   LayerTensors take_layer(int index);
   void take_attention(const AttentionSpec& attention, LayerTensors& layer);
   void take_latent(const AttentionSpec& attention, LayerTensors& layer);
-  void take_ffn(int index, const FfnSpec& ffn, LayerTensors& layer);
+  void take_ffn(int place, const FfnSpec& ffn, LayerTensors& layer);
   void take_fused_experts(const FfnSpec& ffn, LayerTensors& layer);
   void take_fused_biases(const FfnSpec& ffn, LayerTensors& layer);
   void take_head(ModelTensors& model);
@@ -118,7 +118,7 @@ void Mapper::take_fused_biases(const FfnSpec& ffn, LayerTensors& layer) {
   }
 }
 
-void Mapper::take_ffn(int index, const FfnSpec& ffn, LayerTensors& layer) {
+void Mapper::take_ffn(int place, const FfnSpec& ffn, LayerTensors& layer) {
   const std::int64_t hidden = spec_.hidden_size;
   const TensorNames& names = spec_.names;
   if (!ffn.router) {
@@ -138,10 +138,10 @@ void Mapper::take_ffn(int index, const FfnSpec& ffn, LayerTensors& layer) {
     return;
   }
   for (int e = 0; e < experts; ++e) {
-    from_.set_place(index, e);
+    from_.set_place(place, e);
     layer.experts.push_back(take_expert(names.expert_gate, names.expert_up, names.expert_down, ffn.width, ffn.bias));
   }
-  from_.set_place(index);
+  from_.set_place(place);
 }
 
 /// Half layout for heads that turn interleaved: which element of the checkpoint each one is. Nothing: as they are.
@@ -211,7 +211,8 @@ void Mapper::take_attention(const AttentionSpec& attention, LayerTensors& layer)
 
 LayerTensors Mapper::take_layer(int index) {
   const TensorNames& names = spec_.names;
-  from_.set_place(index);
+  const int place = spec_.first_layer + index;
+  from_.set_place(place);
   LayerTensors layer;
   layer.attention_norm = take_norm(names.attention_norm, names.attention_norm_bias);
   take_attention(spec_.layers[static_cast<std::size_t>(index)].attention, layer);
@@ -220,7 +221,7 @@ LayerTensors Mapper::take_layer(int index) {
     layer.attention_out_norm = take_norm(names.attention_out_norm, {});
     layer.ffn_out_norm = take_norm(names.ffn_out_norm, {});
   }
-  take_ffn(index, spec_.layers[static_cast<std::size_t>(index)].ffn, layer);
+  take_ffn(place, spec_.layers[static_cast<std::size_t>(index)].ffn, layer);
   return layer;
 }
 
@@ -246,15 +247,15 @@ void Mapper::take_fusion(ModelTensors& model) {
   const FusionSpec& fusion = *spec_.fusion;
   const std::int64_t hidden = spec_.hidden_size;
   const TensorNames& names = spec_.names;
-  from_.set_place(0);
+  from_.set_place(spec_.first_layer);
   model.fusion.fc = from_.take_linear(names.fusion, hidden, spec_.fusion_inputs(), fusion.bias);
-  if (!fusion.wide_attention) return;
-  model.fusion.embedding_norm = from_.take(names.embedding_norm, {hidden});
+  if (fusion.normed_embedding) model.fusion.embedding_norm = from_.take(names.embedding_norm, {hidden});
   const std::int64_t normed =
       std::int64_t{fusion.tap_size} * (fusion.feature_norm == FeatureNorm::kWhole ? fusion.taps : 1);
   for (const Alternatives& name : names.feature_norms) {
     model.fusion.feature_norms.push_back(from_.take(name, {normed}));
   }
+  if (!fusion.wide_attention) return;
   if (from_.has(names.embedding)) {
     model.embedding = from_.take(names.embedding, {spec_.vocab_size, hidden}, TensorUse::kTable);
   }

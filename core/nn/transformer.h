@@ -71,7 +71,9 @@ class Transformer final : public LanguageModel {
   void embed(kernels::Shard shard);
   void tap(int boundary, kernels::Shard shard);
   void fuse(Member& member);
+  bool skips_fc(const Pass::Block& block) const;
   void take_features(kernels::Range rows);
+  void put_features(const float* features, float* input) const;
   kernels::Rows<const float> attention_input(std::size_t layer, Private& mine) const;
   kernels::Rows<const float> norm(const NormWeights& weights, Private& mine) const;
   void normalise(kernels::Rows<const float> x, const NormWeights& weights, kernels::Rows<float> out) const;

@@ -23,10 +23,7 @@ void Transformer::fuse(Member& member) {
   const Rows<float> x = rows(workspace_.x, spec_.hidden_size);
   const Range own_rows = split(x.rows, member.shard());
   take_features(own_rows);
-  const auto handed_on = [&](const Pass::Block& block) {
-    return spec.wide_attention && block.features.cols == spec_.hidden_size;
-  };
-  if (!std::ranges::all_of(pass_.blocks, handed_on)) {
+  if (!std::ranges::all_of(pass_.blocks, [this](const Pass::Block& block) { return skips_fc(block); })) {
     member.barrier();
     kernels_.packed_linear(rows(workspace_.features, spec_.fusion_inputs()), weights.fc, data_or_null(weights.bias), {},
                            x, weights.fc.share(member.shard()));
@@ -35,40 +32,54 @@ void Transformer::fuse(Member& member) {
   for (const Pass::Block& block : pass_.blocks) {
     const std::int64_t end = std::min<std::int64_t>(own_rows.end, block.first_row + block.rows);
     for (std::int64_t t = std::max<std::int64_t>(own_rows.begin, block.first_row); t < end; ++t) {
-      if (handed_on(block)) std::copy_n(block.features.row(t - block.first_row), x.cols, x.row(t));
+      if (skips_fc(block)) std::copy_n(block.features.row(t - block.first_row), x.cols, x.row(t));
       const Rows<float> row = contiguous(x.row(t), 1, x.cols);
       if (spec.normed_residual) normalise(row, layers_[0]->attention_norm, row);
     }
   }
 }
 
+/// Rows that EAGLE-3 handed on are the stream already.
+bool Transformer::skips_fc(const Pass::Block& block) const {
+  return spec_.fusion->wide_attention && block.features.cols == spec_.hidden_size;
+}
+
 /// Embeds these rows' tokens, and puts what fc reads into place.
 void Transformer::take_features(Range own_rows) {
   const FusionSpec& spec = *spec_.fusion;
+  const std::int64_t hidden = spec_.hidden_size;
   const Rows<float> inputs = rows(workspace_.features, spec_.fusion_inputs());
-  const Rows<float> embedded = rows(workspace_.embedded, spec_.hidden_size);
-  const std::int64_t groups = spec.feature_norm == FeatureNorm::kEach ? spec.taps : 1;
+  const Rows<float> embedded = rows(workspace_.embedded, hidden);
   for (const Pass::Block& block : pass_.blocks) {
     const std::int64_t end = std::min<std::int64_t>(own_rows.end, block.first_row + block.rows);
     for (std::int64_t t = std::max<std::int64_t>(own_rows.begin, block.first_row); t < end; ++t) {
-      const float* features = block.features.row(t - block.first_row);
-      const std::int64_t width = block.features.cols;
       float* input = inputs.row(t);
-      embedding_->embed(pass_.tokens[static_cast<std::size_t>(t)], spec.wide_attention ? embedded.row(t) : input);
-      if (!spec.wide_attention) {
-        std::copy_n(features, width, input + spec_.hidden_size);
-      } else if (width != inputs.cols) {
-        std::fill_n(input, inputs.cols, 0.0F);  // handed on: does not go through fc
-      } else if (spec.feature_norm == FeatureNorm::kNone) {
-        std::copy_n(features, width, input);
+      const Rows<float> embedding = contiguous(spec.wide_attention ? embedded.row(t) : input, 1, hidden);
+      embedding_->embed(pass_.tokens[static_cast<std::size_t>(t)], embedding.data);
+      if (spec.normed_embedding) {
+        kernels_.rms_norm(embedding, weights_->fusion.embedding_norm.data(), spec_.norm_eps, embedding);
+      }
+      if (skips_fc(block)) {
+        std::fill_n(input, inputs.cols, 0.0F);
       } else {
-        for (std::int64_t g = 0; g < groups; ++g) {
-          const std::int64_t size = width / groups;
-          kernels_.rms_norm(contiguous(features + g * size, 1, size), weights_->fusion.feature_norm.data() + g * size,
-                            spec_.norm_eps, contiguous(input + g * size, 1, size));
-        }
+        put_features(block.features.row(t - block.first_row), spec.wide_attention ? input : input + hidden);
       }
     }
+  }
+}
+
+/// Copies one row's features, normed where they are.
+void Transformer::put_features(const float* features, float* input) const {
+  const FusionSpec& spec = *spec_.fusion;
+  const std::int64_t width = std::int64_t{spec.taps} * spec.tap_size;
+  if (spec.feature_norm == FeatureNorm::kNone) {
+    std::copy_n(features, width, input);
+    return;
+  }
+  const std::int64_t size = spec.feature_norm == FeatureNorm::kEach ? spec.tap_size : width;
+  for (std::int64_t first = 0; first < width; first += size) {
+    kernels_.rms_norm(contiguous(features + first, 1, size), weights_->fusion.feature_norm.data() + first,
+                      spec_.norm_eps, contiguous(input + first, 1, size));
   }
 }
 
@@ -78,9 +89,9 @@ Rows<const float> Transformer::attention_input(std::size_t layer, Private& mine)
   if (!spec_.fusion || !spec_.fusion->wide_attention) return norm(stream_norm, mine);
   const std::int64_t hidden = spec_.hidden_size;
   const Rows<float> wide = rows(mine.wide, spec_.attention_inputs());
+  const Rows<float> embedded = rows(workspace_.embedded, hidden);
   const Rows<float> stream = {wide.data + hidden, wide.rows, hidden, wide.stride};
-  kernels_.rms_norm(rows(workspace_.embedded, hidden), weights_->fusion.embedding_norm.data(), spec_.norm_eps,
-                    {wide.data, wide.rows, hidden, wide.stride});
+  for (std::int64_t t = 0; t < wide.rows; ++t) std::copy_n(embedded.row(t), hidden, wide.row(t));
   static const NormWeights kNoNorm;
   normalise(rows(workspace_.x, hidden), spec_.fusion->normed_residual ? kNoNorm : stream_norm, stream);
   return wide;

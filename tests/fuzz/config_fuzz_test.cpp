@@ -74,7 +74,8 @@ class HeadConfigFuzz : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(HeadConfigFuzz, SpecOrError) {
   const std::string original = read_file(SPECMOE_TEST_DATA "/golden/heads/" + GetParam() + "/config.json");
-  const ModelSpec target = read_spec(load_fixture("mixtral_a").folder);
+  const bool module = GetParam().starts_with("mtp");
+  const ModelSpec target = read_spec(load_fixture(module ? "deepseek_v3_a" : "mixtral_a").folder);
   specmoe::testing::ByteMutator mutate(8, kWords);
   int parsed = 0;
   for (int round = 0; round < kRounds; ++round) {
@@ -97,7 +98,8 @@ TEST_P(HeadConfigFuzz, SpecOrError) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Heads, HeadConfigFuzz,
-                         ::testing::Values("eagle1", "eagle3_safeailab", "eagle3_specforge", "eagle3_speculators"),
+                         ::testing::Values("eagle1", "eagle3_safeailab", "eagle3_specforge", "eagle3_speculators",
+                                           "mtp_deepseek_v3"),
                          [](const auto& info) { return info.param; });
 
 INSTANTIATE_TEST_SUITE_P(Models, ConfigFuzz,

@@ -2,14 +2,16 @@
 
     .venv/bin/python tests/golden/make_head_fixtures.py [CASE ...]
 
-Heads of EAGLE-1 and EAGLE-3 for the target tests/golden/models/mixtral_a, one folder per dialect. Every
-tensor is random and matters, every value is exact in its storage type, and seeds are skipped until the
-best token of every row has a clear margin. Beside each head lies expected.safetensors:
+Heads of EAGLE-1 and EAGLE-3 for the target tests/golden/models/mixtral_a, one folder per dialect, and the
+multi-token-prediction module of DeepSeek-V3 for the target tests/golden/models/deepseek_v3_a. Every tensor
+is random and matters, every value is exact in its storage type, and seeds are skipped until the best token
+of every row and every choice of a router have a clear margin. Beside each head lies expected.safetensors:
     tokens [ROWS] int32; features [TARGET_ROWS, W] float32, what the target gives to the first rows
     logits [ROWS, V] float32 over the target's vocabulary, -inf where no draft token stands for a token
     recycled [ROWS, H] float32, the state that each row hands on
 Row t is (tokens[t], features[t]) at position t and attends to rows 0..t; from row TARGET_ROWS on, the
-state that row t - 1 handed on stands for the features. The reference is float64.
+state that row t - 1 handed on stands for the features. The reference is float64; the decoder layer of the
+multi-token-prediction module is that of transformers, checked against naive_moe.py.
 """
 
 from __future__ import annotations
@@ -20,16 +22,19 @@ import shutil
 import sys
 from pathlib import Path
 
+import naive_moe
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 GOLDEN = Path(__file__).parent
 TARGET = GOLDEN / "models" / "mixtral_a"
+MTP_TARGET = GOLDEN / "models" / "deepseek_v3_a"
 VOCABULARY = 199
 ROWS, TARGET_ROWS = 12, 8
 MARGIN = 1e-3
 DEFAULT_THETA = 10000.0
+WIDE = ("embed", "lm_head", "mlp.gate.weight", "e_score_correction_bias")
 
 LLAMA = {
     "model_type": "llama",
@@ -113,6 +118,10 @@ CASES = {
         },
         torch.bfloat16,
     ),
+    "mtp_deepseek_v3": (
+        json.loads((MTP_TARGET / "config.json").read_text()) | {"num_nextn_predict_layers": 1},
+        torch.bfloat16,
+    ),
 }
 
 
@@ -176,7 +185,35 @@ class Shape:
         return shapes
 
 
-def random_tensors(shape: Shape, storage: torch.dtype, generator: torch.Generator) -> dict[str, Tensor]:
+class MtpShape:
+    """What a DeepSeek-V3 target says of its multi-token-prediction module, which is the layer after its last."""
+
+    features, copies = 1, {"embed_tokens": "model.embed_tokens", "shared_head.head": "lm_head"}
+
+    def __init__(self, config: dict, target: dict[str, Tensor]):
+        self.config, self.target = config, target
+        self.target_hidden = config["hidden_size"]
+        self.vocabulary = self.draft_vocab = config["vocab_size"]
+        self.prefix = f"model.layers.{config['num_hidden_layers']}."
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """The checkpoint's names and shapes, without the copies of the target's tensors."""
+        hidden, last = self.target_hidden, f"model.layers.{self.config['num_hidden_layers'] - 1}."
+        names = sorted(name for name in self.target if name.startswith(last))
+        shapes = {self.prefix + name.removeprefix(last): tuple(self.target[name].shape) for name in names}
+        return shapes | {
+            f"{self.prefix}enorm.weight": (hidden,),
+            f"{self.prefix}hnorm.weight": (hidden,),
+            f"{self.prefix}eh_proj.weight": (hidden, 2 * hidden),
+            f"{self.prefix}shared_head.norm.weight": (hidden,),
+        }
+
+    def copied(self) -> dict[str, Tensor]:
+        """The tensors that the checkpoint repeats."""
+        return {f"{self.prefix}{own}.weight": self.target[f"{its}.weight"].clone() for own, its in self.copies.items()}
+
+
+def random_tensors(shape: Shape | MtpShape, storage: torch.dtype, generator: torch.Generator) -> dict[str, Tensor]:
     """The checkpoint."""
     tensors = {}
     for name, size in shape.tensors().items():
@@ -184,7 +221,7 @@ def random_tensors(shape: Shape, storage: torch.dtype, generator: torch.Generato
             value = torch.rand(size, generator=generator) + 0.5
         else:
             spread = 0.5 if name.endswith("bias") else 0.08
-            spread = 0.3 if "embed" in name or "lm_head" in name else spread
+            spread = 0.3 if any(part in name for part in WIDE) else spread
             value = torch.randn(size, generator=generator) * spread
         tensors[name] = value.to(storage)
     if shape.draft_vocab < shape.vocabulary:
@@ -255,7 +292,9 @@ class Head:
         return self.of_layer("mlp.down_proj") @ (gate / (1 + torch.exp(-gate)) * up)
 
     def fused(self, features: Tensor) -> Tensor:
-        """EAGLE-3: the target's features [W] as one state [H]."""
+        """The target's features [W] as one state [H]."""
+        if not self.shape.is_eagle3:
+            return features
         if self.shape.fc_norm:
             parts = features.split(self.shape.target_hidden)
             features = torch.cat([self.norm(part, f"fc_norm.{i}") for i, part in enumerate(parts)])
@@ -285,15 +324,80 @@ class Head:
         return logits, normed if self.shape.norm_output else y
 
 
-def compute(head: Head, tokens: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+class MtpHead:
+    """A multi-token-prediction module in float64 that takes one row after the other and runs all rows anew for each."""
+
+    def __init__(self, shape: MtpShape, tensors: dict[str, Tensor]):
+        from transformers import DeepseekV3Config, DeepseekV3Model  # slow, and the other heads do without
+
+        self.weights = {name.removeprefix(shape.prefix): value.double() for name, value in tensors.items()}
+        layers = shape.config["num_hidden_layers"] + 1
+        self.config = DeepseekV3Config.from_dict(shape.config | {"num_hidden_layers": layers})
+        model = DeepseekV3Model._from_config(self.config, attn_implementation="eager", dtype=torch.float64).eval()
+        model.set_experts_implementation("eager")
+        self.layer, self.rotary = model.layers[-1], model.rotary_emb
+        self.layer.load_state_dict(self.layer_state())
+        self.layer.mlp.register_forward_hook(self.keep)
+        self.inputs: list[Tensor] = []  # of the layer, per row
+        self.passed: tuple[Tensor, Tensor] | None = None  # through the mixture of experts in the last pass
+
+    def layer_state(self) -> dict[str, Tensor]:
+        """The layer's tensors with the experts' in one, as transformers holds them."""
+        of_layer = ("self_attn.", "mlp.", "input_layernorm.", "post_attention_layernorm.")
+        state = {
+            name: value
+            for name, value in self.weights.items()
+            if name.startswith(of_layer) and not name.startswith("mlp.experts.")
+        }
+
+        def experts(name: str) -> list[Tensor]:
+            count = self.config.n_routed_experts
+            return [self.weights[f"mlp.experts.{expert}.{name}_proj.weight"] for expert in range(count)]
+
+        pairs = zip(experts("gate"), experts("up"), strict=True)
+        state["mlp.experts.gate_up_proj"] = torch.stack([torch.cat(pair) for pair in pairs])
+        state["mlp.experts.down_proj"] = torch.stack(experts("down"))
+        return state
+
+    def keep(self, _, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+        self.passed = (inputs[0][0], outputs[0])
+
+    def norm(self, x: Tensor, name: str) -> Tensor:
+        return rms_norm(x, self.weights[f"{name}.weight"], self.config.rms_norm_eps)
+
+    def fused(self, features: Tensor) -> Tensor:
+        return features
+
+    def row(self, token: int, state: Tensor, position: int) -> tuple[Tensor, Tensor]:
+        """Logits [V] and the state [H] handed on."""
+        embedded = self.norm(self.weights["embed_tokens.weight"][token], "enorm")
+        self.inputs.append(self.weights["eh_proj.weight"] @ torch.cat((embedded, self.norm(state, "hnorm"))))
+        rows = position + 1
+        x = torch.stack(self.inputs)[None]
+        mask = torch.full((1, 1, rows, rows), -torch.inf, dtype=x.dtype).triu(1)
+        y = self.layer(x, attention_mask=mask, position_embeddings=self.rotary(x, torch.arange(rows)[None]))
+        handed_on = self.norm(y[0, -1], "shared_head.norm")
+        return self.weights["shared_head.head.weight"] @ handed_on, handed_on
+
+    def is_telling(self) -> bool:
+        """Whether all experts are used and every choice among them is clear."""
+        block, (inputs, outputs) = self.layer.mlp, self.passed
+        if (naive_moe.forward(block, self.config, inputs) - outputs).abs().max() > 1e-5:
+            raise SystemExit("the mixture of experts of transformers is off")
+        routes = [naive_moe.route(block, self.config, row) for row in inputs]
+        used = {expert for chosen, _, _ in routes for expert in chosen}
+        # Of sigmoid scores it gives ten times the margin.
+        return len(used) == self.config.n_routed_experts and min(gap for _, _, gap in routes) > 10 * MARGIN
+
+
+def compute(head: Head | MtpHead, tokens: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
     """Logits [ROWS, V] and recycled states [ROWS, H] of all rows."""
     logits, recycled = [], []
     for position, token in enumerate(tokens.tolist()):
         if position >= TARGET_ROWS:
             state = recycled[-1]
         else:
-            state = features[position].double()
-            state = head.fused(state) if head.shape.is_eagle3 else state
+            state = head.fused(features[position].double())
         row_logits, row_state = head.row(token, state, position)
         logits.append(row_logits)
         recycled.append(row_state)
@@ -302,15 +406,19 @@ def compute(head: Head, tokens: Tensor, features: Tensor) -> tuple[Tensor, Tenso
 
 def build(config: dict, storage: torch.dtype) -> tuple[dict, dict, int]:
     """The checkpoint, what is expected of it, and the seed of both."""
-    shape, target = Shape(config), load_file(TARGET / "model.safetensors")
+    is_mtp = "num_nextn_predict_layers" in config
+    target = load_file((MTP_TARGET if is_mtp else TARGET) / "model.safetensors")
+    shape = MtpShape(config, target) if is_mtp else Shape(config)
     for seed in range(1000):
         generator = torch.Generator().manual_seed(seed)
         tensors = random_tensors(shape, storage, generator)
         tokens = torch.randint(3, shape.vocabulary, (ROWS,), generator=generator)
         features = torch.randn(TARGET_ROWS, shape.features * shape.target_hidden, generator=generator)
-        logits, recycled = compute(Head(shape, tensors, target), tokens, features)
+        tensors |= shape.copied() if is_mtp else {}
+        head = MtpHead(shape, tensors) if is_mtp else Head(shape, tensors, target)
+        logits, recycled = compute(head, tokens, features)
         best = logits.topk(2, dim=-1).values
-        if (best[:, 0] - best[:, 1]).min() > MARGIN:
+        if (best[:, 0] - best[:, 1]).min() > MARGIN and (not is_mtp or head.is_telling()):
             expected = {
                 "tokens": tokens.to(torch.int32),
                 "features": features,

@@ -1,7 +1,10 @@
 // Draft heads against a plain implementation in torch (tests/golden/make_head_fixtures.py), and against themselves.
 #include <cmath>
+#include <map>
 
+#include "core/engine.h"
 #include "core/nn/draft_head.h"
+#include "core/nn/safetensors_writer.h"
 #include "tests/nn/model_fixture.h"
 
 namespace specmoe::nn::testing {
@@ -9,15 +12,17 @@ namespace {
 
 const std::string kHeads = SPECMOE_TEST_DATA "/golden/heads/";
 
-/// A head for mixtral_a and what it must give.
+/// A head, the model of tests/golden/models that it is for, and what it must give.
 struct HeadFixture {
   std::string folder;
+  std::string target;
   std::vector<TokenId> tokens;   // [12]
   std::vector<float> features;   // [8, W] of the target; the other four rows go on from what the head handed on
   std::vector<float> logits;     // [12, V]
   std::vector<float> handed_on;  // [12, D]
 
-  explicit HeadFixture(const std::string& name) : folder(kHeads + name) {
+  explicit HeadFixture(const std::string& name) : folder(kHeads + name), target(SPECMOE_TEST_DATA "/golden/models/") {
+    target += name.starts_with("mtp") ? "deepseek_v3_a" : "mixtral_a";
     const SafetensorsFile file(folder + "/expected.safetensors");
     const auto copy = [&file](const std::string& tensor_name, auto& values) {
       for (const Tensor& tensor : file.tensors()) {
@@ -64,8 +69,7 @@ void expect_near(std::span<const float> got, std::span<const float> expected, co
 class DraftHeadTest : public ::testing::TestWithParam<std::string> {
  protected:
   DraftHead open(int threads = 1) const {
-    return load(SPECMOE_TEST_DATA "/golden/models/mixtral_a", kernels::DType::kFloat32, threads)
-        ->draft_head(fixture_.folder);
+    return load(fixture_.target, kernels::DType::kFloat32, threads)->draft_head(fixture_.folder);
   }
   std::span<const float> features(std::size_t first, std::size_t count) const {
     const std::size_t width = fixture_.features.size() / kTargetRows;
@@ -145,7 +149,8 @@ TEST_P(DraftHeadTest, RefusesRowsWithoutFeatures) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, DraftHeadTest,
-                         ::testing::Values("eagle1", "eagle3_safeailab", "eagle3_specforge", "eagle3_speculators"),
+                         ::testing::Values("eagle1", "eagle3_safeailab", "eagle3_specforge", "eagle3_speculators",
+                                           "mtp_deepseek_v3"),
                          [](const auto& info) { return info.param; });
 
 /// What the error says of a head whose config.json was changed by `change`.
@@ -187,6 +192,60 @@ TEST(DraftHeadInput, SaysWhatDoesNotFit) {
     EXPECT_NE(said.find(expected), std::string::npos) << fixture << ", expected '" << expected << "', got: " << said;
   }
   EXPECT_EQ(refusal("eagle1", [](auto&) {}), "");
+}
+
+TEST(DraftHeadInput, AModuleBelongsToItsTarget) {
+  const auto said = [](const std::string& folder, const std::string& target,
+                       const std::function<void(nlohmann::json&)>& change) {
+    const FolderCopy copy(folder);
+    nlohmann::json config = copy.config();
+    change(config);
+    copy.set_config(config);
+    try {
+      load(SPECMOE_TEST_DATA "/golden/models/" + target)->draft_head(copy.path());
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  const std::string module = kHeads + "mtp_deepseek_v3";
+  const auto as_it_is = [](nlohmann::json&) {};
+  EXPECT_EQ(said(module, "deepseek_v3_a", as_it_is), "");
+  EXPECT_NE(said(module, "mixtral_a", as_it_is).find("made for another model"), std::string::npos);
+  EXPECT_NE(said(module, "deepseek_v3_a", [](auto& c) { c["num_nextn_predict_layers"] = 0; }).find("one layer"),
+            std::string::npos);
+  EXPECT_NE(said(module, "deepseek_v3_a", [](auto& c) { c["num_hidden_layers"] = 2; }).find("made for another model"),
+            std::string::npos);
+  const auto promised = [](auto& c) { c["num_nextn_predict_layers"] = 1; };
+  EXPECT_NE(said(SPECMOE_TEST_DATA "/golden/models/deepseek_v3_a", "deepseek_v3_a", promised).find("missing"),
+            std::string::npos);
+}
+
+/// As DeepSeek-V3 comes: the target leaves the module out, and drafter mtp the target.
+TEST(DraftHeadInput, ATargetAndItsModuleShareAFolder) {
+  const FolderCopy folder(kHeads + "mtp_deepseek_v3");
+  const SafetensorsFile module(kHeads + "mtp_deepseek_v3/model.safetensors");
+  const SafetensorsFile model(SPECMOE_TEST_DATA "/golden/models/deepseek_v3_a/model.safetensors");
+  std::map<std::string, Tensor> tensors;  // the fixture of the model has one of the module's names as well
+  for (const SafetensorsFile* file : {&module, &model}) {
+    for (const Tensor& tensor : file->tensors()) tensors.emplace(tensor.name, tensor);
+  }
+  std::vector<NewTensor> entries;
+  for (const auto& [name, tensor] : tensors)
+    entries.push_back({name, tensor.dtype, tensor.shape, tensor.end - tensor.begin});
+  std::filesystem::remove(folder / "model.safetensors");
+  SafetensorsWriter writer((folder / "model.safetensors").string(), entries, {});
+  for (const auto& [name, tensor] : tensors) writer.write(name, 0, std::span(tensor.data, tensor.end - tensor.begin));
+  writer.finish("");
+  const auto target = load(folder.path());
+  Request request;
+  request.prompt = {5, 7, 11, 13};
+  request.max_new_tokens = 40;
+  const RequestRecord plain = Engine(target, {}).generate({&request, 1})[0];
+  Engine engine(target, {.drafter = "mtp(path=" + folder.path() + ")", .tree = "confidence(nodes=6,depth=3,width=3)"});
+  const RequestRecord drafted = engine.generate({&request, 1})[0];
+  EXPECT_EQ(drafted.tokens, plain.tokens);
+  EXPECT_GT(drafted.steps[0].drafted, 0);
 }
 
 TEST(DraftHeadInput, LayersAreNamedByWhatTheyEnterOrLeave) {
