@@ -50,7 +50,7 @@ void prune_grown(Draft<Real>& draft, const TreePolicy& tree, GrowthState& state,
   state.kept.clear();
   if (draft.law == DraftLaw::kDeterministic && draft.tree.size() > 1) tree.prune(view(), state.kept);
   if (!state.kept.empty()) {
-    draft.tree = draft.tree.subset(state.kept);
+    draft.tree.restrict_to(state.kept);
     for (std::size_t i = 0; i < state.kept.size(); ++i) draft.row_of[i] = draft.row_of[state.kept[i]];
     draft.row_of.resize(state.kept.size());
   }

@@ -27,28 +27,41 @@ NodeId TokenTree::add(NodeId parent, TokenId token) {
   first_child_.push_back(kNone);
   last_child_.push_back(kNone);
   next_sibling_.push_back(kNone);
+  link(node);
+  return node;
+}
+
+/// Makes a node the last child of its parent.
+void TokenTree::link(NodeId node) {
+  const NodeId parent = parents_[node];
   if (first_child_[parent] == kNone) {
     first_child_[parent] = node;
   } else {
     next_sibling_[last_child_[parent]] = node;
   }
   last_child_[parent] = node;
-  return node;
 }
 
-TokenTree TokenTree::subset(std::span<const NodeId> kept) const {
+void TokenTree::restrict_to(std::span<const NodeId> kept) {
   SPECMOE_CHECK(!kept.empty() && kept[0] == kRoot, "token tree: a subset must begin with the root");
-  TokenTree result(tokens_[kRoot]);
-  std::vector<NodeId> renamed(size(), kNone);
-  renamed[kRoot] = kRoot;
   for (std::size_t i = 1; i < kept.size(); ++i) {
     const NodeId node = kept[i];
     SPECMOE_CHECK(node > kept[i - 1] && node < size(), "token tree: subset nodes must ascend and exist, got ", node);
-    SPECMOE_CHECK(renamed[parents_[node]] != kNone, "token tree: subset keeps node ", node, " without its parent ",
-                  parents_[node]);
-    renamed[node] = result.add(renamed[parents_[node]], tokens_[node]);
+    SPECMOE_CHECK(std::ranges::binary_search(kept.first(i), parents_[node]), "token tree: subset keeps node ", node,
+                  " without its parent ", parents_[node]);
   }
-  return result;
+  // In place: i is never above kept[i].
+  for (std::size_t i = 1; i < kept.size(); ++i) {
+    const NodeId node = kept[i];
+    tokens_[i] = tokens_[node];
+    depths_[i] = depths_[node];
+    parents_[i] = static_cast<NodeId>(std::ranges::lower_bound(kept, parents_[node]) - kept.begin());
+  }
+  tokens_.resize(kept.size());
+  depths_.resize(kept.size());
+  parents_.resize(kept.size());
+  for (auto* links : {&first_child_, &last_child_, &next_sibling_}) links->assign(kept.size(), kNone);
+  for (NodeId node = 1; node < size(); ++node) link(node);
 }
 
 int TokenTree::max_depth() const { return *std::max_element(depths_.begin(), depths_.end()); }

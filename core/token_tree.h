@@ -24,8 +24,8 @@ class TokenTree {
   /// Appends a child after its siblings. Throws Error when `parent` is not a node.
   NodeId add(NodeId parent, TokenId token);
 
-  /// The tree restricted to `kept` (ascending, downward closed, root included), in the same order. Throws Error else.
-  TokenTree subset(std::span<const NodeId> kept) const;
+  /// Drops all nodes but `kept` (ascending, downward closed, root included): kept[i] becomes node i. Throws Error else.
+  void restrict_to(std::span<const NodeId> kept);
 
   int size() const { return static_cast<int>(tokens_.size()); }
   int drafted() const { return size() - 1; }
@@ -44,6 +44,8 @@ class TokenTree {
   std::span<const NodeId> next_siblings() const { return next_sibling_; }
 
  private:
+  void link(NodeId node);
+
   std::vector<TokenId> tokens_;
   std::vector<NodeId> parents_;
   std::vector<std::int32_t> depths_;

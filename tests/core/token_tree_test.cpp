@@ -28,13 +28,20 @@ TEST(TokenTree, SubsetRenumbersAndKeepsOrder) {
   const NodeId a = tree.add(0, 1);
   const NodeId b = tree.add(0, 2);
   const NodeId c = tree.add(b, 3);
-  const std::vector<NodeId> kept = {0, b, c};
-  const TokenTree subset = tree.subset(kept);
-  EXPECT_EQ(subset.size(), 3);
-  EXPECT_EQ(subset.token(1), 2);
-  EXPECT_EQ(subset.parent(2), 1);
-  const std::vector<NodeId> orphan = {0, a, c};
-  EXPECT_THROW(tree.subset(orphan), Error);
+  const NodeId d = tree.add(b, 4);
+  for (const auto& wrong : {std::vector<NodeId>{0, a, c}, {b, c}, {0, c, b}, {0, b, 9}, {}}) {
+    EXPECT_THROW(tree.restrict_to(wrong), Error);
+    EXPECT_EQ(tree.size(), 5) << "left as it was";
+  }
+  tree.restrict_to(std::vector<NodeId>{0, b, c, d});
+  ASSERT_EQ(tree.size(), 4);
+  EXPECT_EQ(tree.token(1), 2);
+  EXPECT_EQ(tree.parent(2), 1);
+  EXPECT_EQ(tree.depth(3), 2);
+  EXPECT_EQ(tree.first_child(0), 1);
+  EXPECT_TRUE(tree.next_sibling(1) == TokenTree::kNone && tree.next_sibling(2) == 3 && tree.is_leaf(3));
+  EXPECT_EQ(tree.add(1, 7), 4);
+  EXPECT_EQ(tree.next_sibling(3), 4);
 }
 
 TEST(TokenTree, RefusesAParentThatIsNotThere) {

@@ -78,7 +78,7 @@ Grown grow_draft(const TreePolicy& tree, const TextRows& drafter, Draft<Real>& d
   std::vector<NodeId> kept;
   const GrowthView<Real> view{draft, frontier, proposed};
   if (law == DraftLaw::kDeterministic && draft.tree.size() > 1) tree.prune(view, kept);
-  if (!kept.empty()) draft.tree = draft.tree.subset(kept);
+  if (!kept.empty()) draft.tree.restrict_to(kept);
   return grown;
 }
 
