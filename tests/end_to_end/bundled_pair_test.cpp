@@ -14,6 +14,7 @@ namespace {
 
 const std::string kModels = std::string(SPECMOE_SOURCE_ROOT) + "/experiments/models";
 const std::string kIndependent = "independent(path=" + kModels + "/drafter)";
+const std::string kEagle = "eagle(path=" + kModels + "/eagle)";
 
 const std::vector<std::string> kPrompts = {
     "Problem: Maria buys 5 maps at 6 coins each and 4 tickets at 4 coins each. Maria pays with 63 coins. How many "
@@ -80,7 +81,7 @@ TEST_P(BundledPair, GreedySpeculationEqualsPlainDecoding) {
   for (const std::string& name : tree_policies().names()) {
     if (common) trees.push_back(name);  // types and topologies do not meet
   }
-  const std::vector<std::string> drafters = {kIndependent, "ngram", "self(experts=1)", "synthetic(alpha=0.8)"};
+  const std::vector<std::string> drafters = {kIndependent, kEagle, "ngram", "self(experts=1)", "synthetic(alpha=0.8)"};
   for (const std::string& drafter : drafters) {
     for (const std::string& tree : trees) {
       Engine engine = pair.engine({.drafter = drafter, .tree = tree, .allow_lossy = true});
