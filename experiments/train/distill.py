@@ -22,7 +22,8 @@ from torch import Tensor
 from corpus import END_ID, Corpus
 from evaluate import generate
 from export import export, load
-from train_pair import HERE, Learner, loss_and_law, schedule, start_model
+from train_pair import loss_and_law, start_model
+from training import HERE, Learner, schedule
 
 LOG_FIELDS = (
     "step",

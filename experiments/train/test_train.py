@@ -19,7 +19,7 @@ from evaluate import generate, held_out_problems, tokens_per_step
 from export import check, export, load
 from model import LanguageModel, SoftCrossEntropy
 from train_eagle import EagleHead, Lesson, Streams, export_head, head_config, losses
-from train_pair import Learner, schedule
+from training import Learner, schedule
 from word_problems import KINDS, is_held_out, make_problem, read_answer, wrong_sums
 
 HERE = Path(__file__).parent

@@ -13,10 +13,7 @@ Shapes: B rows, C pairs, H hidden, V target vocabulary, D draft vocabulary, n pr
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,9 +26,7 @@ from torch import Tensor, nn
 from corpus import Corpus
 from export import load, new_folder, swap_in
 from model import DenseMlp, LanguageModel, RMSNorm, SoftCrossEntropy, parameter_count, rope_tables, rotate
-from train_pair import HERE, Learner, schedule
-
-LOG_EVERY = 25  # steps
+from training import HERE, Learner, TrainingRun, add_run_options
 
 
 def head_config(settings: dict, target: dict) -> dict:
@@ -225,122 +220,55 @@ def export_head(state: dict[str, Tensor], config: dict, kept: Tensor, folder: Pa
     swap_in(new, folder)
 
 
-class Trainer:
-    """The frozen target, the head, the corpus and the log."""
+class Trainer(TrainingRun):
+    """A head for the frozen target."""
 
-    def __init__(self, args: argparse.Namespace, settings: dict):
-        self.args, self.settings = args, settings
+    def __init__(self, args: argparse.Namespace, recipe: dict):
+        super().__init__(args, recipe, Corpus(Tokenizer.from_file(str(args.target / "tokenizer.json")), recipe))
         self.target = load(args.target).requires_grad_(False)
-        self.streams = Streams(self.target, settings["taps"])
-        self.corpus = Corpus(Tokenizer.from_file(str(args.target / "tokenizer.json")), settings)
-        config = head_config(settings, self.target.config)
+        self.streams = Streams(self.target, recipe["taps"])
+        config = head_config(recipe, self.target.config)
         self.head = EagleHead(config)
-        self.kept = frequent_tokens(self.corpus, settings, config["vocab_size"])
-        self.head.init_weights(settings["seed"], self.target, self.kept)
-        self.learner = Learner(self.head, settings)
-        self.step, self.tokens, self.seconds = 0, 0, 0.0
-        args.run.mkdir(parents=True, exist_ok=True)
-        self.state_file, self.log_file = args.run / "state.pt", args.run / "log.csv"
-        if self.state_file.exists():
-            self.restore()
-        self.rows: list[dict] = []
+        self.kept = frequent_tokens(self.corpus, recipe, config["vocab_size"])
+        self.head.init_weights(recipe["seed"], self.target, self.kept)
+        self.learner = Learner(self.head, recipe)
+        self.resume()
 
-    def restore(self) -> None:
-        state = torch.load(self.state_file, weights_only=True)
-        self.learner.restore(state["head"])
-        self.kept = state["kept"]
-        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
-        print(f"resumed at step {self.step}, {self.tokens / 1e6:.2f} M tokens", flush=True)
+    def learned(self) -> dict:
+        return {"head": self.learner.state(), "kept": self.kept}
 
-    def save(self) -> None:
-        state = {"head": self.learner.state(), "kept": self.kept}
-        state |= {"step": self.step, "tokens": self.tokens, "seconds": self.seconds}
-        partial = self.state_file.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.state_file)
+    def take(self, learned: dict) -> None:
+        self.learner.restore(learned["head"])
+        self.kept = learned["kept"]
 
     def export(self) -> None:
         """Writes the averaged weights."""
         export_head(self.learner.average.state, self.head.config, self.kept, self.args.export)
         print(f"exported at step {self.step}", flush=True)
 
-    def batch(self) -> tuple[Tensor, Tensor]:
-        """ids [B, T + 1] and which predictions count [B, T] of the current step."""
-        every = round(1 / self.settings["long_share"])
-        length = self.settings["long_length" if self.step % every == 0 else "short_length"]
-        ids, counts = self.corpus.batch(self.step, self.settings["batch_tokens"] // length, length)
-        return torch.from_numpy(ids), torch.from_numpy(counts)
-
     def train_step(self, factor: float) -> None:
         """One step of the head."""
-        settings, (ids, counts) = self.settings, self.batch()
+        recipe, (ids, counts) = self.recipe, self.batch()
         lesson = Lesson(self.target, self.streams, ids, counts, self.kept)
-        entropies, agreements = losses(self.head, lesson, settings["test_steps"])
-        loss = sum(settings["step_weight"] ** j * entropy for j, entropy in enumerate(entropies))
-        norm = self.learner.apply(loss, factor * settings["learning_rate"])
-        if self.step % settings["average_every"] == 0:
+        entropies, agreements = losses(self.head, lesson, recipe["test_steps"])
+        loss = sum(recipe["step_weight"] ** j * entropy for j, entropy in enumerate(entropies))
+        norm = self.learner.apply(loss, factor * recipe["learning_rate"])
+        if self.step % recipe["average_every"] == 0:
             self.learner.average.update(self.head)
-        row = {"loss": loss.item(), "gradient_norm": norm}
-        self.rows.append(row | {f"agreement_{j}": value for j, value in enumerate(agreements)})
+        self.add(loss=loss.item(), gradient_norm=norm)
+        self.add(**{f"agreement_{j}": value for j, value in enumerate(agreements)})
         self.step += 1
         self.tokens += counts.numel()
 
-    def log(self, factor: float) -> None:
-        """Appends the means since the last line."""
-        line = {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 1)}
-        line["learning_rate"] = factor * self.settings["learning_rate"]
-        line |= {name: sum(row[name] for row in self.rows) / len(self.rows) for name in self.rows[0]}
-        self.rows = []
-        is_new = not self.log_file.exists()
-        with self.log_file.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(line))
-            if is_new:
-                writer.writeheader()
-            writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in line.items()})
-        agreements = " ".join(f"{v:.3f}" for k, v in line.items() if k.startswith("agreement"))
-        print(
-            f"step {self.step} {self.tokens / 1e6:.2f} M tokens {self.tokens / self.seconds:.0f} "
-            f"tokens/s loss {line['loss']:.3f} agreement {agreements}",
-            flush=True,
-        )
-
-    def run(self) -> None:
-        """Trains to the end of the schedule; a termination signal saves the state and stops."""
-        args, stop = self.args, []
-        signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
-        last_save = last_export = time.monotonic()
-        while True:
-            began = time.monotonic()
-            progress = max(self.step / args.steps, self.seconds / (60 * args.minutes))
-            if progress >= 1 or stop:
-                break
-            factor = schedule(progress, self.step, self.settings)
-            self.train_step(factor)
-            now = time.monotonic()
-            self.seconds += now - began
-            if self.step % LOG_EVERY == 0:
-                self.log(factor)
-            if now - last_save > 60 * args.save_minutes:
-                self.save()
-                last_save = now
-            if now - last_export > 60 * args.export_minutes:
-                self.export()
-                last_export = now
-        self.save()
-        self.export()
+    def summary(self, row: dict) -> str:
+        agreements = (f"{value:.3f}" for name, value in row.items() if name.startswith("agreement"))
+        return f"loss {row['loss']:.3f} agreement {' '.join(agreements)}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_run_options(parser)
     parser.add_argument("--target", type=Path, default=HERE.parent / "models" / "target")
-    parser.add_argument("--run", type=Path, required=True, help="folder of the state and the log")
-    parser.add_argument("--export", type=Path, required=True, help="folder of the head")
-    parser.add_argument("--recipe", type=Path, default=HERE / "recipe.json")
-    parser.add_argument("--steps", type=int, default=10**9, help="length of the schedule")
-    parser.add_argument("--minutes", type=float, default=1e9, help="time for the schedule")
-    parser.add_argument("--save-minutes", type=float, default=5)
-    parser.add_argument("--export-minutes", type=float, default=15)
-    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     recipe = json.loads(args.recipe.read_text())

@@ -10,85 +10,17 @@ run, which ends after `--steps` steps or `--minutes` minutes, whichever comes fi
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import signal
-import time
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
+from torch import Tensor
 
 from corpus import Corpus
 from export import export, load
 from model import LanguageModel, SoftCrossEntropy, parameter_count
-
-HERE = Path(__file__).parent
-LOG_FIELDS = (
-    "step,tokens,seconds,learning_rate,target_loss,drafter_loss,drafter_agreement,balance_loss,"
-    "gradient_norm,least_expert_share,most_expert_share"
-).split(",")
-LOG_EVERY = 25  # steps
-
-
-class Average:
-    """An exponential average of a model's weights."""
-
-    def __init__(self, model: nn.Module, decay: float):
-        self.decay = decay
-        self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        self.updates = 0
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Moves the average; early updates count more, to forget the initial weights."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in model.state_dict().items():
-            self.state[name].lerp_(value, 1 - decay)
-
-
-class Learner:
-    """A model with its optimizer and averaged weights."""
-
-    def __init__(self, model: nn.Module, recipe: dict):
-        self.model = model
-        matrices = [p for p in self.model.parameters() if p.dim() > 1]
-        vectors = [p for p in self.model.parameters() if p.dim() == 1]
-        groups = [
-            {"params": matrices, "weight_decay": recipe["weight_decay"]},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, betas=tuple(recipe["betas"]), fused=True)
-        self.average = Average(self.model, recipe["average_decay"])
-        self.clip = recipe["gradient_clip"]
-
-    def apply(self, loss: Tensor, learning_rate: float) -> float:
-        """One optimizer step; returns the gradient's norm."""
-        loss.backward()
-        norm = clip_grad_norm_(self.model.parameters(), self.clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return norm.item()
-
-    def state(self) -> dict:
-        """Everything a resumed run needs."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": self.average.state,
-            "updates": self.average.updates,
-        }
-
-    def restore(self, state: dict) -> None:
-        """The inverse of `state`."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average.state, self.average.updates = state["average"], state["updates"]
+from training import Learner, TrainingRun, add_run_options
 
 
 def start_model(config: dict, recipe: dict, init_from: Path | None) -> LanguageModel:
@@ -99,12 +31,6 @@ def start_model(config: dict, recipe: dict, init_from: Path | None) -> LanguageM
     else:
         model.init_weights(recipe["seed"])
     return model
-
-
-def schedule(progress: float, step: int, recipe: dict) -> float:
-    """Factor on the learning rates at `progress` in 0..1: warm-up, stable, linear decay to zero."""
-    warm = min(1.0, (step + 1) / recipe["warm_up_steps"])
-    return warm * min(1.0, max(0.0, 1 - progress) / recipe["decay_share"])
 
 
 def loss_and_law(
@@ -127,54 +53,28 @@ def loss_and_law(
     return SoftCrossEntropy.apply(logits, labels, law, label_weight)
 
 
-class Trainer:
-    """The pair, the corpus and the log."""
+class Trainer(TrainingRun):
+    """The pair, trained on one corpus."""
 
     def __init__(self, args: argparse.Namespace, recipe: dict):
-        self.args, self.recipe = args, recipe
-        self.corpus = Corpus(Tokenizer.from_file(str(args.tokenizer / "tokenizer.json")), recipe)
+        super().__init__(args, recipe, Corpus(Tokenizer.from_file(str(args.tokenizer / "tokenizer.json")), recipe))
         init = args.init_from
         self.target = Learner(start_model(recipe["target"], recipe, init and init / "target"), recipe)
         self.drafter = Learner(start_model(recipe["drafter"], recipe, init and init / "drafter"), recipe)
-        self.step, self.tokens, self.seconds = 0, 0, 0.0
-        args.run.mkdir(parents=True, exist_ok=True)
-        self.state_file, self.log_file = args.run / "state.pt", args.run / "log.csv"
-        if self.state_file.exists():
-            self.restore()
-        self.sums: dict[str, float] = {}
+        self.resume()
 
-    def restore(self) -> None:
-        state = torch.load(self.state_file, weights_only=True)
-        self.target.restore(state["target"])
-        self.drafter.restore(state["drafter"])
-        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
-        print(f"resumed at step {self.step}, {self.tokens / 1e6:.2f} M tokens", flush=True)
+    def learned(self) -> dict:
+        return {"target": self.target.state(), "drafter": self.drafter.state()}
 
-    def save(self) -> None:
-        state = {
-            "target": self.target.state(),
-            "drafter": self.drafter.state(),
-            "step": self.step,
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-        }
-        partial = self.state_file.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.state_file)
+    def take(self, learned: dict) -> None:
+        self.target.restore(learned["target"])
+        self.drafter.restore(learned["drafter"])
 
     def export(self) -> None:
         for name, learner in (("target", self.target), ("drafter", self.drafter)):
             folder = self.args.export / name
             export(learner.average.state, learner.model.config, self.args.tokenizer, folder)
         print(f"exported at step {self.step}", flush=True)
-
-    def batch(self) -> tuple[Tensor, Tensor]:
-        """ids [B, T+1] and which predictions count [B, T] of the current step."""
-        recipe = self.recipe
-        every = round(1 / recipe["long_share"])
-        length = recipe["long_length" if self.step % every == 0 else "short_length"]
-        ids, counts = self.corpus.batch(self.step, recipe["batch_tokens"] // length, length)
-        return torch.from_numpy(ids), torch.from_numpy(counts)
 
     def train_step(self, factor: float) -> None:
         """One step of the target and, every `drafter_every` steps, one of the drafter."""
@@ -209,67 +109,16 @@ class Trainer:
         agreement = (draft.argmax(-1) == law.argmax(-1)).float().mean()
         self.add(drafter_loss=loss.item(), drafter_agreement=agreement.item())
 
-    def add(self, **values: float) -> None:
-        for name, value in values.items():
-            self.sums.setdefault(name, []).append(value)
-
-    def log(self, factor: float) -> None:
-        """Appends the means since the last line."""
-        row = {name: sum(values) / len(values) for name, values in self.sums.items()}
-        row |= {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 1)}
-        row["learning_rate"] = factor * self.recipe["learning_rate"]
-        self.sums = {}
-        is_new = not self.log_file.exists()
-        with self.log_file.open("a", newline="") as file:
-            writer = csv.DictWriter(file, LOG_FIELDS)
-            if is_new:
-                writer.writeheader()
-            writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
-        print(
-            f"step {self.step} {self.tokens / 1e6:.2f} M tokens {self.tokens / self.seconds:.0f} "
-            f"tokens/s loss {row['target_loss']:.3f} drafter {row.get('drafter_agreement', 0):.3f}",
-            flush=True,
-        )
-
-    def run(self) -> None:
-        """Trains to the end of the schedule; a termination signal saves the state and stops."""
-        args, stop = self.args, []
-        signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
-        last_save = last_export = time.monotonic()
-        while True:
-            began = time.monotonic()
-            progress = max(self.step / args.steps, self.seconds / (60 * args.minutes))
-            if progress >= 1 or stop:
-                break
-            factor = schedule(progress, self.step, self.recipe)
-            self.train_step(factor)
-            now = time.monotonic()
-            self.seconds += now - began
-            if self.step % LOG_EVERY == 0:
-                self.log(factor)
-            if now - last_save > 60 * args.save_minutes:
-                self.save()
-                last_save = now
-            if now - last_export > 60 * args.export_minutes:
-                self.export()
-                last_export = now
-        self.save()
-        self.export()
+    def summary(self, row: dict) -> str:
+        return f"loss {row['target_loss']:.3f} drafter {row.get('drafter_agreement', 0):.3f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="folder of the state and the log")
+    add_run_options(parser)
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of tokenizer.json")
-    parser.add_argument("--export", type=Path, required=True, help="folder of the two models")
     parser.add_argument("--init-from", type=Path, help="exported pair to start from")
-    parser.add_argument("--recipe", type=Path, default=HERE / "recipe.json")
     parser.add_argument("--phase", help="use the settings of this name under the recipe's `phases`")
-    parser.add_argument("--steps", type=int, default=10**9, help="length of the schedule")
-    parser.add_argument("--minutes", type=float, default=1e9, help="time for the schedule")
-    parser.add_argument("--save-minutes", type=float, default=5)
-    parser.add_argument("--export-minutes", type=float, default=15)
-    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     recipe = json.loads(args.recipe.read_text())

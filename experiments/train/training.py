@@ -1,0 +1,182 @@
+"""What the training scripts share: learners, the schedule, and a run that can be resumed."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import signal
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from corpus import Corpus
+
+HERE = Path(__file__).parent
+LOG_EVERY = 25  # steps
+
+
+class Average:
+    """An exponential average of a model's weights."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Moves the average; early updates count more, to forget the initial weights."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, value in model.state_dict().items():
+            self.state[name].lerp_(value, 1 - decay)
+
+
+class Learner:
+    """A model with its optimizer and averaged weights."""
+
+    def __init__(self, model: nn.Module, recipe: dict):
+        self.model = model
+        matrices = [p for p in self.model.parameters() if p.dim() > 1]
+        vectors = [p for p in self.model.parameters() if p.dim() == 1]
+        groups = [
+            {"params": matrices, "weight_decay": recipe["weight_decay"]},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, betas=tuple(recipe["betas"]), fused=True)
+        self.average = Average(self.model, recipe["average_decay"])
+        self.clip = recipe["gradient_clip"]
+
+    def apply(self, loss: Tensor, learning_rate: float) -> float:
+        """One optimizer step; returns the gradient's norm."""
+        loss.backward()
+        norm = clip_grad_norm_(self.model.parameters(), self.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm.item()
+
+    def state(self) -> dict:
+        """Everything a resumed run needs."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state,
+            "updates": self.average.updates,
+        }
+
+    def restore(self, state: dict) -> None:
+        """The inverse of `state`."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average.state, self.average.updates = state["average"], state["updates"]
+
+
+def schedule(progress: float, step: int, recipe: dict) -> float:
+    """Factor on the learning rates at `progress` in 0..1: warm-up, stable, linear decay to zero."""
+    warm = min(1.0, (step + 1) / recipe["warm_up_steps"])
+    return warm * min(1.0, max(0.0, 1 - progress) / recipe["decay_share"])
+
+
+class TrainingRun:
+    """A training run: its corpus, its state and its log.
+
+    A subclass defines `train_step(factor)`, which adds what is to be logged, `learned()` and
+    `take(learned)` (what besides the counts a resumed run needs), `export()`, and `summary(row)`,
+    a few words about a line of the log.
+    """
+
+    def __init__(self, args: argparse.Namespace, recipe: dict, corpus: Corpus):
+        self.args, self.recipe, self.corpus = args, recipe, corpus
+        self.step, self.tokens, self.seconds = 0, 0, 0.0
+        self.values: dict[str, list[float]] = {}  # since the last line of the log
+        args.run.mkdir(parents=True, exist_ok=True)
+        self.state_file, self.log_file = args.run / "state.pt", args.run / "log.csv"
+
+    def resume(self) -> None:
+        """Goes on from the saved state, if there is one."""
+        if not self.state_file.exists():
+            return
+        state = torch.load(self.state_file, weights_only=True)
+        self.take(state)
+        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+        print(f"resumed at step {self.step}, {self.tokens / 1e6:.2f} M tokens", flush=True)
+
+    def save(self) -> None:
+        """Writes the state under another name first."""
+        counts = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds}
+        partial = self.state_file.with_suffix(".partial")
+        torch.save(self.learned() | counts, partial)
+        partial.replace(self.state_file)
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """ids [B, T+1] and which predictions count [B, T] of the current step."""
+        recipe = self.recipe
+        every = round(1 / recipe["long_share"])
+        length = recipe["long_length" if self.step % every == 0 else "short_length"]
+        ids, counts = self.corpus.batch(self.step, recipe["batch_tokens"] // length, length)
+        return torch.from_numpy(ids), torch.from_numpy(counts)
+
+    def add(self, **values: float) -> None:
+        for name, value in values.items():
+            self.values.setdefault(name, []).append(value)
+
+    def log(self, factor: float) -> None:
+        """Appends the means since the last line."""
+        row = {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 1)}
+        row["learning_rate"] = factor * self.recipe["learning_rate"]
+        row |= {name: sum(values) / len(values) for name, values in self.values.items()}
+        self.values = {}
+        fields = list(row)
+        is_new = not self.log_file.exists()
+        if not is_new:
+            with self.log_file.open(newline="") as file:
+                fields = next(csv.reader(file))
+        with self.log_file.open("a", newline="") as file:
+            writer = csv.DictWriter(file, fields)
+            if is_new:
+                writer.writeheader()
+            writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
+        speed = f"{self.tokens / 1e6:.2f} M tokens {self.tokens / self.seconds:.0f} tokens/s"
+        print(f"step {self.step} {speed} {self.summary(row)}", flush=True)
+
+    def run(self) -> None:
+        """Trains to the end of the schedule; a termination signal saves the state and stops."""
+        args, stop = self.args, []
+        signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
+        last_save = last_export = time.monotonic()
+        while True:
+            began = time.monotonic()
+            progress = max(self.step / args.steps, self.seconds / (60 * args.minutes))
+            if progress >= 1 or stop:
+                break
+            factor = schedule(progress, self.step, self.recipe)
+            self.train_step(factor)
+            now = time.monotonic()
+            self.seconds += now - began
+            if self.step % LOG_EVERY == 0:
+                self.log(factor)
+            if now - last_save > 60 * args.save_minutes:
+                self.save()
+                last_save = now
+            if now - last_export > 60 * args.export_minutes:
+                self.export()
+                last_export = now
+        self.save()
+        self.export()
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a TrainingRun."""
+    parser.add_argument("--run", type=Path, required=True, help="folder of the state and the log")
+    parser.add_argument("--export", type=Path, required=True, help="folder of what was trained")
+    parser.add_argument("--recipe", type=Path, default=HERE / "recipe.json")
+    parser.add_argument("--steps", type=int, default=10**9, help="length of the schedule")
+    parser.add_argument("--minutes", type=float, default=1e9, help="time for the schedule")
+    parser.add_argument("--save-minutes", type=float, default=5)
+    parser.add_argument("--export-minutes", type=float, default=15)
+    parser.add_argument("--threads", type=int, default=1)
