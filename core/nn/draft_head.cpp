@@ -145,8 +145,9 @@ DraftHeadSpec parse_draft_head(const ConfigReader& config, const ModelSpec& targ
   }
   SPECMOE_CHECK(spec.layers.size() == 1 && !spec.layers[0].ffn.router && !spec.layers[0].attention.latent &&
                     spec.norm == NormKind::kRms && spec.block_order == BlockOrder::kPreNorm,
-                shape.where("num_hidden_layers"), ": a head is one layer of llama's kind, or of deepseek_v3 the ",
-                "num_nextn_predict_layers; got ", spec.layers.size(), " of ", spec.model_type);
+                shape.where("num_hidden_layers"), ": a head is one layer of llama's kind, or what a deepseek_v3 ",
+                "checkpoint has behind its layers (num_nextn_predict_layers); got ", spec.layers.size(), " layers of ",
+                spec.model_type);
   const int tap_size = parse_size(config, "target_hidden_size", target.hidden_size);
   SPECMOE_CHECK(tap_size == target.hidden_size, config.where("target_hidden_size"), " = ", tap_size,
                 ": this head was made for another model, the target's hidden size is ", target.hidden_size);
