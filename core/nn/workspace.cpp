@@ -12,8 +12,8 @@ WorkspaceSizes::WorkspaceSizes(const ModelSpec& spec, std::int64_t row_count, st
   const std::int64_t model_width = spec.hidden_size;
   x = normed = rows * model_width;
   if (spec.block_order == BlockOrder::kSandwich) branch = x;
-  if (spec.fusion) {
-    features = rows * spec.fusion_inputs();
+  if (spec.fusion) features = rows * spec.fusion_inputs();
+  if (spec.fusion && spec.fusion->wide_attention) {
     embedded = x;
     wide = rows * spec.attention_inputs();
     draft_logits = rows * spec.head_rows();

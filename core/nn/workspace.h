@@ -56,7 +56,7 @@ struct Workspace {
   // FusionSpec:
   FloatBuffer features;      // [T, fusion_inputs()] what fc reads
   FloatBuffer embedded;      // [T, D] wide: embeddings
-  FloatBuffer draft_logits;  // [T, draft_vocab_size]
+  FloatBuffer draft_logits;  // [T, draft_vocab_size] wide
   std::vector<Private> own;
 
   /// Makes room for `rows` rows over `positions` keys on as many threads as `own` has.
