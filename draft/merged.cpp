@@ -43,13 +43,14 @@ class Merged final : public Drafter {
   void attach(const DraftContext& context) override {
     SPECMOE_CHECK(parts_.size() >= 2, "merged: needs two drafters or more, got ", parts_.size(),
                   ", as in merged(independent(path=A), independent(path=B))");
+    taps_.clear();
+    first_tap_.assign(1, 0);
     for (const auto& part : parts_) {
       part->attach(context);
       const std::vector<int> own = part->taps();
-      first_tap_.push_back(taps_.size());
       taps_.insert(taps_.end(), own.begin(), own.end());
+      first_tap_.push_back(taps_.size());
     }
-    first_tap_.push_back(taps_.size());
   }
   std::vector<int> taps() const override { return taps_; }
 

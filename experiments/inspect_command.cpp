@@ -103,7 +103,7 @@ int run_inspect(const std::vector<std::string>& arguments) {
     const std::vector<DraftCheckpoint> checkpoints = drafters().create(drafter, canonical)->checkpoints();
     std::cout << "\ndrafter " << canonical << (checkpoints.empty() ? ": no model of its own\n" : "\n");
     for (const auto& [path, head] : checkpoints) {
-      print_model(path, head ? nn::read_draft_head(path, spec).model : nn::read_spec(path), settings);
+      print_model(path, head ? nn::read_draft_head(nn::Checkpoint(path), spec).model : nn::read_spec(path), settings);
     }
   }
   return 0;

@@ -180,24 +180,25 @@ std::vector<TokenId> draft_vocabulary(const DraftHeadSpec& head, const Checkpoin
   return tokens;
 }
 
-DraftHeadSpec read_draft_head(const std::string& path, const ModelSpec& target) {
+DraftHeadSpec read_draft_head(const Checkpoint& checkpoint, const ModelSpec& target) {
   namespace fs = std::filesystem;
+  const std::string& path = checkpoint.path();
   const fs::path config = fs::path(path) / "config.json";
   std::error_code ignored;
   SPECMOE_CHECK(fs::exists(config, ignored), "draft head '", path, "' has no config.json");
   DraftHeadSpec head = parse_draft_head(ConfigReader::read(config.string()), target);
   ModelSpec& spec = head.model;
   spec.name = fs::path(path).lexically_normal().filename().string();
-  spec.tied_embeddings = !spec.fusion->wide_attention || Checkpoint(path).find(spec.names.embedding[0]) == nullptr;
+  spec.tied_embeddings = !spec.fusion->wide_attention || checkpoint.find(spec.names.embedding[0]) == nullptr;
   SPECMOE_CHECK(!spec.tied_embeddings || spec.hidden_size == target.hidden_size, path, ": ", spec.names.embedding[0],
                 " is missing, and the target's has ", target.hidden_size, " values a token, not ", spec.hidden_size);
   return head;
 }
 
 DraftHead Transformer::draft_head(const std::string& path) const {
-  DraftHeadSpec head = read_draft_head(path, spec_);
-  ModelSpec& spec = head.model;
   const Checkpoint checkpoint(path);
+  DraftHeadSpec head = read_draft_head(checkpoint, spec_);
+  ModelSpec& spec = head.model;
   Weights weights = pack_weights(spec, map_tensors(spec, checkpoint), weights_->dtype, backend_, *pool_);
   if (spec.fusion->wide_attention) weights.fusion.token_of_draft = draft_vocabulary(head, checkpoint);
   ModelInfo info = describe_model(spec, weights_->dtype, kv_, spec.tied_embeddings);

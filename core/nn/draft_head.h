@@ -25,7 +25,7 @@ bool is_draft_head(const ConfigReader& config);
 DraftHeadSpec parse_draft_head(const ConfigReader& config, const ModelSpec& target);
 
 /// The same of a folder. model.tied_embeddings: it has no embedding of its own.
-DraftHeadSpec read_draft_head(const std::string& path, const ModelSpec& target);
+DraftHeadSpec read_draft_head(const Checkpoint& checkpoint, const ModelSpec& target);
 
 /// The target's token for each one of a head's own vocabulary: id + d2t[id]. Empty when the head has no such table.
 std::vector<TokenId> draft_vocabulary(const DraftHeadSpec& head, const Checkpoint& checkpoint);

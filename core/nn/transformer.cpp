@@ -18,8 +18,6 @@ using kernels::split;
 
 namespace {
 
-const float* data_or_null(const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); }
-
 std::vector<int> count_up(std::size_t count) {
   std::vector<int> numbers(count);
   std::iota(numbers.begin(), numbers.end(), 0);
@@ -50,8 +48,8 @@ Transformer::Transformer(ModelSpec spec, std::shared_ptr<const Weights> weights,
                          std::shared_ptr<kernels::ThreadPool> pool)
     : spec_(std::move(spec)),
       weights_(std::move(weights)),
-      embedding_(target != nullptr && weights_->embedding.empty() ? target : weights_),
-      head_(target != nullptr && weights_->head.rows() == 0 ? target : weights_),
+      embedding_of_(target != nullptr && weights_->embedding.empty() ? target : weights_),
+      head_of_(target != nullptr && weights_->head.rows() == 0 ? target : weights_),
       info_(std::move(info)),
       kv_(kv),
       backend_(backend),
@@ -171,7 +169,7 @@ void Transformer::embed(Shard shard) {
   const auto range = split(static_cast<std::int64_t>(pass_.tokens.size()), shard);
   const Rows<float> x = rows(workspace_.x, spec_.hidden_size);
   for (std::int64_t t = range.begin; t < range.end; ++t) {
-    embedding_->embed(pass_.tokens[static_cast<std::size_t>(t)], x.row(t));
+    embedding_of_->embed(pass_.tokens[static_cast<std::size_t>(t)], x.row(t));
     if (spec_.embedding_scale == 1.0F) continue;
     for (std::int64_t d = 0; d < x.cols; ++d) x.row(t)[d] *= spec_.embedding_scale;
   }
@@ -229,8 +227,8 @@ void Transformer::logits(Rows<const float> normed, Member& member) {
   const bool spreads = !weights_->fusion.token_of_draft.empty();
   const Rows<float> product =
       spreads ? contiguous(workspace_.draft_logits.data(), normed.rows, std::int64_t{spec_.head_rows()}) : out;
-  kernels_.packed_linear(normed, head_->head, data_or_null(head_->head_bias), {}, product,
-                         head_->head.share(member.shard()));
+  kernels_.packed_linear(normed, head_of_->head, data_or_null(head_of_->head_bias), {}, product,
+                         head_of_->head.share(member.shard()));
   member.barrier();
   const auto own_rows = split(normed.rows, member.shard());
   if (own_rows.begin == own_rows.end) return;
@@ -249,7 +247,7 @@ void Transformer::spread(const float* draft_logits, float* logits) const {
 
 /// Every thread finds the best of its own outputs; then the first one compares.
 void Transformer::argmaxes(Rows<const float> normed, Member& member) {
-  kernels_.linear_argmax(normed, head_->head, data_or_null(head_->head_bias), logit_shape(),
+  kernels_.linear_argmax(normed, head_of_->head, data_or_null(head_of_->head_bias), logit_shape(),
                          own(member.shard()).best.data(), member.shard());
   member.barrier();
   if (member.shard().index != 0) return;

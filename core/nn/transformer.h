@@ -107,10 +107,10 @@ class Transformer final : public LanguageModel {
   Private& own(kernels::Shard shard) { return workspace_.own[static_cast<std::size_t>(shard.index)]; }
 
   ModelSpec spec_;
-  std::shared_ptr<const Weights> weights_;    // parts of a model share them
-  std::shared_ptr<const Weights> embedding_;  // whose embedding it uses: its own, or the target's
-  std::shared_ptr<const Weights> head_;       // whose output matrix it uses
-  std::vector<const LayerWeights*> layers_;   // [spec_.layers]
+  std::shared_ptr<const Weights> weights_;       // parts of a model share them
+  std::shared_ptr<const Weights> embedding_of_;  // whose embedding it uses: weights_, or a head's target's
+  std::shared_ptr<const Weights> head_of_;       // whose output matrix it uses
+  std::vector<const LayerWeights*> layers_;      // [spec_.layers]
   ModelInfo info_;
   kernels::DType kv_;
   kernels::Backend backend_;

@@ -14,8 +14,6 @@ using kernels::split;
 
 namespace {
 
-const float* data_or_null(const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); }
-
 void scale(Rows<float> x, float factor) {
   if (factor == 1.0F) return;
   for (std::int64_t t = 0; t < x.rows; ++t) {

@@ -10,12 +10,6 @@ using kernels::MoeUp;
 using kernels::Rows;
 using kernels::Shard;
 
-namespace {
-
-const float* data_or_null(const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); }
-
-}  // namespace
-
 /// The plan of the pass and the weight of every pair, product_scale() included.
 void Transformer::route(std::size_t layer, Rows<const float> normed, Private& mine, bool record) {
   const FfnSpec& spec = spec_.layers[layer].ffn;

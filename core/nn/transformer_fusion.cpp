@@ -10,12 +10,6 @@ using kernels::Range;
 using kernels::Rows;
 using kernels::split;
 
-namespace {
-
-const float* data_or_null(const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); }
-
-}  // namespace
-
 /// The rows that enter the layer, each a token and its features.
 void Transformer::fuse(Member& member) {
   const FusionSpec& spec = *spec_.fusion;
@@ -55,7 +49,7 @@ void Transformer::take_features(Range own_rows) {
     for (std::int64_t t = std::max<std::int64_t>(own_rows.begin, block.first_row); t < end; ++t) {
       float* input = inputs.row(t);
       const Rows<float> embedding = contiguous(spec.wide_attention ? embedded.row(t) : input, 1, hidden);
-      embedding_->embed(pass_.tokens[static_cast<std::size_t>(t)], embedding.data);
+      embedding_of_->embed(pass_.tokens[static_cast<std::size_t>(t)], embedding.data);
       if (spec.normed_embedding) {
         kernels_.rms_norm(embedding, weights_->fusion.embedding_norm.data(), spec_.norm_eps, embedding);
       }

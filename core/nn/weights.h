@@ -13,6 +13,9 @@ namespace specmoe::nn {
 
 // Vectors of what a spec does not have are empty, and such matrices have no rows.
 
+/// What kernels take for such a vector.
+inline const float* data_or_null(const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); }
+
 /// NormKind::kRmsPlusOne is folded into the weight.
 struct NormWeights {
   std::vector<float> weight, bias;

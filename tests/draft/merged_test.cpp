@@ -70,6 +70,15 @@ TEST(Merged, EachChildIsDrawnFromItsOwnDrafter) {
   }
 }
 
+TEST(Merged, MayBeAttachedAgain) {
+  const auto drafter = drafters().create("merged(eagle(path=narrow), eagle(path=wide))");
+  drafter->attach({make_toy_model({}), open_toy});
+  const std::vector<int> taps = drafter->taps();
+  EXPECT_EQ(taps.size(), 3U);
+  drafter->attach({make_toy_model({}), open_toy});
+  EXPECT_EQ(drafter->taps(), taps);
+}
+
 /// Heads that read different boundaries draft as each would alone.
 TEST(Merged, EachHeadReadsItsOwnHiddenRows) {
   Draft<float> merged = draft_of("expansion(2)", 1.0, "merged(eagle(path=narrow), eagle(path=wide))");

@@ -66,6 +66,8 @@ def test_inspect_prints_sizes_without_loading(tmp_path):
         assert part in text
     merged = ok("inspect", "--target", folder, "--drafter", f"merged(self, {DRAFTER}, merged({DRAFTER}, self))").stdout
     assert merged.count("llama") == 2 and "no model of its own" not in merged
+    head = ok("inspect", "--target", folder, "--drafter", f"eagle(path={Path(TARGET).parent / 'eagle'})").stdout
+    assert "1024 of the target's 2048, embeddings the target's" in head
     assert (
         "drafter self(experts=1,skip=): no model of its own"
         in ok("inspect", "--target", folder, "--drafter", "self").stdout
