@@ -122,8 +122,11 @@ void moe_down_simd(Rows<const float> hidden, const PackedMatrix* down, const Moe
                const float* added = bias == nullptr ? nullptr : bias + plan.experts[a] * out.cols + begin;
                for (int r = 0; r < rows; ++r, sums += kGroupOutputs) {
                  float* to = scratch.row(pairs[first + r]) + begin;
-                 std::copy_n(sums, count, to);
-                 for (std::int64_t n = 0; added != nullptr && n < count; ++n) to[n] += added[n];
+                 for_each_vector(0, count, [&](std::int64_t n, auto part) {
+                   Floats y = load(sums + n);
+                   if (added != nullptr) y = add(y, part.load(added + n));
+                   part.store(to + n, y);
+                 });
                }
              });
   }
