@@ -77,8 +77,8 @@ Tile choose_type(DType dtype, int panels) {
 
 inline Tile choose_tile(const PackedMatrix& weight, int rows, int panels) {
   using Choose = Tile (*)(DType dtype, int panels);
-  constexpr Choose kByRows[kTileRows] = {choose_type<1>, choose_type<2>, choose_type<3>, choose_type<4>,
-                                         choose_type<5>, choose_type<6>, choose_type<7>, choose_type<8>};
+  static constexpr Choose kByRows[kTileRows] = {choose_type<1>, choose_type<2>, choose_type<3>, choose_type<4>,
+                                                choose_type<5>, choose_type<6>, choose_type<7>, choose_type<8>};
   return kByRows[rows - 1](weight.dtype(), panels);
 }
 
