@@ -37,14 +37,12 @@ def tune(config: Mapping[str, Any] | str | os.PathLike[str] | None = None, **fla
     config  flags of `specmoe tune` by name, or the path of a JSON file of them
     flags   more of them, which win: max_new_tokens=64
     Returns one row per tree that ran, as load_results() does: the chains and stars that the model of their speed was
-    fitted to, then the best that it found and those of `tree`. `tokens_per_s_ratio` is the speed over plain decoding's,
-    all texts together; `predicted.tau`, `predicted.verify_cost_ratio` and `predicted.tokens_per_s_ratio` are what was
-    expected, missing for trees that grow by what they see. Plug-ins that were registered in Python take part. Raises
-    Error for settings that cannot be run, or when plain decoding or a chain cannot.
+    fitted to, then the best that it found and those of `tree`. `predicted.tau`, `predicted.verify_cost_ratio` and
+    `predicted.tokens_per_s_ratio` are what was expected, missing for trees that grow by what they see. Plug-ins that
+    were registered in Python take part. Raises Error for settings that cannot be run, or when plain decoding or a chain
+    cannot.
     """
-    frame = to_frame([json.loads(line) for line in _specmoe._tune(*flags_of("tune", config or {}, flags))])
-    frame["tokens_per_s_ratio"] = frame["speculative_tokens_per_s"] / frame["plain_tokens_per_s"]
-    return frame
+    return to_frame([json.loads(line) for line in _specmoe._tune(*flags_of("tune", config or {}, flags))])
 
 
 def flags_of(
@@ -70,9 +68,10 @@ def load_results(*paths: str | os.PathLike[str]) -> pandas.DataFrame:
     """Reads result files of `specmoe bench` (--cells or --output) or sweep(): one row per cell.
 
     Columns are the fields of a line; those of nested objects are joined with a dot (`counts.steps`), and `speedup` is
-    the median, with `speedup_low` and `speedup_high`. `file` and `line` say where a row comes from; a cell that failed
-    has its `error` and no figures. Rows of single answers are left out. A half-written last line is dropped with a
-    warning. Raises Error for anything else that is no result line of this version, and for files without a cell.
+    the median over prompts, with `speedup_low` and `speedup_high`; `tokens_per_s_ratio` is the speed over plain
+    decoding's, all texts together. `file` and `line` say where a row comes from; a cell that failed has its `error` and
+    no figures. Rows of single answers are left out. A half-written last line is dropped with a warning. Raises Error
+    for anything else that is no result line of this version, and for files without a cell.
     """
     if not paths:
         raise _specmoe.Error("load_results: give one result file or more")
@@ -142,4 +141,7 @@ def to_frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
     except ImportError:
         raise _specmoe.Error("results are pandas data frames: pip install pandas") from None
     names = {"speedup.median": "speedup", "speedup.low": "speedup_low", "speedup.high": "speedup_high"}
-    return pandas.DataFrame([flatten(row) for row in rows]).rename(columns=names)
+    frame = pandas.DataFrame([flatten(row) for row in rows]).rename(columns=names)
+    if "speculative_tokens_per_s" in frame:  # not where every cell failed
+        frame["tokens_per_s_ratio"] = frame["speculative_tokens_per_s"] / frame["plain_tokens_per_s"]
+    return frame

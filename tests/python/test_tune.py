@@ -60,7 +60,9 @@ def test_python_tunes_as_the_program_does(tmp_path):
     assert list(frame["tau"])[:6] == pytest.approx([float(row[3]) for _, row in found][:6], abs=0.006)
     assert frame["predicted.tau"].notna()[:6].all() and frame["predicted.tau"].isna().any()
     assert (frame["tokens_per_s_ratio"] > 0).all()
-    assert list(load_results(output)["tree"]) == list(frame["tree"])
+    kept = load_results(output)
+    for column in ("tree", "tokens_per_s_ratio"):
+        assert list(kept[column]) == list(frame[column])
 
 
 def test_python_refuses_by_name():
