@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -70,10 +71,12 @@ struct DraftContext {
   ModelLoader load_model;  // set by whoever assembles the engine
 };
 
-/// A checkpoint that a drafter opens.
+/// A checkpoint that a drafter opens: a model by itself, or what LanguageModel::draft_head or medusa_heads of the
+/// target open.
 struct DraftCheckpoint {
+  enum class Kind : std::uint8_t { kModel, kDraftHead, kMedusaHeads };
   std::string path;
-  bool head = false;  // of the target (LanguageModel::draft_head), not a model by itself
+  Kind kind = Kind::kModel;
 };
 
 /// Hidden rows of the target: of each row, the boundaries that Drafter::taps() names. Without taps there are none.

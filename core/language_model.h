@@ -9,6 +9,7 @@
 
 #include "core/types.h"
 #include "kernels/check.h"
+#include "kernels/view.h"
 
 namespace specmoe {
 
@@ -108,6 +109,17 @@ struct DraftHead {
   int recycled = 0;
 };
 
+/// Heads that draft for the model they were trained on, its target, each by itself (Medusa). From the target's hidden
+/// row at a token, after the final norm, head i expects the token i + 2 places on.
+class MedusaHeads {
+ public:
+  virtual ~MedusaHeads() = default;
+  virtual int count() const = 0;
+  /// result.logits and result.argmax of one head for rows [n, D]. Row t has the same bits whatever other rows there
+  /// are.
+  virtual void forward(int head, kernels::Rows<const float> rows, ForwardResult& result) = 0;
+};
+
 /// A decoder-only language model that runs whole passes over ragged trees of several sequences. Target and neural
 /// drafters are both one. Row t of a pass has the same bits whatever other rows are in the pass.
 class LanguageModel {
@@ -130,6 +142,10 @@ class LanguageModel {
   /// made for another model, or this one cannot be tapped.
   virtual DraftHead draft_head(const std::string& path) const {
     fail("draft head '", path, "': heads are for device cpu, not for ", info().device, "; draft with a model there");
+  }
+  /// The same for a folder of Medusa heads, which may use this model's output matrix.
+  virtual std::shared_ptr<MedusaHeads> medusa_heads(const std::string& path) const {
+    fail("Medusa heads '", path, "' are for device cpu, not for ", info().device, "; draft with a model there");
   }
 };
 

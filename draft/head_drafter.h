@@ -15,7 +15,7 @@ namespace specmoe {
 class HeadDrafter : public Drafter {
  public:
   bool deterministic() const override { return false; }
-  std::vector<DraftCheckpoint> checkpoints() const override { return {{path_, true}}; }
+  std::vector<DraftCheckpoint> checkpoints() const override { return {{path_, DraftCheckpoint::Kind::kDraftHead}}; }
   void attach(const DraftContext& context) override;
   std::vector<int> taps() const override { return head_.taps; }
   std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, HiddenRows hidden, int capacity) override;

@@ -25,21 +25,25 @@ struct ModelDrafter::State final : DraftState {
   std::vector<std::int32_t> path;
 };
 
+void propose_row(const ForwardResult& result, int row, NodeId node, const ProposeRequest& request, Proposal& proposal,
+                 std::vector<std::int32_t>& scratch) {
+  if (request.argmax_suffices) {
+    proposal.tokens.push_back(checked_argmax(result, row, node));
+    return;
+  }
+  // A greedy draft still ranks tokens by the unscaled distribution: confidence topologies read it.
+  SamplingParams sampling = *request.sampling;
+  if (sampling.greedy()) sampling = SamplingParams{.temperature = 1.0};
+  const int index = request.draft->rows.add_dense();
+  logits_to_probs(result, row, node, sampling, request.draft->rows.dense(index), scratch);
+  proposal.rows.push_back(index);
+}
+
 void propose_rows(const ForwardResult& result, int first_row, const ProposeRequest& request,
                   std::vector<std::int32_t>& scratch) {
   for (std::size_t i = 0; i < request.frontier.size(); ++i) {
-    Proposal& proposal = (*request.proposals)[i];
-    const int row = first_row + static_cast<int>(i);
-    if (request.argmax_suffices) {
-      proposal.tokens.push_back(checked_argmax(result, row, request.frontier[i]));
-      continue;
-    }
-    // A greedy draft still ranks tokens by the unscaled distribution: confidence topologies read it.
-    SamplingParams sampling = *request.sampling;
-    if (sampling.greedy()) sampling = SamplingParams{.temperature = 1.0};
-    const int index = request.draft->rows.add_dense();
-    logits_to_probs(result, row, request.frontier[i], sampling, request.draft->rows.dense(index), scratch);
-    proposal.rows.push_back(index);
+    propose_row(result, first_row + static_cast<int>(i), request.frontier[i], request, (*request.proposals)[i],
+                scratch);
   }
 }
 

@@ -8,8 +8,11 @@
 
 namespace specmoe {
 
-/// Proposes for every frontier node what a model's rows from `first_row` on say: the argmax where that suffices, else
-/// probabilities.
+/// Proposes after `node` what row `row` of a pass says: the argmax where that suffices, else probabilities.
+void propose_row(const ForwardResult& result, int row, NodeId node, const ProposeRequest& request, Proposal& proposal,
+                 std::vector<std::int32_t>& scratch);
+
+/// The same for every frontier node, by the rows from `first_row` on.
 void propose_rows(const ForwardResult& result, int first_row, const ProposeRequest& request,
                   std::vector<std::int32_t>& scratch);
 

@@ -2,6 +2,7 @@
 
 #include "core/nn/draft_head.h"
 #include "core/nn/gguf_model.h"
+#include "core/nn/medusa_heads.h"
 #include "core/nn/memory_table.h"
 #include "core/nn/model_family.h"
 #include "experiments/commands.h"
@@ -84,6 +85,31 @@ void print_model(const std::string& folder, const nn::ModelSpec& spec, const Set
   print_memory(spec, use, batch);
 }
 
+/// Medusa heads have neither layers nor caches.
+void print_medusa_heads(const nn::MedusaSpec& spec, kernels::DType dtype) {
+  Table table(2);
+  table.row({"model", spec.name + " (medusa)"});
+  table.row({"heads", concat(spec.heads, " of ", spec.blocks, " residual blocks of width ", spec.hidden_size)});
+  table.row({"vocabulary", concat(spec.vocab_size, spec.own_output ? "" : ", output matrix the target's")});
+  table.row({"parameters", with_unit(double(spec.parameters())) + " total"});
+  table.row({"read per depth", bytes_text(spec.read_bytes(dtype)) + " of weights"});
+  table.row({"memory", concat(bytes_text(spec.weight_bytes(dtype)), ", ", kernels::dtype_name(dtype))});
+  table.print(std::cout);
+}
+
+void print_checkpoint(const DraftCheckpoint& checkpoint, const nn::ModelSpec& target, const Settings& settings) {
+  const std::string& path = checkpoint.path;
+  switch (checkpoint.kind) {
+    case DraftCheckpoint::Kind::kModel:
+      return print_model(path, nn::read_spec(path), settings);
+    case DraftCheckpoint::Kind::kDraftHead:
+      return print_model(path, nn::read_draft_head(nn::Checkpoint(path), target).model, settings);
+    case DraftCheckpoint::Kind::kMedusaHeads:
+      return print_medusa_heads(nn::read_medusa_heads(nn::open_medusa_heads(path), target),
+                                parse_dtype("dtype", settings.text("dtype")));
+  }
+}
+
 }  // namespace
 
 int run_inspect(const std::vector<std::string>& arguments) {
@@ -102,9 +128,7 @@ int run_inspect(const std::vector<std::string>& arguments) {
     std::string canonical;
     const std::vector<DraftCheckpoint> checkpoints = drafters().create(drafter, canonical)->checkpoints();
     std::cout << "\ndrafter " << canonical << (checkpoints.empty() ? ": no model of its own\n" : "\n");
-    for (const auto& [path, head] : checkpoints) {
-      print_model(path, head ? nn::read_draft_head(nn::Checkpoint(path), spec).model : nn::read_spec(path), settings);
-    }
+    for (const DraftCheckpoint& checkpoint : checkpoints) print_checkpoint(checkpoint, spec, settings);
   }
   return 0;
 }

@@ -21,7 +21,7 @@ std::string without_prefix(const std::string& name) {
 }
 }  // namespace
 
-Checkpoint::Checkpoint(const std::string& path) : path_(path) {
+Checkpoint::Checkpoint(const std::string& path, const std::string& file) : path_(path) {
   if (const auto gguf = find_gguf(path)) {
     gguf_ = std::make_unique<GgufFile>(*gguf);
     file_paths_.push_back(*gguf);
@@ -31,11 +31,11 @@ Checkpoint::Checkpoint(const std::string& path) : path_(path) {
   std::error_code ignored;
   SPECMOE_CHECK(fs::is_directory(path, ignored), "model folder '", path, "' does not exist");
   const std::string index = (fs::path(path) / "model.safetensors.index.json").string();
-  if (fs::exists(fs::path(path) / "model.safetensors", ignored)) {
-    add_file("model.safetensors");
+  if (fs::exists(fs::path(path) / file, ignored)) {
+    add_file(file);
   } else {
-    SPECMOE_CHECK(fs::exists(index, ignored), "model folder ", path,
-                  " has neither model.safetensors nor model.safetensors.index.json");
+    SPECMOE_CHECK(fs::exists(index, ignored), "model folder ", path, " has neither ", file,
+                  " nor model.safetensors.index.json");
     add_shards(index);
   }
 }

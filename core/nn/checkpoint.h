@@ -11,13 +11,12 @@
 
 namespace specmoe::nn {
 
-/// The tensors of a Hugging Face folder (model.safetensors, or the shards of model.safetensors.index.json) or of a GGUF
-/// file.
+/// The tensors of a Hugging Face folder (`file`, or the shards of model.safetensors.index.json) or of a GGUF file.
 class Checkpoint {
  public:
   /// Throws Error for a folder without weights, a damaged file, a tensor that is there twice, an index that does not
   /// fit its shards.
-  explicit Checkpoint(const std::string& path);
+  explicit Checkpoint(const std::string& path, const std::string& file = "model.safetensors");
 
   const std::string& path() const { return path_; }
   /// By name without a leading "model.", which base-model saves lack, and "language_model.", which stands before or

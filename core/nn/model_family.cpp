@@ -150,7 +150,11 @@ ModelSpec read_spec(const std::string& path) {
   const ConfigReader reader = ConfigReader::read(config.string());
   SPECMOE_CHECK(!is_draft_head(reader), "'", path,
                 "' is a draft head for another model, not a model; open it as drafter eagle(path=", path, ")");
+  const bool medusa = reader.contains("medusa_num_heads");
+  SPECMOE_CHECK(!medusa || reader.has("model_type"), "'", path,
+                "' holds Medusa heads for another model, not a model; open it as drafter medusa(path=", path, ")");
   ModelSpec spec = parse_config(reader);
+  if (medusa) spec.names.ignored.emplace_back("medusa_head.");  // read_medusa_heads() reads them
   spec.name = fs::path(path).lexically_normal().filename().string();
   if (spec.name.empty()) spec.name = fs::path(path).lexically_normal().parent_path().filename().string();
   const fs::path generation = fs::path(path) / "generation_config.json";

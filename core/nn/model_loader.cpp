@@ -22,8 +22,9 @@ constexpr std::int64_t kSerialBytes = 1 << 20;
 
 }  // namespace
 
-std::shared_ptr<kernels::ThreadPool> fitting_pool(const ModelInfo& info, std::shared_ptr<kernels::ThreadPool> pool) {
-  if (info.weight_bytes >= kSerialBytes || pool->size() == 1) return pool;
+std::shared_ptr<kernels::ThreadPool> fitting_pool(std::int64_t weight_bytes,
+                                                  std::shared_ptr<kernels::ThreadPool> pool) {
+  if (weight_bytes >= kSerialBytes || pool->size() == 1) return pool;
   return std::make_shared<kernels::ThreadPool>(1);
 }
 
@@ -81,7 +82,7 @@ std::shared_ptr<LanguageModel> load_model(const std::string& path, const LoadOpt
   ReleasingProgress progress(checkpoint, options.progress);
   Weights weights =
       pack_weights(spec, tensors, options.dtype, backend, *pool, cache ? &*cache : nullptr, std::ref(progress));
-  pool = fitting_pool(info, std::move(pool));
+  pool = fitting_pool(info.weight_bytes, std::move(pool));
   return std::make_shared<Transformer>(std::move(spec), std::move(weights), std::move(info), options.kv_dtype, backend,
                                        std::move(pool));
 }

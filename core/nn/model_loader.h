@@ -35,8 +35,8 @@ std::shared_ptr<LanguageModel> load_model(const std::string& path, const LoadOpt
 /// What drafters open their checkpoints with: these options, but the dtype that the drafter asks for.
 ModelLoader draft_loader(LoadOptions options);
 
-/// `pool`, or a team of one for a model that is faster on one thread; bits do not change.
-std::shared_ptr<kernels::ThreadPool> fitting_pool(const ModelInfo& info, std::shared_ptr<kernels::ThreadPool> pool);
+/// `pool`, or a team of one for packed weights so few that one thread is faster; bits do not change.
+std::shared_ptr<kernels::ThreadPool> fitting_pool(std::int64_t weight_bytes, std::shared_ptr<kernels::ThreadPool> pool);
 
 /// What load_model() would say about a model, from its spec alone; instruction_set is left empty.
 ///

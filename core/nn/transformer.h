@@ -55,6 +55,7 @@ class Transformer final : public LanguageModel {
   void forward(std::span<const RowBlock> blocks, ForwardResult& result) override;
   std::shared_ptr<LanguageModel> partial(const ModelPart& part) const override;
   DraftHead draft_head(const std::string& path) const override;
+  std::shared_ptr<MedusaHeads> medusa_heads(const std::string& path) const override;
 
  private:
   /// layers  [spec.layers] which of the weights' layers each one is

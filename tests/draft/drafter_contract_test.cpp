@@ -24,6 +24,7 @@ std::string example_spec(const std::string& name) {
   static const std::map<std::string, std::string> kExamples = {
       {"eagle", "eagle(path=toy)"},
       {"independent", "independent(path=toy)"},
+      {"medusa", "medusa(path=toy)"},
       {"mtp", "mtp(path=toy)"},
       {"merged", "merged(eagle(path=wide), independent(path=toy), eagle(path=toy))"}};
   const auto found = kExamples.find(name);

@@ -10,6 +10,7 @@
 #include "core/engine.h"
 #include "core/nn/model_loader.h"
 #include "core/tree_policy.h"
+#include "tests/support/medusa_folder.h"
 
 namespace {
 std::atomic<long> allocations{0};
@@ -39,6 +40,7 @@ struct Case {
 
 /// Every kind of drafter, and every topology.
 std::vector<Case> cases() {
+  static const test::MedusaFolder medusa(256);
   const std::string independent = "independent(path=" + kModels + "/drafter)";
   std::vector<Case> all = {
       {"plain", {}},
@@ -46,6 +48,8 @@ std::vector<Case> cases() {
       {"ngram", {.drafter = "ngram", .tree = "chain(4)"}},
       {"self", {.drafter = "self", .tree = "chain(2)"}},
       {"eagle", {.drafter = "eagle(path=" + kModels + "/eagle)", .tree = "expansion(2,2)"}},
+      {"medusa", {.drafter = "medusa(path=" + medusa.path() + ")", .tree = "expansion(2,2)"}},
+      {"medusa_ranks", {.drafter = "medusa(path=" + medusa.path() + ")", .tree = "static_ranks(preset=medusa)"}, 300},
   };
   for (const std::string& tree : tree_policies().names()) {
     all.push_back({tree, {.drafter = independent, .tree = tree, .allow_lossy = true}, 300});

@@ -8,6 +8,7 @@
 #include "core/metrics.h"
 #include "core/nn/model_loader.h"
 #include "core/nn/tokenizer.h"
+#include "tests/support/medusa_folder.h"
 
 namespace specmoe {
 namespace {
@@ -81,7 +82,9 @@ TEST_P(BundledPair, GreedySpeculationEqualsPlainDecoding) {
   for (const std::string& name : tree_policies().names()) {
     if (common) trees.push_back(name);  // types and topologies do not meet
   }
-  const std::vector<std::string> drafters = {kIndependent, kEagle, "ngram", "self(experts=1)", "synthetic(alpha=0.8)"};
+  const test::MedusaFolder medusa(pair.target->info().hidden_size);
+  const std::vector<std::string> drafters = {
+      kIndependent, kEagle, "ngram", "self(experts=1)", "synthetic(alpha=0.8)", "medusa(path=" + medusa.path() + ")"};
   for (const std::string& drafter : drafters) {
     for (const std::string& tree : trees) {
       Engine engine = pair.engine({.drafter = drafter, .tree = tree, .allow_lossy = true});

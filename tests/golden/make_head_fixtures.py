@@ -12,6 +12,9 @@ of every row and every choice of a router have a clear margin. Beside each head 
 Row t is (tokens[t], features[t]) at position t and attends to rows 0..t; from row TARGET_ROWS on, the
 state that row t - 1 handed on stands for the features. The reference is float64; the decoder layer of the
 multi-token-prediction module is that of transformers, checked against naive_moe.py.
+
+Medusa heads, for mixtral_a too, read one row of features each:
+    features [TARGET_ROWS, H] float32; logits [heads, TARGET_ROWS, V] float32
 """
 
 from __future__ import annotations
@@ -121,6 +124,27 @@ CASES = {
     "mtp_deepseek_v3": (
         json.loads((MTP_TARGET / "config.json").read_text()) | {"num_nextn_predict_layers": 1},
         torch.bfloat16,
+    ),
+}
+
+# name: (config.json, storage, heads, whether they have output matrices, prefix of names, file)
+MEDUSA_CASES = {
+    "medusa": (
+        # The count of heads is that of the base's default, as in published configurations.
+        {"medusa_num_heads": 5, "medusa_num_layers": 2, "base_model_name_or_path": "tests/golden/models/mixtral_a"},
+        torch.bfloat16,
+        3,
+        True,
+        "",
+        "medusa_lm_head.safetensors",
+    ),
+    "medusa_borrowing": (
+        {"medusa_num_heads": 2, "medusa_num_layers": 1, "base_model_name_or_path": "mixtral_a", "version": "2"},
+        torch.float32,
+        2,
+        False,
+        "medusa_head.",
+        "model.safetensors",
     ),
 }
 
@@ -429,15 +453,55 @@ def build(config: dict, storage: torch.dtype) -> tuple[dict, dict, int]:
     raise SystemExit("no seed gives clear margins")
 
 
+def medusa_logits(tensors: dict[str, Tensor], blocks: int, output: Tensor, features: Tensor) -> Tensor:
+    """Logits [V] of one head, whose tensors are named without its number, for features [H]."""
+    x = features.double()
+    for block in range(blocks):
+        y = tensors[f"{block}.linear.weight"].double() @ x + tensors[f"{block}.linear.bias"].double()
+        x = x + y / (1 + torch.exp(-y))
+    return tensors.get(f"{blocks}.weight", output).double() @ x
+
+
+def build_medusa(config: dict, storage: torch.dtype, heads: int, own_output: bool, prefix: str) -> tuple:
+    """The checkpoint, what is expected of it, and the seed of both."""
+    blocks, output = config["medusa_num_layers"], load_file(TARGET / "model.safetensors")["lm_head.weight"]
+    vocabulary, hidden = output.shape
+    for seed in range(1000):
+        generator = torch.Generator().manual_seed(seed)
+        features = torch.randn(TARGET_ROWS, hidden, generator=generator)
+        own = []
+        for _ in range(heads):
+            head = {}
+            for block in range(blocks):
+                head[f"{block}.linear.weight"] = torch.randn(hidden, hidden, generator=generator) * 0.08
+                head[f"{block}.linear.bias"] = torch.randn(hidden, generator=generator) * 0.5
+            if own_output:
+                head[f"{blocks}.weight"] = torch.randn(vocabulary, hidden, generator=generator) * 0.3
+            own.append({name: value.to(storage) for name, value in head.items()})
+        logits = torch.stack(
+            [torch.stack([medusa_logits(head, blocks, output, row) for row in features]) for head in own]
+        )
+        best = logits.topk(2, dim=-1).values
+        if (best[..., 0] - best[..., 1]).min() > MARGIN:
+            tensors = {f"{prefix}{i}.{name}": value for i, head in enumerate(own) for name, value in head.items()}
+            return tensors, {"features": features, "logits": logits.float()}, seed
+    raise SystemExit("no seed gives clear margins")
+
+
 @torch.no_grad()
 def make(name: str) -> None:
-    config, storage = CASES[name]
-    tensors, expected, seed = build(config, storage)
+    file = "model.safetensors"
+    if name in CASES:
+        config, storage = CASES[name]
+        tensors, expected, seed = build(config, storage)
+    else:
+        config, *how, file = MEDUSA_CASES[name]
+        tensors, expected, seed = build_medusa(config, *how)
     folder = GOLDEN / "heads" / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / file, metadata={"format": "pt"})
     # One key: the order of several is not fixed.
     made_by = {"made_by": f"torch {torch.__version__}, seed {seed}"}
     save_file(expected, folder / "expected.safetensors", metadata=made_by)
@@ -449,7 +513,7 @@ def make(name: str) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    for name in sys.argv[1:] or CASES:
+    for name in sys.argv[1:] or (*CASES, *MEDUSA_CASES):
         make(name)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from program import (
     DRAFTER,
+    ROOT,
     TARGET,
     ok,
     specmoe,
@@ -68,6 +69,12 @@ def test_inspect_prints_sizes_without_loading(tmp_path):
     assert merged.count("llama") == 2 and "no model of its own" not in merged
     head = ok("inspect", "--target", folder, "--drafter", f"eagle(path={Path(TARGET).parent / 'eagle'})").stdout
     assert "1024 of the target's 2048, embeddings the target's" in head
+    golden = ROOT / "tests" / "golden"
+    for name, vocabulary in (("medusa", "199"), ("medusa_borrowing", "199, output matrix the target's")):
+        drafter = f"medusa(path={golden / 'heads' / name})"
+        heads = ok("inspect", "--target", golden / "models" / "mixtral_a", "--drafter", drafter).stdout
+        assert re.search(rf"^model +{name} \(medusa\)$", heads, re.MULTILINE)
+        assert re.search(rf"^vocabulary +{vocabulary}$", heads, re.MULTILINE)
     assert (
         "drafter self(experts=1,skip=): no model of its own"
         in ok("inspect", "--target", folder, "--drafter", "self").stdout

@@ -16,6 +16,12 @@ std::uint64_t mix(std::uint64_t hash, std::uint64_t value) {
   return hash ^ (hash >> 31);
 }
 
+void add_toy_row(const ToyOptions& options, std::span<const TokenId> text, ForwardResult& result) {
+  const std::vector<float> logits = toy_logits(options, text);
+  result.argmax.push_back(static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
+  result.logits.insert(result.logits.end(), logits.begin(), logits.end());
+}
+
 /// Tokens, not keys and values: the toy recomputes each row from its text.
 class ToyCache final : public KVCache {
  public:
@@ -56,6 +62,29 @@ class ToyCache final : public KVCache {
 
  private:
   int capacity_;
+};
+
+/// Each one's logits are a hash of its number and of the number that comes as a hidden row.
+class ToyMedusaHeads final : public MedusaHeads {
+ public:
+  explicit ToyMedusaHeads(const ToyOptions& options) : options_(options) { options_.own_seed = 97; }
+
+  int count() const override { return 3; }
+  void forward(int head, kernels::Rows<const float> rows, ForwardResult& result) override {
+    SPECMOE_CHECK(rows.cols == 1, "toy heads: ", rows.cols, " values a row");
+    result.vocab = options_.vocab;
+    result.logits.clear();
+    result.argmax.clear();
+    for (std::int64_t t = 0; t < rows.rows; ++t) {
+      const std::uint64_t hash =
+          mix(mix(17, static_cast<std::uint64_t>(head)), std::bit_cast<std::uint32_t>(*rows.row(t)));
+      const auto token = static_cast<TokenId>(hash >> 34);
+      add_toy_row(options_, {&token, 1}, result);
+    }
+  }
+
+ private:
+  ToyOptions options_;
 };
 
 class ToyModel final : public LanguageModel {
@@ -103,7 +132,7 @@ class ToyModel final : public LanguageModel {
         texts.push_back(cache.text_of(cache.staged() - 1));
         for (const int boundary : result.taps) result.tapped.push_back(hidden_value(boundary, texts.back()));
         if (block.logits == LogitsWanted::kAll || (block.logits == LogitsWanted::kLast && i + 1 == rows)) {
-          add_row(texts.back(), result);
+          add_toy_row(options_, texts.back(), result);
         }
       }
       result.row_begin.push_back(static_cast<std::int32_t>(result.argmax.size()));
@@ -127,6 +156,10 @@ class ToyModel final : public LanguageModel {
     return {make_toy_model(options), taps, info_.layers};
   }
 
+  std::shared_ptr<MedusaHeads> medusa_heads(const std::string& /*path*/) const override {
+    return std::make_shared<ToyMedusaHeads>(options_);
+  }
+
  private:
   static TokenId with_features(TokenId token, std::span<const float> features) {
     if (features.empty()) return token;
@@ -139,12 +172,6 @@ class ToyModel final : public LanguageModel {
     std::uint64_t hash = static_cast<std::uint64_t>(boundary) + 13;
     for (const TokenId token : text) hash = mix(hash, static_cast<std::uint64_t>(token) + 1);
     return static_cast<float>(hash >> 44);
-  }
-
-  void add_row(const std::vector<TokenId>& text, ForwardResult& result) const {
-    const std::vector<float> logits = toy_logits(options_, text);
-    result.argmax.push_back(static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
-    result.logits.insert(result.logits.end(), logits.begin(), logits.end());
   }
 
   void route(const std::vector<std::vector<TokenId>>& texts, ForwardResult& result) const {

@@ -13,7 +13,8 @@ namespace specmoe::test {
 /// likewise.
 ///
 /// It can be tapped: every boundary holds one number, a hash of the whole text. Its draft heads are toys whose tokens
-/// are hashes of a token and the numbers that come with it; the one called "wide" reads two boundaries, others one.
+/// are hashes of a token and the numbers that come with it; the one called "wide" reads two boundaries, others one. It
+/// has three Medusa heads.
 ///
 /// agreement  in [0, 1]: how much of the logits comes from the common seed rather than from the model's own, so that
 /// two
