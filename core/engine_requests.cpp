@@ -104,6 +104,9 @@ std::unique_ptr<Engine::Sequence> Engine::start(const Request& request, RequestR
   const std::vector<float> tapped =
       prefill(*target_, *sequence->cache, std::span(request.prompt).first(prompt - 1), workspace_->result.taps);
   if (drafter_ != nullptr) {
+    const auto longest = static_cast<std::size_t>(tree_->max_depth());  // which may first come late in a text
+    sequence->verdict.accepted.reserve(longest);
+    sequence->path.reserve(longest + 1);
     sequence->draft_state =
         drafter_->open(request.prompt, workspace_->hidden_rows(tapped), text + tree_->max_grown_nodes());
   }

@@ -45,6 +45,7 @@ std::vector<Case> cases() {
   std::vector<Case> all = {
       {"plain", {}},
       {"synthetic", {.drafter = "synthetic(alpha=0.8)", .tree = "chain(6)"}},
+      {"rarely_right", {.drafter = "synthetic(alpha=0.3)", .tree = "chain(6)"}},
       {"ngram", {.drafter = "ngram", .tree = "chain(4)"}},
       {"self", {.drafter = "self", .tree = "chain(2)"}},
       {"eagle", {.drafter = "eagle(path=" + kModels + "/eagle)", .tree = "expansion(2,2)"}},
