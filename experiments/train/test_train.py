@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+import train_medusa
 from corpus import BEGIN_ID, Corpus, code_files
 from evaluate import generate, held_out_problems, tokens_per_step
 from export import check, export, load
@@ -224,6 +225,75 @@ def test_an_eagle_head_learns_a_batch_and_leaves_the_target_alone():
         seen.append(sum(entropies).item())
         learner.apply(sum(entropies), 0.01)
     assert seen[-1] < seen[0] - 1
+    for name, value in target.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def small_medusa() -> tuple[LanguageModel, train_medusa.MedusaHeads]:
+    """A target, and heads of two blocks for it with random weights."""
+    target = random_model(small(RECIPE["target"])).requires_grad_(False)
+    heads = train_medusa.MedusaHeads({"medusa_num_heads": 3, "medusa_num_layers": 2}, target)
+    generator = torch.Generator().manual_seed(4)
+    for tensor in heads.parameters():
+        torch.nn.init.normal_(tensor, std=0.15, generator=generator)
+    return target, heads
+
+
+def test_medusa_heads_are_exported_as_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE.parents[1] / "tests" / "golden"))
+    import make_head_fixtures as reference
+
+    _, heads = small_medusa()
+    train_medusa.export_heads(heads.state_dict(), heads.config, tmp_path / "heads")
+    tensors = load_file(tmp_path / "heads" / "medusa_lm_head.safetensors")
+    assert json.loads((tmp_path / "heads" / "config.json").read_text())["medusa_num_layers"] == 2
+    assert {value.dtype for value in tensors.values()} == {torch.bfloat16}
+    heads.load_state_dict({name: value.float() for name, value in tensors.items()})
+    hidden = torch.randn(5, 32, generator=torch.Generator().manual_seed(6))
+    for i, head in enumerate(heads):
+        own = {name.removeprefix(f"{i}."): value for name, value in tensors.items() if name.startswith(f"{i}.")}
+        for row, logits in zip(hidden, head(hidden), strict=True):
+            expected = reference.medusa_logits(own, 2, None, row)
+            torch.testing.assert_close(logits.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_medusa_losses_are_those_of_the_law_one_place_further_for_each_head():
+    target, heads = small_medusa()
+    generator = torch.Generator().manual_seed(7)
+    ids = torch.randint(2, target.config["vocab_size"], (3, 21), generator=generator)
+    counts = torch.rand(3, 20, generator=generator) < 0.8
+    entropies, agreements = train_medusa.losses(heads, train_medusa.Lesson(target, ids, counts))
+    law = target(ids[:, :-1]).softmax(-1)
+    hidden = target.norm(target.hidden(ids[:, :-1]))
+    for i, head in enumerate(heads):
+        expected, hits = [], []
+        for row in range(3):
+            for position in range(20 - 1 - i):
+                if not counts[row, position + 1 + i]:
+                    continue
+                wanted, logits = law[row, position + 1 + i], head(hidden[row, position])
+                expected.append(-(wanted * logits.log_softmax(-1)).sum())
+                hits.append(float(logits.argmax() == wanted.argmax()))
+        torch.testing.assert_close(entropies[i], torch.stack(expected).mean())
+        assert agreements[i] == pytest.approx(sum(hits) / len(hits))
+
+
+def test_medusa_heads_start_as_the_target_learn_a_batch_and_leave_the_target_alone():
+    target, heads = small_medusa()
+    heads.init_weights(target)
+    before = copy.deepcopy(target.state_dict())
+    ids = torch.randint(2, target.config["vocab_size"], (2, 17), generator=torch.Generator().manual_seed(9))
+    lesson = train_medusa.Lesson(target, ids, torch.ones(2, 16, dtype=torch.bool))
+    for head in heads:
+        torch.testing.assert_close(head(lesson.hidden), target(ids[:, :-1]))
+    learner, seen = Learner(heads, RECIPE), []
+    for _ in range(30):
+        entropies, _ = train_medusa.losses(heads, lesson)
+        seen.append(sum(entropies).item())
+        learner.apply(sum(entropies), 0.01)
+    own = -(lesson.law * lesson.law.log()).sum(-1).view(2, 16)  # which no head can go below
+    least = sum(own[:, 1 + i :].mean().item() for i in range(len(heads)))
+    assert least < seen[-1] < least + (seen[0] - least) / 2
     for name, value in target.state_dict().items():
         assert torch.equal(value, before[name])
 
