@@ -25,7 +25,7 @@ struct MedusaSpec {
   std::int64_t read_bytes(kernels::DType dtype) const;    // packed, by one head, the target's output matrix included
 };
 
-/// The tensors of one head; own_output: views without data stand for an output matrix that is not there.
+/// The tensors of one head. The output is without data where it is the target's.
 struct MedusaTensors {
   std::vector<LinearTensors> blocks;
   kernels::WeightView output;

@@ -292,6 +292,19 @@ TEST(MedusaInput, ReadsWhatIsThere) {
   EXPECT_EQ(borrowing.weight_bytes(kernels::DType::kFloat32), 2 * 4 * (64 * 64 + 64));
 }
 
+TEST(MedusaInput, NamesMayHaveEitherPrefix) {
+  for (const std::string prefix : {"medusa_head.", "medusa.", "model.medusa_head."}) {
+    EXPECT_EQ(refusal([&](const FolderCopy& copy) {
+                rewrite(copy, kFile, [&](Tensors& all) {
+                  const Tensors old = std::exchange(all, {});
+                  for (const auto& [name, tensor] : old) all.emplace(prefix + name, tensor);
+                });
+              }),
+              "")
+        << prefix;
+  }
+}
+
 /// Heads without blocks are output matrices alone.
 TEST(MedusaInput, HeadsMayHaveNoBlocks) {
   EXPECT_EQ(refusal([](const FolderCopy& copy) {
