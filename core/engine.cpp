@@ -75,7 +75,7 @@ void Engine::score(std::span<const std::unique_ptr<Sequence>> batch) {
   workspace_->blocks.clear();
   workspace_->result.want_logits = false;
   for (const auto& sequence : batch) {
-    workspace_->result.want_logits |= !sequence->request->sampling.greedy();  // a greedy row is a point on its argmax
+    workspace_->result.want_logits |= !sequence->request->sampling.argmax_suffices();
     const TokenTree& tree = sequence->draft.tree;
     workspace_->blocks.push_back({sequence->cache.get(), tree.tokens(), tree.parents(), LogitsWanted::kAll});
   }
@@ -85,7 +85,8 @@ void Engine::score(std::span<const std::unique_ptr<Sequence>> batch) {
 void Engine::judge(Sequence& sequence, int block) {
   const SamplingParams& sampling = sequence.request->sampling;
   Draft<float>& draft = sequence.draft;
-  sequence.target_rows.reset(workspace_->result, workspace_->result.row_begin[block], draft.tree.size(), sampling);
+  sequence.target_rows.reset(workspace_->result, workspace_->result.row_begin[block], draft.tree, sampling,
+                             sequence.counts);
   // At temperature 0 every lossless policy is the greedy walk, and without a draft there is nothing to accept.
   if (sampling.greedy() && lossless_) {
     greedy_walk(draft, sequence.target_rows, sequence.verdict);
@@ -116,6 +117,7 @@ void Engine::emit(Sequence& sequence) {
     const TokenId token = from_draft ? sequence.draft.tree.token(accepted[i]) : sequence.verdict.next;
     record.tokens.push_back(token);
     record.from_draft.push_back(from_draft);
+    sequence.counts.add(token);
     sequence.root = token;
     --sequence.remaining;
     const bool stop_text = request.on_token && request.on_token(token, from_draft);

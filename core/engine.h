@@ -55,7 +55,7 @@ void check_prompt(const Request& request, const ModelInfo& model);
 
 /// Speculative decoding of any number of requests, up to `batch` at a time with one target pass per step for all of
 /// them. Plain decoding is the same loop with no drafter. One sequence at a time on a device that has whole steps for
-/// its parts is left to these, with the same text.
+/// its parts is left to these, with the same text, unless its request has penalties.
 class Engine {
  public:
   /// load_model is what drafters open their checkpoints with; a part that is there already is used instead of its spec.
@@ -82,7 +82,9 @@ class Engine {
   const EngineSpec& spec() const { return spec_; }
   /// Who leads the steps when there is one sequence at a time: "" (the CPU does everything), "whole steps on cuda:0",
   /// or "steps led by the host: " and why. RequestRecord::whole_steps tells what a request got.
-  std::string step_leader() const;
+  ///
+  /// sampling  of the requests: penalties are left to the host
+  std::string step_leader(const SamplingParams& sampling = {}) const;
 
  private:
   struct Sequence;

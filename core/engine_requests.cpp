@@ -72,7 +72,8 @@ void Engine::validate(const Request& request) const {
                 spec_.acceptance, "' only follows the argmax; use temperature 0, or a policy that samples");
 }
 
-std::string Engine::step_leader() const {
+std::string Engine::step_leader(const SamplingParams& sampling) const {
+  if (whole_.step != nullptr && sampling.penalises()) return "steps led by the host: penalties are for the host alone";
   if (whole_.step != nullptr) return concat("whole steps on ", target_->info().device);
   return whole_.why_not.empty() ? "" : concat("steps led by the host: ", whole_.why_not);
 }
@@ -94,12 +95,14 @@ std::unique_ptr<Engine::Sequence> Engine::start(const Request& request, RequestR
   record.unique_experts.reserve(static_cast<std::size_t>(sequence->remaining) * target_->info().layers);
   const int text = prompt + sequence->remaining;
   sequence->root = request.prompt.back();
-  record.whole_steps = batch == 1 && whole_.step != nullptr && whole_.step->takes(text);
+  const bool penalises = request.sampling.penalises();
+  record.whole_steps = batch == 1 && whole_.step != nullptr && !penalises && whole_.step->takes(text);
   if (record.whole_steps) {
     whole_.step->open({request.prompt, request.sampling, sequence->remaining, request.stop_tokens});
     record.prefill_ns = ns_between(begin, Clock::now());
     return sequence;
   }
+  if (penalises) sequence->counts.reset(target_->info().vocab_size, request.prompt);
   sequence->cache = target_->new_cache(text + (tree_ != nullptr ? tree_->max_nodes() : 1), text);
   const std::vector<float> tapped =
       prefill(*target_, *sequence->cache, std::span(request.prompt).first(prompt - 1), workspace_->result.taps);

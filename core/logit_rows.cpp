@@ -15,13 +15,18 @@ TokenId checked_argmax(const ForwardResult& result, int row, NodeId node) {
   return best;
 }
 
-void logits_to_probs(const ForwardResult& result, int row, NodeId node, const SamplingParams& sampling,
-                     std::span<float> probs, std::vector<std::int32_t>& scratch) {
-  static const auto sampling_probs = kernels::sampling_probs.up_to(kernels::default_cpu_backend());
-  SPECMOE_CHECK(result.want_logits, "the pass was asked for argmaxes alone, so node ", node, " has no probabilities");
+std::span<const float> checked_logits(const ForwardResult& result, int row, NodeId node) {
+  SPECMOE_CHECK(result.want_logits, "the pass was asked for argmaxes alone, so node ", node, " has no logits");
   checked_argmax(result, row, node);
-  if (sampling.cuts()) scratch.resize(result.vocab);
-  sampling_probs(result.logits_row(row).data(), result.vocab, sampling.rule(), probs.data(), scratch.data());
+  return result.logits_row(row);
+}
+
+void logits_to_probs(std::span<const float> logits, NodeId node, const SamplingParams& sampling, std::span<float> probs,
+                     std::vector<std::int32_t>& scratch) {
+  static const auto sampling_probs = kernels::sampling_probs.up_to(kernels::default_cpu_backend());
+  if (sampling.cuts()) scratch.resize(logits.size());
+  sampling_probs(logits.data(), static_cast<std::int64_t>(logits.size()), sampling.rule(), probs.data(),
+                 scratch.data());
   SPECMOE_CHECK(!std::isnan(probs[0]), "logits of node ", node, " hold NaN; check the checkpoint's weights");
 }
 
@@ -48,21 +53,41 @@ std::vector<float> prefill(LanguageModel& model, KVCache& cache, std::span<const
   return tapped;
 }
 
-void LogitRows::reset(const ForwardResult& result, int first_row, int nodes, const SamplingParams& sampling) {
+void LogitRows::reset(const ForwardResult& result, int first_row, const TokenTree& tree, const SamplingParams& sampling,
+                      TokenCounts& counts) {
   result_ = &result;
   first_row_ = first_row;
+  tree_ = &tree;
+  counts_ = &counts;
   sampling_ = sampling;
   made_.reset(result.vocab);
-  index_of_.assign(nodes, -1);
+  index_of_.assign(tree.size(), -1);
 }
 
 ProbRow<float> LogitRows::row(int n) {
-  if (sampling_.greedy()) return ProbRow<float>::point(checked_argmax(*result_, first_row_ + n, n), result_->vocab);
-  if (index_of_[n] < 0) {
-    index_of_[n] = made_.add_dense();
-    logits_to_probs(*result_, first_row_ + n, n, sampling_, made_.dense(index_of_[n]), scratch_);
+  if (sampling_.argmax_suffices()) {
+    return ProbRow<float>::point(checked_argmax(*result_, first_row_ + n, n), result_->vocab);
   }
+  if (index_of_[n] < 0) index_of_[n] = make_row(n);
   return made_.row(index_of_[n]);
+}
+
+int LogitRows::make_row(NodeId n) {
+  static const auto row_argmax = kernels::row_argmax.up_to(kernels::default_cpu_backend());
+  std::span<const float> logits = checked_logits(*result_, first_row_ + n, n);
+  if (sampling_.penalises()) {
+    penalised_.assign(logits.begin(), logits.end());
+    counts_->penalise(penalised_, *tree_, n, sampling_);
+    logits = penalised_;
+  }
+  if (sampling_.greedy()) {
+    TokenId best = 0;
+    row_argmax(kernels::contiguous(logits.data(), 1, vocab()), &best);
+    return made_.add_point(best);
+  }
+  const int index = made_.add_dense();
+  logits_to_probs(logits, n, sampling_, made_.dense(index), scratch_);
+  return index;
 }
 
 }  // namespace specmoe

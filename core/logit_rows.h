@@ -6,16 +6,21 @@
 #include "core/language_model.h"
 #include "core/prob_rows.h"
 #include "core/sampling_params.h"
+#include "core/token_counts.h"
 
 namespace specmoe {
 
 /// The argmax of row `row` of a pass. Throws Error naming the node when the row holds no number at all.
 TokenId checked_argmax(const ForwardResult& result, int row, NodeId node);
 
-/// probs [V] = row `row` of a pass after temperature, top-k, top-p and min-p. Throws Error naming the node when the row
-/// has NaN. scratch is grown to V when there is a cut.
-void logits_to_probs(const ForwardResult& result, int row, NodeId node, const SamplingParams& sampling,
-                     std::span<float> probs, std::vector<std::int32_t>& scratch);
+/// The logits [V] of row `row` of a pass. Throws Error naming the node when the pass gave none, or the row holds no
+/// number at all.
+std::span<const float> checked_logits(const ForwardResult& result, int row, NodeId node);
+
+/// probs [V] = logits after temperature, top-k, top-p and min-p. Throws Error naming the node when they have NaN.
+/// scratch is grown to V when there is a cut.
+void logits_to_probs(std::span<const float> logits, NodeId node, const SamplingParams& sampling, std::span<float> probs,
+                     std::vector<std::int32_t>& scratch);
 
 /// Rows of prefill()'s passes but the last.
 inline constexpr int kPrefillRows = 256;
@@ -28,21 +33,28 @@ std::vector<float> prefill(LanguageModel& model, KVCache& cache, std::span<const
                            const std::vector<int>& taps = {}, std::span<const float> features = {});
 
 /// The target's rows of one tree: made from logits when first asked for, a point on the argmax when the request is
-/// greedy. So a walk that visits three of sixty nodes normalises three rows.
+/// greedy. So a walk that visits three of sixty nodes normalises three rows. Penalties go by the node's own text.
 class LogitRows final : public ProbRows<float> {
  public:
   /// first_row  row of the tree's root in `result`, the other nodes following
-  void reset(const ForwardResult& result, int first_row, int nodes, const SamplingParams& sampling);
+  /// counts     of the text up to the root, for penalties
+  void reset(const ForwardResult& result, int first_row, const TokenTree& tree, const SamplingParams& sampling,
+             TokenCounts& counts);
 
   int vocab() const override { return result_->vocab; }
   ProbRow<float> row(int n) override;
 
  private:
+  int make_row(NodeId n);
+
   const ForwardResult* result_ = nullptr;
   int first_row_ = 0;
+  const TokenTree* tree_ = nullptr;
+  TokenCounts* counts_ = nullptr;
   SamplingParams sampling_;
   StoredRows<float> made_;
   std::vector<std::int32_t> index_of_;  // [nodes] into made_, -1: not made yet
+  std::vector<float> penalised_;        // [V] logits
   std::vector<std::int32_t> scratch_;
 };
 

@@ -14,6 +14,7 @@ namespace specmoe {
 
 /// A sequence that whole steps are to continue.
 ///
+/// sampling     without penalties
 /// remaining    tokens that may still be emitted, 1 or more
 /// stop_tokens  a step that emits one is the last
 struct WholeStepRequest {

@@ -35,7 +35,7 @@ void propose_row(const ForwardResult& result, int row, NodeId node, const Propos
   SamplingParams sampling = *request.sampling;
   if (sampling.greedy()) sampling = SamplingParams{.temperature = 1.0};
   const int index = request.draft->rows.add_dense();
-  logits_to_probs(result, row, node, sampling, request.draft->rows.dense(index), scratch);
+  logits_to_probs(checked_logits(result, row, node), node, sampling, request.draft->rows.dense(index), scratch);
   proposal.rows.push_back(index);
 }
 

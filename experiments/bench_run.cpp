@@ -181,7 +181,7 @@ class BlockRun {
     cell.summary.spec = method.spec;
     cell.target = models_.target->info();
     cell.threads = models_.options.pool->size();
-    if (method.engine != nullptr && block_.batch == 1) cell.step_leader = method.engine->step_leader();
+    if (method.engine != nullptr && block_.batch == 1) cell.step_leader = method.engine->step_leader(options_.sampling);
     cell.failure = plain().runs() ? method.failure : "plain decoding failed: " + plain().failure;
     if (cell.failure.empty()) measured(method, cell.summary);
     if (options_.show_text) cell.texts = std::move(method.texts);

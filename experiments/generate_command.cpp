@@ -124,7 +124,8 @@ int run_generate(const std::vector<std::string>& arguments) {
   const EngineSpec spec{options.drafters[0], options.trees[0],    options.acceptances[0],
                         options.allow_lossy, options.device_loop, options.device_switch};
   Engine engine(models.target, spec, models.load_model);
-  if (!engine.step_leader().empty() && options.batches[0] == 1) progress.say(engine.step_leader());
+  const std::string leader = engine.step_leader(options.sampling);
+  if (!leader.empty() && options.batches[0] == 1) progress.say(leader);
   const ModelInfo& target = models.target->info();
   const double temperature = options.temperatures[0];
   Counts counts;

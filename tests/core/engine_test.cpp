@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "core/metrics.h"
 #include "kernels/check.h"
+#include "tests/support/penalties.h"
 #include "tests/support/toy_model.h"
 
 namespace specmoe {
@@ -71,6 +74,57 @@ TEST(Engine, GreedySpeculationEqualsPlainDecoding) {
       }
     }
   }
+}
+
+/// What greedy decoding with penalties must give, computed without engine, cache or trees.
+std::vector<TokenId> penalised_greedy(const Request& request) {
+  std::vector<TokenId> text = request.prompt;
+  std::vector<TokenId> output;
+  for (int i = 0; i < request.max_new_tokens; ++i) {
+    const std::vector<float> logits = test::toy_logits(kTarget, text);
+    const auto row = test::penalised(logits, request.prompt, output, request.sampling);
+    output.push_back(static_cast<TokenId>(std::max_element(row.begin(), row.end()) - row.begin()));
+    text.push_back(output.back());
+  }
+  return output;
+}
+
+TEST(Engine, GreedySpeculationWithPenaltiesEqualsPlainDecoding) {
+  std::vector<Request> requests = {make_request({1, 2, 3}), make_request({5}), make_request({4, 4}, 33),
+                                   make_request({9, 8, 7, 6, 5, 4}, 25)};
+  requests[0].sampling = {.repetition_penalty = 1.4};
+  requests[1].sampling = {.presence_penalty = -1.5, .frequency_penalty = 0.3};  // requests[2] has none
+  requests[3].sampling = {.repetition_penalty = 0.8, .presence_penalty = 0.5};
+  std::vector<std::vector<TokenId>> expected;
+  for (const Request& request : requests) expected.push_back(penalised_greedy(request));
+  for (std::size_t i : {0, 1, 3}) {
+    EXPECT_NE(expected[i], test::toy_greedy(kTarget, requests[i].prompt, requests[i].max_new_tokens))
+        << "tells nothing";
+  }
+  Counts counts;
+  for (const char* drafter :
+       {"", "independent(path=x)", "independent(path=same)", "ngram(max_n=2,choices=3)", "synthetic(alpha=0.7)"}) {
+    for (const char* tree : {"chain(1)", "chain(9)", "expansion(2,2)", "expansion(3,1,2)"}) {
+      for (int batch : {1, 3}) {
+        Engine engine = make_engine({.drafter = drafter, .tree = *drafter ? tree : ""});
+        const auto records = engine.generate(requests, batch);
+        for (std::size_t i = 0; i < requests.size(); ++i) {
+          EXPECT_EQ(records[i].tokens, expected[i]) << drafter << " " << tree << " batch " << batch << " request " << i;
+          if (*drafter) counts.add(records[i]);
+        }
+      }
+    }
+  }
+  EXPECT_GT(counts.accepted, 1000);
+  EXPECT_GT(counts.rejected, 1000);
+}
+
+/// A policy that is not the greedy walk asks for the same rows.
+TEST(Engine, LossyPoliciesSeePenalisedRows) {
+  Request request = make_request({1, 2, 3});
+  request.sampling = {.repetition_penalty = 1.4, .frequency_penalty = 0.2};
+  Engine engine = make_engine({.drafter = "independent(path=x)", .acceptance = "typical", .allow_lossy = true});
+  EXPECT_EQ(engine.generate({&request, 1})[0].tokens, penalised_greedy(request));
 }
 
 TEST(Engine, ADrafterEqualToTheTargetIsAlwaysAccepted) {
@@ -202,6 +256,16 @@ TEST(Engine, RefusesWhatCannotBeRun) {
   EXPECT_NE(refused([](Request& r) { r.sampling.temperature = -1; }).find("temperature"), std::string::npos);
   EXPECT_NE(refused([](Request& r) { r.sampling.top_p = 0; }).find("top_p"), std::string::npos);
   EXPECT_NE(refused([](Request& r) { r.sampling.min_p = 1.5; }).find("min_p"), std::string::npos);
+  for (double penalty : {0.0, -1.0, 1e-40, 1e40, double{INFINITY}, double{NAN}}) {
+    EXPECT_NE(refused([&](Request& r) { r.sampling.repetition_penalty = penalty; }).find("repetition_penalty"),
+              std::string::npos);
+  }
+  for (double penalty : {1e40, -1e40, double{INFINITY}, double{NAN}}) {
+    EXPECT_NE(refused([&](Request& r) { r.sampling.presence_penalty = penalty; }).find("presence_penalty"),
+              std::string::npos);
+    EXPECT_NE(refused([&](Request& r) { r.sampling.frequency_penalty = penalty; }).find("frequency_penalty"),
+              std::string::npos);
+  }
   EXPECT_NE(refused([](Request& r) { r.sampling.temperature = 1; }).find("argmax"), std::string::npos);
 }
 

@@ -124,6 +124,23 @@ TEST_P(WholeStepTest, EndsWhereTheHostEnds) {
   compare({itself(), "chain(gamma=3)"}, request);
 }
 
+// Whole steps know nothing of penalties: the host leads steps of such requests, even where they are alone.
+TEST_P(WholeStepTest, PenaltiesAreLeftToTheHost) {
+  const Request request = request_of({.repetition_penalty = 1.5, .frequency_penalty = 0.5});
+  Engine plain = engine_of({});
+  const RequestRecord expected = plain.generate({&request, 1}, 1)[0];
+  const Request without = request_of({});
+  EXPECT_NE(expected.tokens, plain.generate({&without, 1}, 1)[0].tokens);
+  for (const EngineSpec& spec : {EngineSpec{itself(), "chain(gamma=2)"}, EngineSpec{another(), "expansion(2,2)"}}) {
+    Engine engine = engine_of(spec);
+    EXPECT_EQ(engine.step_leader(request.sampling), "steps led by the host: penalties are for the host alone");
+    const RequestRecord record = engine.generate({&request, 1}, 1)[0];
+    EXPECT_FALSE(record.whole_steps);
+    EXPECT_EQ(record.tokens, expected.tokens);
+    EXPECT_TRUE(engine.generate({&without, 1}, 1)[0].whole_steps);
+  }
+}
+
 // One engine runs texts of different lengths, laws and stops one after another: nothing of the last one is left.
 TEST_P(WholeStepTest, SequencesFollowOneAnother) {
   Engine engine = engine_of({itself(), "expansion(2,1)", "multi_step"});

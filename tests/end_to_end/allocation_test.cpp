@@ -36,6 +36,7 @@ struct Case {
   std::string name;
   EngineSpec spec;
   int tokens = 1000;
+  SamplingParams sampling{};
 };
 
 /// Every kind of drafter, and every topology.
@@ -52,6 +53,9 @@ std::vector<Case> cases() {
       {"medusa", {.drafter = "medusa(path=" + medusa.path() + ")", .tree = "expansion(2,2)"}},
       {"medusa_ranks", {.drafter = "medusa(path=" + medusa.path() + ")", .tree = "static_ranks(preset=medusa)"}, 300},
   };
+  const SamplingParams penalties = {.repetition_penalty = 1.2, .presence_penalty = 0.3, .frequency_penalty = 0.1};
+  all.push_back({"penalties_plain", {}, 1000, penalties});
+  all.push_back({"penalties", {.drafter = independent, .tree = "expansion(2,2)"}, 300, penalties});
   for (const std::string& tree : tree_policies().names()) {
     all.push_back({tree, {.drafter = independent, .tree = tree, .allow_lossy = true}, 300});
   }
@@ -67,6 +71,7 @@ TEST_P(Allocation, StepsAllocateNothing) {
   Engine engine(nn::load_model(kModels + "/target", options), GetParam().spec, nn::draft_loader(options));
   Request request;
   request.prompt = {5, 6, 7};
+  request.sampling = GetParam().sampling;
   request.max_new_tokens = GetParam().tokens;
   int tokens = 0;
   long allocations_warm = 0;

@@ -99,6 +99,32 @@ TEST_P(BundledPair, GreedySpeculationEqualsPlainDecoding) {
   }
 }
 
+/// The same with penalties, of which each node of a draft has its own.
+TEST_P(BundledPair, GreedySpeculationWithPenaltiesEqualsPlainDecoding) {
+  const Pair pair(GetParam());
+  std::vector<Request> requests = pair.requests(24);
+  const auto without = pair.engine({}).generate(requests);
+  for (Request& request : requests) {
+    request.sampling = {.repetition_penalty = 1.5, .presence_penalty = 4.0, .frequency_penalty = 4.0};
+  }
+  const auto plain = pair.engine({}).generate(requests);
+  for (std::size_t i = 0; i < requests.size(); ++i) EXPECT_NE(plain[i].tokens, without[i].tokens) << "prompt " << i;
+  std::vector<std::string> trees = {"chain(4)", "expansion(2,2,1)"};
+  if (GetParam().name() == "bfloat16") trees = tree_policies().names();
+  for (const std::string& drafter : {kIndependent, kEagle, std::string("ngram"), std::string("self(experts=1)")}) {
+    for (const std::string& tree : trees) {
+      Engine engine = pair.engine({.drafter = drafter, .tree = tree, .allow_lossy = true});
+      const auto records = engine.generate(requests, 2);
+      Counts counts;
+      for (std::size_t i = 0; i < requests.size(); ++i) {
+        ASSERT_EQ(records[i].tokens, plain[i].tokens) << drafter << " " << tree << " prompt " << i;
+        counts.add(records[i]);
+      }
+      counts.check_identities();
+    }
+  }
+}
+
 /// The inputs are telling: drafts are both accepted and rejected, and steps wake different numbers of experts.
 TEST_P(BundledPair, TheDrafterIsOftenRightAndSometimesWrong) {
   const Pair pair(GetParam());
