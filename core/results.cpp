@@ -89,6 +89,9 @@ Json sampling_of(const SamplingParams& sampling) {
           {"top_k", sampling.top_k},
           {"top_p", sampling.top_p},
           {"min_p", sampling.min_p},
+          {"repetition_penalty", sampling.repetition_penalty},
+          {"presence_penalty", sampling.presence_penalty},
+          {"frequency_penalty", sampling.frequency_penalty},
           {"seed", sampling.seed}};
 }
 

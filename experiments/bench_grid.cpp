@@ -67,7 +67,11 @@ std::string cell_id(const RunOptions& options, const std::string& weights, const
   if (spec.device_loop) all.push_back("device loop");
   if (spec.device_switch) all.push_back("device switch");
   if (options.fast_prefill) all.push_back("fast prefill");
-  if (options.sampling.min_p > 0) all.push_back({"min_p", options.sampling.min_p});
+  const SamplingParams& sampling = options.sampling;
+  if (sampling.min_p > 0) all.push_back({"min_p", sampling.min_p});
+  if (sampling.penalises()) {
+    all.push_back({"penalties", sampling.repetition_penalty, sampling.presence_penalty, sampling.frequency_penalty});
+  }
   return digest(all.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 

@@ -50,7 +50,11 @@ void read_settings(const Json& json, BenchSummary& summary) {
   json.at("temperature").get_to(summary.sampling.temperature);
   json.at("top_k").get_to(summary.sampling.top_k);
   json.at("top_p").get_to(summary.sampling.top_p);
-  summary.sampling.min_p = json.value("min_p", 0.0);  // cells from before there was one
+  // Cells from before there were such are of their defaults.
+  summary.sampling.min_p = json.value("min_p", 0.0);
+  summary.sampling.repetition_penalty = json.value("repetition_penalty", 1.0);
+  summary.sampling.presence_penalty = json.value("presence_penalty", 0.0);
+  summary.sampling.frequency_penalty = json.value("frequency_penalty", 0.0);
   json.at("seed").get_to(summary.sampling.seed);
 }
 

@@ -90,6 +90,9 @@ void take_sampling(const Settings& settings, RunOptions& options) {
   options.sampling.top_k = static_cast<int>(settings.integer("top-k", 0, kMostTokens));
   options.sampling.top_p = settings.real("top-p");
   options.sampling.min_p = settings.real("min-p");
+  options.sampling.repetition_penalty = settings.real("repetition-penalty");
+  options.sampling.presence_penalty = settings.real("presence-penalty");
+  options.sampling.frequency_penalty = settings.real("frequency-penalty");
   options.sampling.seed =
       static_cast<std::uint64_t>(settings.integer("seed", 0, std::numeric_limits<std::int64_t>::max()));
   for (double temperature : options.temperatures) {

@@ -85,6 +85,15 @@ BAD_CALLS = {
     "top-p zero": ([*GENERATE, "--top-p", "0"], "top_p"),
     "top-p above 1": ([*GENERATE, "--top-p", "1.5"], "top_p"),
     "min-p above 1": ([*GENERATE, "--min-p", "1.5"], "min_p must be from 0 (no cut) to 1, got 1.5"),
+    "repetition-penalty zero": (
+        [*GENERATE, "--repetition-penalty", "0"],
+        "repetition_penalty must be above 0 (1: none), from 1e-06 to 1e+06, got 0",
+    ),
+    "presence-penalty nan": ([*GENERATE, "--presence-penalty", "nan"], "presence-penalty"),
+    "frequency-penalty too large": (
+        [*GENERATE, "--frequency-penalty", "-2e6"],
+        "frequency_penalty must be from -1e+06 to 1e+06 (0: none), got -2e+06",
+    ),
     "negative seed": ([*GENERATE, "--seed", "-1"], "--seed"),
     "empty stop": ([*GENERATE, "--stop", ""], "--stop"),
     "gamma past 32 bits": ([*GENERATE, "--drafter", "ngram", "--tree", "chain(gamma=4294967300)"], "got '4294967300'"),

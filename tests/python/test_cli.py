@@ -31,6 +31,7 @@ def test_help_names_every_flag_of_the_issue():
     text = ok("generate", "--help").stdout
     for flag in (
         "target drafter tree accept prompt prompts max-new-tokens temperature top-k top-p min-p seed batch threads dtype "
+        "repetition-penalty presence-penalty frequency-penalty "
         "device output config stop ignore-eos allow-lossy quiet mark"
     ).split():
         assert re.search(rf"--{flag}\b", text), flag

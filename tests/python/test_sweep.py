@@ -49,6 +49,21 @@ def test_every_combination_is_a_cell(grid):
     assert (frame["counts.emitted"] / frame["counts.steps"]).to_list() == pytest.approx(frame["tau"].to_list())
 
 
+def test_a_cell_with_penalties_is_another_cell(grid, tmp_path):
+    cells = tmp_path / "cells.jsonl"
+    one = {**grid, "category": "all", "dtype": "float32", "temperature": 0, "batch": 1, "tree": "chain(gamma=2)"}
+    without = specmoe.sweep(one, cells=cells)
+    names = {without["cell"][0]}
+    for penalty in ("repetition_penalty", "presence_penalty", "frequency_penalty"):
+        assert without[penalty][0] == (1 if penalty == "repetition_penalty" else 0)
+        frame = specmoe.sweep({**one, penalty.replace("_", "-"): 1.5}, cells=cells)
+        assert frame[penalty][0] == 1.5 and frame["identical"].all()
+        names.add(frame["cell"][0])
+    assert len(names) == len(cells.read_text().splitlines()) == 4
+    assert specmoe.sweep({**one, "repetition-penalty": 1}, cells=cells)["cell"][0] == without["cell"][0]
+    assert len(cells.read_text().splitlines()) == 4
+
+
 def test_prompts_are_independent_samples(grid, tmp_path):
     """Every prompt has its own randomness, so that intervals over prompts mean something."""
     prompts = tmp_path / "same.jsonl"
