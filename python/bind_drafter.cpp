@@ -189,7 +189,15 @@ void bind_question(py::module_& m) {
           "top_k", [](const Question& self) { return self.sampling.top_k; }, "Of the request.")
       .def_property_readonly(
           "top_p", [](const Question& self) { return self.sampling.top_p; }, "Of the request.")
-      .def_property_readonly("min_p", [](const Question& self) { return self.sampling.min_p; }, "Of the request.");
+      .def_property_readonly(
+          "min_p", [](const Question& self) { return self.sampling.min_p; }, "Of the request.")
+      .def_property_readonly(
+          "repetition_penalty", [](const Question& self) { return self.sampling.repetition_penalty; },
+          "Of the request. The target's rows are penalised; a draft need not be, but may be accepted more often.")
+      .def_property_readonly(
+          "presence_penalty", [](const Question& self) { return self.sampling.presence_penalty; }, "Of the request.")
+      .def_property_readonly(
+          "frequency_penalty", [](const Question& self) { return self.sampling.frequency_penalty; }, "Of the request.");
 }
 
 }  // namespace

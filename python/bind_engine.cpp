@@ -122,7 +122,8 @@ std::optional<std::string> text_of(const Model& target, const RequestRecord& rec
 }
 
 py::object generate(EngineHandle& handle, const py::object& given, int max_new_tokens, double temperature, int top_k,
-                    double top_p, double min_p, const py::object& seed, const py::object& stop, bool ignore_eos,
+                    double top_p, double min_p, double repetition_penalty, double presence_penalty,
+                    double frequency_penalty, const py::object& seed, const py::object& stop, bool ignore_eos,
                     int batch, const py::object& on_text) {
   Prompts prompts = read_prompts(given, handle.target->tokenizer.get());
   const bool single = prompts.single;
@@ -131,7 +132,13 @@ py::object generate(EngineHandle& handle, const py::object& given, int max_new_t
   const ModelInfo& info = handle.target->network->info();
   Request pattern;
   pattern.max_new_tokens = max_new_tokens;
-  pattern.sampling = {.temperature = temperature, .top_k = top_k, .top_p = top_p, .min_p = min_p};
+  pattern.sampling = {.temperature = temperature,
+                      .top_k = top_k,
+                      .top_p = top_p,
+                      .min_p = min_p,
+                      .repetition_penalty = repetition_penalty,
+                      .presence_penalty = presence_penalty,
+                      .frequency_penalty = frequency_penalty};
   if (!ignore_eos) pattern.stop_tokens = info.stop_tokens;
 
   Stops stops;
@@ -197,7 +204,10 @@ void bind_engine(py::module_& m) {
            py::arg("device_loop") = EngineSpec{}.device_loop, py::arg("device_switch") = EngineSpec{}.device_switch)
       .def("generate", &generate, py::arg("prompts"), py::arg("max_new_tokens") = request.max_new_tokens,
            py::arg("temperature") = sampling.temperature, py::arg("top_k") = sampling.top_k,
-           py::arg("top_p") = sampling.top_p, py::arg("min_p") = sampling.min_p, py::arg("seed") = sampling.seed,
+           py::arg("top_p") = sampling.top_p, py::arg("min_p") = sampling.min_p,
+           py::arg("repetition_penalty") = sampling.repetition_penalty,
+           py::arg("presence_penalty") = sampling.presence_penalty,
+           py::arg("frequency_penalty") = sampling.frequency_penalty, py::arg("seed") = sampling.seed,
            py::arg("stop") = py::none(), py::arg("ignore_eos") = false, py::arg("batch") = 1,
            py::arg("on_text") = py::none(),
            "Continues prompts: one Result for one prompt, a list of them for a list.\n\n"
@@ -206,6 +216,11 @@ void bind_engine(py::module_& m) {
            "                an integer array or tensor [B, S]\n"
            "max_new_tokens  most tokens per prompt\n"
            "temperature     0 is greedy; top_k 0, top_p 1 and min_p 0 cut nothing\n"
+           "repetition_penalty, presence_penalty, frequency_penalty\n"
+           "                1, 0 and 0 change nothing. The first divides logits above 0 of tokens in prompt or\n"
+           "                output and multiplies those below; the others are subtracted from logits of tokens in\n"
+           "                the output, once or as often as they occur. Each node of a draft is judged by the\n"
+           "                penalties of its own text, so a text has plain decoding's distribution\n"
            "seed            an int, or one per prompt. A text depends on its prompt and seed alone, whatever else is\n"
            "                in the call; equal prompts with equal seeds come out different, in their order\n"
            "stop            a string or several: the text ends before the first of them\n"
@@ -220,7 +235,7 @@ void bind_engine(py::module_& m) {
       .def_property_readonly(
           "step_leader", [](const EngineHandle& self) { return self.engine->step_leader(); },
           "Who leads the steps of one sequence at a time: '' (the CPU does everything), 'whole steps on cuda:0', or\n"
-          "'steps led by the host: ' and why.")
+          "'steps led by the host: ' and why. The host always leads those of requests with penalties.")
       .def_property_readonly(
           "lossless", [](const EngineHandle& self) { return self.engine->lossless(); },
           "Whether every text it emits has exactly the target's distribution.")

@@ -99,7 +99,9 @@ void bind_values(py::module_& m) {
                                                   "Probability rows by node; each is made when asked for.")
       .def("row", &LentRows::row, py::arg("node"),
            "The target's distribution after a node: float64 [V], an array of the caller's own.\n\n"
-           "After temperature, top-k, top-p and min-p. Ask only for the rows that are needed: each is computed here.");
+           "After penalties, temperature, top-k, top-p and min-p. Ask only for the rows that are needed: each is "
+           "computed "
+           "here.");
 
   py::class_<Uniform<double>>(
       m, "Uniform", "A uniform of [0, 1) that can only be compared, so that a proof may follow both outcomes.")

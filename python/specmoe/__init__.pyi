@@ -198,6 +198,12 @@ class ProposeRequest:
     def top_p(self) -> float: ...
     @property
     def min_p(self) -> float: ...
+    @property
+    def repetition_penalty(self) -> float: ...
+    @property
+    def presence_penalty(self) -> float: ...
+    @property
+    def frequency_penalty(self) -> float: ...
 
 class Drafter:
     def __init__(self) -> None: ...
@@ -284,6 +290,9 @@ class Engine:
         top_k: int = ...,
         top_p: float = ...,
         min_p: float = ...,
+        repetition_penalty: float = ...,
+        presence_penalty: float = ...,
+        frequency_penalty: float = ...,
         seed: int | Sequence[int] = ...,
         stop: str | Sequence[str] | None = ...,
         ignore_eos: bool = ...,
@@ -299,6 +308,9 @@ class Engine:
         top_k: int = ...,
         top_p: float = ...,
         min_p: float = ...,
+        repetition_penalty: float = ...,
+        presence_penalty: float = ...,
+        frequency_penalty: float = ...,
         seed: int | Sequence[int] = ...,
         stop: str | Sequence[str] | None = ...,
         ignore_eos: bool = ...,
@@ -314,6 +326,9 @@ class Engine:
         top_k: int = ...,
         top_p: float = ...,
         min_p: float = ...,
+        repetition_penalty: float = ...,
+        presence_penalty: float = ...,
+        frequency_penalty: float = ...,
         seed: int | Sequence[int] = ...,
         stop: str | Sequence[str] | None = ...,
         ignore_eos: bool = ...,

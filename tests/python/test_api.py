@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pytest
+import torch
+import transformers
 
 import specmoe
 
@@ -101,6 +103,39 @@ def test_a_cut_to_one_token_is_greedy(target, draft_path, cut):
     engine = engine_with(target, draft_path, DRAFTERS[0])
     greedy = engine.generate(PROMPT, max_new_tokens=12)
     assert (engine.generate(PROMPT, max_new_tokens=12, temperature=1.0, **cut).token_ids == greedy.token_ids).all()
+
+
+PENALTIES = [
+    {"repetition_penalty": 1.5},
+    {"repetition_penalty": 0.8, "presence_penalty": 0.7},
+    {"presence_penalty": -0.5, "frequency_penalty": 0.25},
+]
+
+
+def greedy_with_penalties(target, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0):
+    """Greedy decoding row by row: transformers' repetition penalty, then the others as vLLM defines them."""
+    repeats = transformers.RepetitionPenaltyLogitsProcessor(repetition_penalty)
+    text = list(PROMPT)
+    while len(text) < len(PROMPT) + 24:
+        scores = repeats(torch.tensor([text]), torch.from_numpy(target.logits(text)[-1:]))[0]
+        counts = torch.bincount(torch.tensor(text[len(PROMPT) :], dtype=torch.int64), minlength=len(scores))
+        scores = scores - frequency_penalty * counts
+        scores = scores - presence_penalty * (counts > 0)
+        text.append(int(scores.argmax()))
+    return text[len(PROMPT) :]
+
+
+@pytest.mark.parametrize("penalties", PENALTIES)
+def test_penalties_are_those_of_transformers_and_vllm(target, draft_path, penalties):
+    expected = greedy_with_penalties(target, **penalties)
+    plain = specmoe.Engine(target)
+    sampling = {"max_new_tokens": 24, "ignore_eos": True}
+    assert plain.generate(PROMPT, **sampling).token_ids.tolist() != expected
+    assert plain.generate(PROMPT, **sampling, **penalties).token_ids.tolist() == expected
+    for drafter in DRAFTERS:
+        for tree in TREES:
+            engine = engine_with(target, draft_path, drafter, tree=tree)
+            assert engine.generate(PROMPT, **sampling, **penalties).token_ids.tolist() == expected
 
 
 def test_equal_prompts_in_one_call_come_out_different(target):
@@ -257,6 +292,9 @@ def test_parts_of_the_wrong_type(target):
         (PROMPT, {"temperature": float("nan")}, specmoe.Error),
         (PROMPT, {"top_p": 0.0}, specmoe.Error),
         (PROMPT, {"min_p": -0.1}, specmoe.Error),
+        (PROMPT, {"repetition_penalty": 0.0}, specmoe.Error),
+        (PROMPT, {"presence_penalty": float("nan")}, specmoe.Error),
+        (PROMPT, {"frequency_penalty": float("inf")}, specmoe.Error),
         (PROMPT, {"top_k": -1}, specmoe.Error),
         (PROMPT, {"batch": 0}, specmoe.Error),
         (PROMPT, {"seed": -1}, specmoe.Error),

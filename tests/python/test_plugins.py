@@ -74,6 +74,22 @@ def test_a_drafter_reads_the_hidden_rows_that_it_names(target, target_path):
         np.testing.assert_allclose(logits, target.logits(text[:-1]), rtol=1e-3, atol=1e-3)
 
 
+def test_a_drafter_is_told_how_the_request_samples(target):
+    sampling = {
+        "temperature": 0.5, "top_k": 7, "top_p": 0.75, "min_p": 0.125, "repetition_penalty": 1.5,
+        "presence_penalty": -0.5, "frequency_penalty": 0.25,
+    }  # fmt: skip
+    seen = {}
+
+    class Curious(specmoe.Drafter):
+        def propose(self, request):
+            seen.update({name: getattr(request, name) for name in sampling})
+            return [None] * len(request.frontier)
+
+    specmoe.Engine(target, drafter=Curious()).generate(PROMPT, max_new_tokens=3, **sampling)
+    assert seen == sampling
+
+
 def test_hidden_rows_that_nobody_asked_for_are_an_error(target):
     drafter = Repeat(1)
     drafter.propose = lambda request: request.hidden
