@@ -260,7 +260,7 @@ std::shared_ptr<MedusaHeads> Transformer::medusa_heads(const std::string& path) 
   std::vector<PackedHead> heads =
       pack_heads(spec, map_medusa_heads(spec, checkpoint), weights_->dtype, backend_, *pool_);
   return std::make_shared<PackedMedusaHeads>(std::move(heads), head_of_, logit_shape(), backend_,
-                                             fitting_pool(spec.read_bytes(weights_->dtype), pool_));
+                                             pool_of_head(spec.read_bytes(weights_->dtype)));
 }
 
 }  // namespace specmoe::nn

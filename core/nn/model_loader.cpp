@@ -82,7 +82,7 @@ std::shared_ptr<LanguageModel> load_model(const std::string& path, const LoadOpt
   ReleasingProgress progress(checkpoint, options.progress);
   Weights weights =
       pack_weights(spec, tensors, options.dtype, backend, *pool, cache ? &*cache : nullptr, std::ref(progress));
-  pool = fitting_pool(info.weight_bytes, std::move(pool));
+  if (!options.keep_threads) pool = fitting_pool(info.weight_bytes, std::move(pool));
   return std::make_shared<Transformer>(std::move(spec), std::move(weights), std::move(info), options.kv_dtype, backend,
                                        std::move(pool));
 }

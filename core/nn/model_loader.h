@@ -22,6 +22,7 @@ struct LoadOptions {
   bool fast_prefill = false;                  // on a device: whole chunks of a prompt by cuBLASLt, with other last bits
   int threads = 0;                            // 0: one per usable core; ignored when pool is set
   std::shared_ptr<kernels::ThreadPool> pool;  // shared by target and drafter
+  bool keep_threads = false;                  // for small models too, which are faster on one thread and else get one
   std::optional<kernels::Backend> backend;    // nothing: the best this machine has
   std::string cache;                          // folder where packed weights are kept (WeightCache); empty: nowhere
   std::function<void(const std::string&)> notice;  // is told what a user should know of, a line each

@@ -126,6 +126,12 @@ std::shared_ptr<LanguageModel> Transformer::partial(const ModelPart& part) const
       new Transformer(std::move(spec), weights_, nullptr, layers, std::move(info), kv_, backend_, pool_));
 }
 
+/// One thread for a small head, unless this model is small too and keeps its threads (LoadOptions::keep_threads).
+std::shared_ptr<kernels::ThreadPool> Transformer::pool_of_head(std::int64_t weight_bytes) const {
+  const bool kept = fitting_pool(info_.weight_bytes, pool_) != pool_;
+  return kept ? pool_ : fitting_pool(weight_bytes, pool_);
+}
+
 void Transformer::run(Member& member) {
   if (spec_.fusion) {
     fuse(member);

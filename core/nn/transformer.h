@@ -67,6 +67,7 @@ class Transformer final : public LanguageModel {
   using Private = Workspace::Private;
 
   const RopeTable& rope_table(const RopeSpec& spec);
+  std::shared_ptr<kernels::ThreadPool> pool_of_head(std::int64_t weight_bytes) const;
 
   void run(Member& member);
   void embed(kernels::Shard shard);

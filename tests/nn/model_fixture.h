@@ -79,6 +79,7 @@ inline std::shared_ptr<LanguageModel> load(const std::string& folder, kernels::D
   LoadOptions options;
   options.dtype = dtype;
   options.threads = threads;
+  options.keep_threads = true;
   return load_model(folder, options);
 }
 
