@@ -3,8 +3,6 @@
 #include <cmath>
 
 #include "core/engine.h"
-#include "core/grow.h"
-#include "core/tree_policy.h"
 #include "tests/support/tapped.h"
 #include "tests/support/toy_model.h"
 
@@ -16,18 +14,9 @@ using test::ToyOptions;
 
 Draft<float> draft_of(const std::string& tree_spec, const std::vector<TokenId>& prompt) {
   const auto drafter = drafters().create("medusa(path=toy)");
-  drafter->attach({make_toy_model({}), {}});
-  const auto tree = tree_policies().create(tree_spec);
-  const auto state = test::Tapped(make_toy_model({}), *drafter).open(*drafter, prompt);
-  const SamplingParams sampling{.temperature = 1.0, .seed = 5};
-  PhiloxUniforms uniforms(5, 0, 0);
-  Draft<float> draft;
-  draft.reset(prompt.back(), ToyOptions{}.vocab);
-  draft.law = effective_law(*drafter, *tree, sampling);
-  GrowRequest request{state.get(), &draft, &sampling, &uniforms, tree->max_depth()};
-  GrowWorkspace workspace;
-  grow({&request, 1}, *drafter, *tree, workspace);
-  return draft;
+  const auto target = make_toy_model({});
+  drafter->attach({target, {}});
+  return test::first_draft(target, *drafter, tree_spec, prompt, {.temperature = 1.0, .seed = 5});
 }
 
 /// Whatever the topology asks about, one level after another or not, there is one row a depth, and none below the

@@ -3,8 +3,6 @@
 #include <cmath>
 
 #include "core/engine.h"
-#include "core/grow.h"
-#include "core/tree_policy.h"
 #include "tests/support/tapped.h"
 #include "tests/support/toy_model.h"
 
@@ -26,18 +24,9 @@ std::shared_ptr<LanguageModel> open_toy(const std::string& path, const std::stri
 Draft<float> draft_of(const std::string& tree_spec, double temperature,
                       const std::string& spec = "merged(independent(path=first), independent(path=second))") {
   const auto drafter = drafters().create(spec);
-  drafter->attach({make_toy_model({}), open_toy});
-  const auto tree = tree_policies().create(tree_spec);
-  const auto state = test::Tapped(make_toy_model({}), *drafter).open(*drafter, kPrompt);
-  const SamplingParams sampling{.temperature = temperature, .seed = 5};
-  PhiloxUniforms uniforms(5, 0, 0);
-  Draft<float> draft;
-  draft.reset(kPrompt.back(), ToyOptions{}.vocab);
-  draft.law = effective_law(*drafter, *tree, sampling);
-  GrowRequest request{state.get(), &draft, &sampling, &uniforms, tree->max_depth()};
-  GrowWorkspace workspace;
-  grow({&request, 1}, *drafter, *tree, workspace);
-  return draft;
+  const auto target = make_toy_model({});
+  drafter->attach({target, open_toy});
+  return test::first_draft(target, *drafter, tree_spec, kPrompt, {.temperature = temperature, .seed = 5});
 }
 
 std::vector<double> probabilities(const ToyOptions& toy, const std::vector<TokenId>& text) {

@@ -72,6 +72,17 @@ struct Pair {
 
 class BundledPair : public testing::TestWithParam<Types> {};
 
+void expect_texts(Engine engine, const std::vector<Request>& requests, const std::vector<RequestRecord>& plain) {
+  const auto records = engine.generate(requests, 2);
+  Counts counts;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    ASSERT_EQ(records[i].tokens, plain[i].tokens)
+        << engine.spec().drafter << " " << engine.spec().tree << " prompt " << i;
+    counts.add(records[i]);
+  }
+  counts.check_identities();
+}
+
 /// Promise "exact": whatever the drafter, the topology and the batch, the ids are those of plain decoding.
 TEST_P(BundledPair, GreedySpeculationEqualsPlainDecoding) {
   const Pair pair(GetParam());
@@ -87,14 +98,7 @@ TEST_P(BundledPair, GreedySpeculationEqualsPlainDecoding) {
       kIndependent, kEagle, "ngram", "self(experts=1)", "synthetic(alpha=0.8)", "medusa(path=" + medusa.path() + ")"};
   for (const std::string& drafter : drafters) {
     for (const std::string& tree : trees) {
-      Engine engine = pair.engine({.drafter = drafter, .tree = tree, .allow_lossy = true});
-      const auto records = engine.generate(requests, 2);
-      Counts counts;
-      for (std::size_t i = 0; i < requests.size(); ++i) {
-        ASSERT_EQ(records[i].tokens, plain[i].tokens) << drafter << " " << tree << " prompt " << i;
-        counts.add(records[i]);
-      }
-      counts.check_identities();
+      expect_texts(pair.engine({.drafter = drafter, .tree = tree, .allow_lossy = true}), requests, plain);
     }
   }
 }
@@ -113,14 +117,7 @@ TEST_P(BundledPair, GreedySpeculationWithPenaltiesEqualsPlainDecoding) {
   if (GetParam().name() == "bfloat16") trees = tree_policies().names();
   for (const std::string& drafter : {kIndependent, kEagle, std::string("ngram"), std::string("self(experts=1)")}) {
     for (const std::string& tree : trees) {
-      Engine engine = pair.engine({.drafter = drafter, .tree = tree, .allow_lossy = true});
-      const auto records = engine.generate(requests, 2);
-      Counts counts;
-      for (std::size_t i = 0; i < requests.size(); ++i) {
-        ASSERT_EQ(records[i].tokens, plain[i].tokens) << drafter << " " << tree << " prompt " << i;
-        counts.add(records[i]);
-      }
-      counts.check_identities();
+      expect_texts(pair.engine({.drafter = drafter, .tree = tree, .allow_lossy = true}), requests, plain);
     }
   }
 }

@@ -2,11 +2,14 @@
 
 #include <memory>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "core/drafter.h"
+#include "core/grow.h"
 #include "core/logit_rows.h"
+#include "core/tree_policy.h"
 
 namespace specmoe::test {
 
@@ -44,5 +47,21 @@ class Tapped {
   std::vector<float> rows_;
   ForwardResult result_;
 };
+
+/// The first draft after `prompt` of a drafter that is attached to `target`.
+inline Draft<float> first_draft(const std::shared_ptr<LanguageModel>& target, Drafter& drafter,
+                                const std::string& tree_spec, const std::vector<TokenId>& prompt,
+                                const SamplingParams& sampling) {
+  const auto tree = tree_policies().create(tree_spec);
+  const auto state = Tapped(target, drafter).open(drafter, prompt);
+  PhiloxUniforms uniforms(sampling.seed, 0, 0);
+  Draft<float> draft;
+  draft.reset(prompt.back(), target->info().vocab_size);
+  draft.law = effective_law(drafter, *tree, sampling);
+  GrowRequest request{state.get(), &draft, &sampling, &uniforms, tree->max_depth()};
+  GrowWorkspace workspace;
+  grow({&request, 1}, drafter, *tree, workspace);
+  return draft;
+}
 
 }  // namespace specmoe::test
