@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from corpus import Corpus
 from export import load, new_folder, swap_in
 from model import DenseMlp, LanguageModel, RMSNorm, SoftCrossEntropy, parameter_count, rope_tables, rotate
-from training import HERE, Learner, TrainingRun, add_run_options
+from training import HERE, HeadRun, Learner, add_run_options
 
 
 def head_config(settings: dict, target: dict) -> dict:
@@ -220,7 +220,7 @@ def export_head(state: dict[str, Tensor], config: dict, kept: Tensor, folder: Pa
     swap_in(new, folder)
 
 
-class Trainer(TrainingRun):
+class Trainer(HeadRun):
     """A head for the frozen target."""
 
     def __init__(self, args: argparse.Namespace, recipe: dict):
@@ -251,18 +251,9 @@ class Trainer(TrainingRun):
         recipe, (ids, counts) = self.recipe, self.batch()
         lesson = Lesson(self.target, self.streams, ids, counts, self.kept)
         entropies, agreements = losses(self.head, lesson, recipe["test_steps"])
-        loss = sum(recipe["step_weight"] ** j * entropy for j, entropy in enumerate(entropies))
-        norm = self.learner.apply(loss, factor * recipe["learning_rate"])
-        if self.step % recipe["average_every"] == 0:
-            self.learner.average.update(self.head)
-        self.add(loss=loss.item(), gradient_norm=norm)
-        self.add(**{f"agreement_{j}": value for j, value in enumerate(agreements)})
+        self.learn(self.head, entropies, agreements, recipe["step_weight"], factor)
         self.step += 1
         self.tokens += counts.numel()
-
-    def summary(self, row: dict) -> str:
-        agreements = (f"{value:.3f}" for name, value in row.items() if name.startswith("agreement"))
-        return f"loss {row['loss']:.3f} agreement {' '.join(agreements)}"
 
 
 def main() -> None:

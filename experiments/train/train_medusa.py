@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from corpus import Corpus
 from export import load, new_folder, swap_in
 from model import LanguageModel, SoftCrossEntropy, parameter_count
-from training import HERE, Learner, TrainingRun, add_run_options
+from training import HERE, HeadRun, Learner, add_run_options
 
 
 class ResBlock(nn.Module):
@@ -99,7 +99,7 @@ def export_heads(state: dict[str, Tensor], config: dict, folder: Path) -> None:
     swap_in(new, folder)
 
 
-class Trainer(TrainingRun):
+class Trainer(HeadRun):
     """Heads for the frozen target."""
 
     def __init__(self, args: argparse.Namespace, recipe: dict):
@@ -126,18 +126,9 @@ class Trainer(TrainingRun):
         """One step of all heads."""
         recipe, (ids, counts) = self.recipe, self.batch()
         entropies, agreements = losses(self.heads, Lesson(self.target, ids, counts))
-        loss = sum(recipe["head_weight"] ** i * entropy for i, entropy in enumerate(entropies))
-        norm = self.learner.apply(loss, factor * recipe["learning_rate"])
-        if self.step % recipe["average_every"] == 0:
-            self.learner.average.update(self.heads)
-        self.add(loss=loss.item(), gradient_norm=norm)
-        self.add(**{f"agreement_{i}": value for i, value in enumerate(agreements)})
+        self.learn(self.heads, entropies, agreements, recipe["head_weight"], factor)
         self.step += 1
         self.tokens += counts.numel()
-
-    def summary(self, row: dict) -> str:
-        agreements = (f"{value:.3f}" for name, value in row.items() if name.startswith("agreement"))
-        return f"loss {row['loss']:.3f} agreement {' '.join(agreements)}"
 
 
 def main() -> None:

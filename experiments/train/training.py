@@ -170,6 +170,28 @@ class TrainingRun:
         self.export()
 
 
+class HeadRun(TrainingRun):
+    """A run of heads of a frozen target that make several predictions a position, prediction i weighing less.
+
+    Subclasses set `learner`."""
+
+    def learn(
+        self, module: nn.Module, entropies: list[Tensor], agreements: list[float], weight: float, factor: float
+    ) -> None:
+        """One step on the sum of weight^i times entropy i."""
+        recipe = self.recipe
+        loss = sum(weight**i * entropy for i, entropy in enumerate(entropies))
+        norm = self.learner.apply(loss, factor * recipe["learning_rate"])
+        if self.step % recipe["average_every"] == 0:
+            self.learner.average.update(module)
+        self.add(loss=loss.item(), gradient_norm=norm)
+        self.add(**{f"agreement_{i}": value for i, value in enumerate(agreements)})
+
+    def summary(self, row: dict) -> str:
+        agreements = (f"{value:.3f}" for name, value in row.items() if name.startswith("agreement"))
+        return f"loss {row['loss']:.3f} agreement {' '.join(agreements)}"
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options of a TrainingRun."""
     parser.add_argument("--run", type=Path, required=True, help="folder of the state and the log")
