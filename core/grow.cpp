@@ -57,7 +57,9 @@ void advance(const GrowRequest& request, const TreePolicy& tree, PerSequence& wo
 }  // namespace
 
 DraftLaw effective_law(const Drafter& drafter, const TreePolicy& tree, const SamplingParams& sampling) {
-  if (sampling.greedy() || drafter.deterministic()) return DraftLaw::kDeterministic;
+  if (sampling.greedy() || drafter.deterministic() || tree.law() == DraftLaw::kDeterministic) {
+    return DraftLaw::kDeterministic;
+  }
   return drafter.rows_per_node() > 1 ? DraftLaw::kMultiDrafter : tree.law();
 }
 

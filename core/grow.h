@@ -11,8 +11,8 @@
 
 namespace specmoe {
 
-/// The law that drafts will have: deterministic when the drafter proposes tokens or the request is greedy, otherwise
-/// the topology's own (several drafters make it kMultiDrafter).
+/// The law that drafts will have: deterministic when the drafter proposes tokens, the request is greedy or the topology
+/// chooses, otherwise the topology's own (several drafters make it kMultiDrafter).
 DraftLaw effective_law(const Drafter& drafter, const TreePolicy& tree, const SamplingParams& sampling);
 
 /// One sequence whose tree is being grown.

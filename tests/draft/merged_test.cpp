@@ -95,6 +95,17 @@ TEST(Merged, GreedyDraftsTakeTheLikeliestOfEachInTurn) {
   EXPECT_EQ(draft.tree.token(2), best(row_after("second", draft.tree, 0), first));
 }
 
+/// Topologies that choose among nodes by their probabilities may not choose among drawn ones.
+TEST(Merged, WhereTheTopologyChoosesNothingIsDrawn) {
+  for (const std::string& tree : tree_policies().names()) {
+    const auto policy = tree_policies().create(tree);
+    const bool chooses = policy->law() == DraftLaw::kDeterministic;
+    const Draft<float> draft = draft_of(tree, 1.0);
+    EXPECT_EQ(draft.law, chooses ? DraftLaw::kDeterministic : DraftLaw::kMultiDrafter) << tree;
+    EXPECT_LE(draft.tree.size(), policy->max_nodes()) << tree;
+  }
+}
+
 TEST(Merged, RefusesOneDrafterAndTokensWithoutProbabilities) {
   EXPECT_THROW(drafters().create("merged(ngram, independent(path=x))"), Error);
   EXPECT_THROW(drafters().create("merged(independent(path=x), nobody)"), Error);
