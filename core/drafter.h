@@ -11,6 +11,7 @@
 #include "core/acceptance.h"
 #include "core/draft.h"
 #include "core/language_model.h"
+#include "core/logit_changes.h"
 #include "core/registry.h"
 #include "core/sampling_params.h"
 #include "kernels/view.h"
@@ -34,6 +35,7 @@ struct Proposal {
 /// One sequence's question in a batched propose().
 ///
 /// frontier   nodes of draft->tree; their ancestors have all been frontier nodes before in this step
+/// changes    of the request, whose text ends in the tree's root: for drafters that propose by logits
 /// uniforms   for drafters that make random choices of their own (Purpose::kPlugin)
 /// argmax_suffices  tokens may be proposed instead of rows: the draft is greedy and takes one child a node
 /// proposals  out, for each frontier node; empty and at least frontier.size() long when it comes
@@ -42,6 +44,7 @@ struct ProposeRequest {
   Draft<float>* draft = nullptr;
   std::span<const NodeId> frontier;
   const SamplingParams* sampling = nullptr;
+  LogitChanges* changes = nullptr;
   UniformSource<double>* uniforms = nullptr;
   bool argmax_suffices = false;
   std::vector<Proposal>* proposals = nullptr;

@@ -65,8 +65,8 @@ void Engine::draft(std::span<const std::unique_ptr<Sequence>> batch) {
     sequence->draft.reset(sequence->root, target_->info().vocab_size);
     if (drafter_ == nullptr) continue;
     sequence->draft.law = effective_law(*drafter_, *tree_, sampling);
-    workspace_->grow_requests.push_back({sequence->draft_state.get(), &sequence->draft, &sampling, &sequence->uniforms,
-                                         std::min(tree_->max_depth(), sequence->remaining - 1)});
+    workspace_->grow_requests.push_back({sequence->draft_state.get(), &sequence->draft, &sampling, &sequence->changes,
+                                         &sequence->uniforms, std::min(tree_->max_depth(), sequence->remaining - 1)});
   }
   if (drafter_ != nullptr) grow(workspace_->grow_requests, *drafter_, *tree_, workspace_->grow);
 }
@@ -75,7 +75,7 @@ void Engine::score(std::span<const std::unique_ptr<Sequence>> batch) {
   workspace_->blocks.clear();
   workspace_->result.want_logits = false;
   for (const auto& sequence : batch) {
-    workspace_->result.want_logits |= !sequence->request->sampling.argmax_suffices();
+    workspace_->result.want_logits |= !sequence->request->sampling.greedy() || sequence->changes.any();
     const TokenTree& tree = sequence->draft.tree;
     workspace_->blocks.push_back({sequence->cache.get(), tree.tokens(), tree.parents(), LogitsWanted::kAll});
   }
@@ -86,7 +86,7 @@ void Engine::judge(Sequence& sequence, int block) {
   const SamplingParams& sampling = sequence.request->sampling;
   Draft<float>& draft = sequence.draft;
   sequence.target_rows.reset(workspace_->result, workspace_->result.row_begin[block], draft.tree, sampling,
-                             sequence.counts);
+                             sequence.changes);
   // At temperature 0 every lossless policy is the greedy walk, and without a draft there is nothing to accept.
   if (sampling.greedy() && lossless_) {
     greedy_walk(draft, sequence.target_rows, sequence.verdict);
@@ -117,7 +117,7 @@ void Engine::emit(Sequence& sequence) {
     const TokenId token = from_draft ? sequence.draft.tree.token(accepted[i]) : sequence.verdict.next;
     record.tokens.push_back(token);
     record.from_draft.push_back(from_draft);
-    sequence.counts.add(token);
+    sequence.changes.add(token);
     sequence.root = token;
     --sequence.remaining;
     const bool stop_text = request.on_token && request.on_token(token, from_draft);

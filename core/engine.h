@@ -9,6 +9,7 @@
 #include "core/acceptance.h"
 #include "core/drafter.h"
 #include "core/language_model.h"
+#include "core/logits_processor.h"
 #include "core/sampling_params.h"
 #include "core/trace.h"
 #include "core/tree_policy.h"
@@ -20,6 +21,7 @@ struct Request {
   std::string id;
   std::vector<TokenId> prompt;  // one token or more
   SamplingParams sampling;
+  std::shared_ptr<LogitsProcessor> logits_processor;  // may be null
   int max_new_tokens = 128;
   /// Ends the text; emitted as its last token. Usually the checkpoint's ModelInfo::stop_tokens.
   std::vector<TokenId> stop_tokens;
@@ -55,7 +57,7 @@ void check_prompt(const Request& request, const ModelInfo& model);
 
 /// Speculative decoding of any number of requests, up to `batch` at a time with one target pass per step for all of
 /// them. Plain decoding is the same loop with no drafter. One sequence at a time on a device that has whole steps for
-/// its parts is left to these, with the same text, unless its request has penalties.
+/// its parts is left to these, with the same text, unless its request has penalties or a logits processor.
 class Engine {
  public:
   /// load_model is what drafters open their checkpoints with; a part that is there already is used instead of its spec.

@@ -95,14 +95,14 @@ std::unique_ptr<Engine::Sequence> Engine::start(const Request& request, RequestR
   record.unique_experts.reserve(static_cast<std::size_t>(sequence->remaining) * target_->info().layers);
   const int text = prompt + sequence->remaining;
   sequence->root = request.prompt.back();
-  const bool penalises = request.sampling.penalises();
-  record.whole_steps = batch == 1 && whole_.step != nullptr && !penalises && whole_.step->takes(text);
+  sequence->changes.reset(target_->info().vocab_size, text + (tree_ != nullptr ? tree_->max_depth() : 0),
+                          request.prompt, request.sampling, request.logits_processor);
+  record.whole_steps = batch == 1 && whole_.step != nullptr && !sequence->changes.any() && whole_.step->takes(text);
   if (record.whole_steps) {
     whole_.step->open({request.prompt, request.sampling, sequence->remaining, request.stop_tokens});
     record.prefill_ns = ns_between(begin, Clock::now());
     return sequence;
   }
-  if (penalises) sequence->counts.reset(target_->info().vocab_size, request.prompt);
   sequence->cache = target_->new_cache(text + (tree_ != nullptr ? tree_->max_nodes() : 1), text);
   const std::vector<float> tapped =
       prefill(*target_, *sequence->cache, std::span(request.prompt).first(prompt - 1), workspace_->result.taps);

@@ -24,7 +24,7 @@ struct Engine::Sequence {
   std::unique_ptr<DraftState> draft_state;
   Draft<float> draft;
   PhiloxUniforms uniforms{0, 0, 0};
-  TokenCounts counts;  // of the text, when the request has penalties
+  LogitChanges changes;
   LogitRows target_rows;
   Verdict verdict;
   TokenId root = 0;                 // last token of the text, not yet in the cache

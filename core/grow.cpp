@@ -73,9 +73,9 @@ void grow(std::span<GrowRequest> requests, Drafter& drafter, const TreePolicy& t
       if (work.growth.frontier.empty()) continue;
       clear_proposals(work);
       const GrowRequest& request = requests[i];
+      const bool argmax_suffices = request.sampling->greedy() && !request.changes->any() && tree.argmax_suffices();
       workspace.requests.push_back({request.state, request.draft, work.growth.frontier, request.sampling,
-                                    request.uniforms, request.sampling->greedy() && tree.argmax_suffices(),
-                                    &work.proposals});
+                                    request.changes, request.uniforms, argmax_suffices, &work.proposals});
     }
     if (workspace.requests.empty()) break;
     drafter.propose(workspace.requests);

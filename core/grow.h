@@ -20,6 +20,7 @@ struct GrowRequest {
   DraftState* state = nullptr;
   Draft<float>* draft = nullptr;  // reset to the root; its law says how children are drawn
   const SamplingParams* sampling = nullptr;
+  LogitChanges* changes = nullptr;
   UniformSource<double>* uniforms = nullptr;
   int max_depth = 0;  // no node deeper than this (text that may still be emitted); at least 0
 };

@@ -54,18 +54,18 @@ std::vector<float> prefill(LanguageModel& model, KVCache& cache, std::span<const
 }
 
 void LogitRows::reset(const ForwardResult& result, int first_row, const TokenTree& tree, const SamplingParams& sampling,
-                      TokenCounts& counts) {
+                      LogitChanges& changes) {
   result_ = &result;
   first_row_ = first_row;
   tree_ = &tree;
-  counts_ = &counts;
+  changes_ = &changes;
   sampling_ = sampling;
   made_.reset(result.vocab);
   index_of_.assign(tree.size(), -1);
 }
 
 ProbRow<float> LogitRows::row(int n) {
-  if (sampling_.argmax_suffices()) {
+  if (sampling_.greedy() && !changes_->any()) {
     return ProbRow<float>::point(checked_argmax(*result_, first_row_ + n, n), result_->vocab);
   }
   if (index_of_[n] < 0) index_of_[n] = make_row(n);
@@ -74,12 +74,9 @@ ProbRow<float> LogitRows::row(int n) {
 
 int LogitRows::make_row(NodeId n) {
   static const auto row_argmax = kernels::row_argmax.up_to(kernels::default_cpu_backend());
-  std::span<const float> logits = checked_logits(*result_, first_row_ + n, n);
-  if (sampling_.penalises()) {
-    penalised_.assign(logits.begin(), logits.end());
-    counts_->penalise(penalised_, *tree_, n, sampling_);
-    logits = penalised_;
-  }
+  const std::span<const float> logits = changes_->applied(checked_logits(*result_, first_row_ + n, n), *tree_, n);
+  SPECMOE_CHECK(!logits.empty(), "the logits processor forbids every token after node ", n,
+                "; after each text it must leave one or more");
   if (sampling_.greedy()) {
     TokenId best = 0;
     row_argmax(kernels::contiguous(logits.data(), 1, vocab()), &best);

@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "core/language_model.h"
+#include "core/logit_changes.h"
 #include "core/prob_rows.h"
 #include "core/sampling_params.h"
-#include "core/token_counts.h"
 
 namespace specmoe {
 
@@ -33,13 +33,13 @@ std::vector<float> prefill(LanguageModel& model, KVCache& cache, std::span<const
                            const std::vector<int>& taps = {}, std::span<const float> features = {});
 
 /// The target's rows of one tree: made from logits when first asked for, a point on the argmax when the request is
-/// greedy. So a walk that visits three of sixty nodes normalises three rows. Penalties go by the node's own text.
+/// greedy. So a walk that visits three of sixty nodes normalises three rows.
 class LogitRows final : public ProbRows<float> {
  public:
   /// first_row  row of the tree's root in `result`, the other nodes following
-  /// counts     of the text up to the root, for penalties
+  /// changes    of the request, whose text ends in the root
   void reset(const ForwardResult& result, int first_row, const TokenTree& tree, const SamplingParams& sampling,
-             TokenCounts& counts);
+             LogitChanges& changes);
 
   int vocab() const override { return result_->vocab; }
   ProbRow<float> row(int n) override;
@@ -50,11 +50,10 @@ class LogitRows final : public ProbRows<float> {
   const ForwardResult* result_ = nullptr;
   int first_row_ = 0;
   const TokenTree* tree_ = nullptr;
-  TokenCounts* counts_ = nullptr;
+  LogitChanges* changes_ = nullptr;
   SamplingParams sampling_;
   StoredRows<float> made_;
   std::vector<std::int32_t> index_of_;  // [nodes] into made_, -1: not made yet
-  std::vector<float> penalised_;        // [V] logits
   std::vector<std::int32_t> scratch_;
 };
 

@@ -207,6 +207,7 @@ std::string answer_json(const RequestRecord& record, const AnswerContext& contex
   line["run"] = context.run;
   line["finish_reason"] = finish_reason_name(record.finish);
   line.update(sampling_of(context.sampling));
+  if (context.logits_processor) line["logits_processor"] = true;
   line.update(totals(counts, metrics));
   line.update(positions(counts, metrics));
   line["unique_experts_per_layer"] = metrics.unique_experts_per_layer;

@@ -25,7 +25,8 @@ struct AnswerContext {
   std::string text;  // what was generated, cut before a stop string
   int run = 0;       // which of the repeated runs of this question
   int experts_per_token = 0;
-  int turn = 1;  // of the question; a field of the line from the second on
+  int turn = 1;                   // of the question; a field of the line from the second on
+  bool logits_processor = false;  // the request had one; a field of the line only then
 };
 
 /// One finished request as one line of JSON: the Spec-Bench answer row (question_id, category, model_id, choices with

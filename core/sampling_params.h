@@ -24,8 +24,6 @@ struct SamplingParams {
   bool greedy() const { return temperature == 0.0; }
   bool cuts() const { return top_k > 0 || top_p < 1.0 || min_p > 0.0; }
   bool penalises() const { return repetition_penalty != 1.0 || presence_penalty != 0.0 || frequency_penalty != 0.0; }
-  /// Whether the argmax of a row of logits is all that is asked of it.
-  bool argmax_suffices() const { return greedy() && !penalises(); }
   kernels::SamplingRule rule() const;
   /// Throws Error for values out of range.
   void validate() const;

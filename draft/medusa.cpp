@@ -8,7 +8,8 @@ namespace specmoe {
 namespace {
 
 /// row       [D] the target's hidden row at the token before the root; empty where the root is the text's first token
-/// at_depth  [heads] what this step proposes after nodes of a depth; empty: not asked about yet
+/// at_depth  [heads] what this step proposes after nodes of a depth; empty: not asked about yet, or every node is
+///           asked about by itself
 struct MedusaState final : DraftState {
   std::vector<float> row;
   std::vector<Proposal> at_depth;
@@ -22,8 +23,8 @@ void clear(Proposal& proposal) {
 }
 
 /// Heads trained for a target, one for each of the next tokens but one. All read the target's last hidden row, so head
-/// i proposes after every node of depth i alike, whatever was drafted before it, and deeper than the heads nothing is
-/// proposed.
+/// i proposes after every node of depth i alike, whatever was drafted before it (but for what a request changes by the
+/// node's own text), and deeper than the heads nothing is proposed.
 ///
 /// source  Medusa, Cai et al. 2024, arXiv:2401.10774; its tree is static_ranks(preset=medusa), its acceptance typical;
 ///         differs: a sampled draft is drawn from the heads' distributions, where the topology draws
@@ -58,8 +59,9 @@ class Medusa final : public Drafter {
     }
     for (int head = 0; head < heads_->count(); ++head) ask(head, requests);
     for (const ProposeRequest& request : requests) {
+      if (request.changes->any()) continue;
       for (std::size_t i = 0; i < request.frontier.size(); ++i) {
-        const int depth = request.draft->tree.depth(request.frontier[i]);
+        const int depth = depth_at(request, i);
         if (depth < heads_->count()) (*request.proposals)[i] = state_of(request).at_depth[std::size_t(depth)];
       }
     }
@@ -77,11 +79,8 @@ class Medusa final : public Drafter {
     state.row.assign(hidden.row(row), hidden.row(row) + hidden.cols);
   }
 
-  /// Some frontier node of this depth, kNone without one.
-  static NodeId node_at(const ProposeRequest& request, int depth) {
-    const auto is_there = [&](NodeId node) { return request.draft->tree.depth(node) == depth; };
-    const auto found = std::ranges::find_if(request.frontier, is_there);
-    return found == request.frontier.end() ? TokenTree::kNone : *found;
+  static int depth_at(const ProposeRequest& request, std::size_t i) {
+    return request.draft->tree.depth(request.frontier[i]);
   }
 
   /// Asks a head for all sequences that have come to its depth and not asked it in this step.
@@ -91,7 +90,8 @@ class Medusa final : public Drafter {
     for (const ProposeRequest& request : requests) {
       const MedusaState& state = state_of(request);
       if (state.row.empty() || !is_empty(state.at_depth[std::size_t(head)])) continue;
-      if (node_at(request, head) == TokenTree::kNone) continue;
+      const auto is_there = [&](NodeId node) { return request.draft->tree.depth(node) == head; };
+      if (std::ranges::none_of(request.frontier, is_there)) continue;
       asked_.push_back(&request);
       rows_.insert(rows_.end(), state.row.begin(), state.row.end());
     }
@@ -99,10 +99,17 @@ class Medusa final : public Drafter {
     const auto count = static_cast<std::int64_t>(asked_.size());
     const auto width = static_cast<std::int64_t>(rows_.size()) / count;
     heads_->forward(head, kernels::contiguous<const float>(rows_.data(), count, width), result_);
-    for (std::size_t i = 0; i < asked_.size(); ++i) {
-      const ProposeRequest& request = *asked_[i];
-      propose_row(result_, static_cast<int>(i), node_at(request, head), request,
-                  state_of(request).at_depth[std::size_t(head)], scratch_);
+    for (std::size_t i = 0; i < asked_.size(); ++i) propose(*asked_[i], head, static_cast<int>(i));
+  }
+
+  /// What row `row` of the head says: once for all nodes of its depth, or for each by the node's text.
+  void propose(const ProposeRequest& request, int head, int row) {
+    for (std::size_t i = 0; i < request.frontier.size(); ++i) {
+      if (depth_at(request, i) != head) continue;
+      const bool apart = request.changes->any();
+      Proposal& proposal = apart ? (*request.proposals)[i] : state_of(request).at_depth[std::size_t(head)];
+      propose_row(result_, row, request.frontier[i], request, proposal, scratch_);
+      if (!apart) return;
     }
   }
 

@@ -34,8 +34,11 @@ void propose_row(const ForwardResult& result, int row, NodeId node, const Propos
   // A greedy draft still ranks tokens by the unscaled distribution: confidence topologies read it.
   SamplingParams sampling = *request.sampling;
   if (sampling.greedy()) sampling = SamplingParams{.temperature = 1.0};
+  const std::span<const float> logits =
+      request.changes->applied(checked_logits(result, row, node), request.draft->tree, node);
+  if (logits.empty()) return;
   const int index = request.draft->rows.add_dense();
-  logits_to_probs(checked_logits(result, row, node), node, sampling, request.draft->rows.dense(index), scratch);
+  logits_to_probs(logits, node, sampling, request.draft->rows.dense(index), scratch);
   proposal.rows.push_back(index);
 }
 

@@ -8,7 +8,8 @@
 
 namespace specmoe {
 
-/// Proposes after `node` what row `row` of a pass says: the argmax where that suffices, else probabilities.
+/// Proposes after `node` what row `row` of a pass says, changed as the request wants logits: the argmax where that
+/// suffices, else probabilities, or nothing where the request forbids all that the drafter has.
 void propose_row(const ForwardResult& result, int row, NodeId node, const ProposeRequest& request, Proposal& proposal,
                  std::vector<std::int32_t>& scratch);
 

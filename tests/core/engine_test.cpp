@@ -6,6 +6,7 @@
 
 #include "core/metrics.h"
 #include "kernels/check.h"
+#include "tests/support/every_third.h"
 #include "tests/support/penalties.h"
 #include "tests/support/toy_model.h"
 
@@ -76,28 +77,33 @@ TEST(Engine, GreedySpeculationEqualsPlainDecoding) {
   }
 }
 
-/// What greedy decoding with penalties must give, computed without engine, cache or trees.
-std::vector<TokenId> penalised_greedy(const Request& request) {
+/// What greedy decoding with penalties or a logits processor must give, computed without engine, cache or trees.
+std::vector<TokenId> changed_greedy(const Request& request) {
   std::vector<TokenId> text = request.prompt;
   std::vector<TokenId> output;
   for (int i = 0; i < request.max_new_tokens; ++i) {
     const std::vector<float> logits = test::toy_logits(kTarget, text);
-    const auto row = test::penalised(logits, request.prompt, output, request.sampling);
+    const auto penalised = test::penalised(logits, request.prompt, output, request.sampling);
+    std::vector<float> row(penalised.begin(), penalised.end());
+    if (request.logits_processor != nullptr) request.logits_processor->process(request.prompt, output, row);
     output.push_back(static_cast<TokenId>(std::max_element(row.begin(), row.end()) - row.begin()));
     text.push_back(output.back());
   }
   return output;
 }
 
-TEST(Engine, GreedySpeculationWithPenaltiesEqualsPlainDecoding) {
-  std::vector<Request> requests = {make_request({1, 2, 3}), make_request({5}), make_request({4, 4}, 33),
-                                   make_request({9, 8, 7, 6, 5, 4}, 25)};
+TEST(Engine, GreedySpeculationWithChangedLogitsEqualsPlainDecoding) {
+  std::vector<Request> requests = {make_request({1, 2, 3}),  make_request({5}),
+                                   make_request({4, 4}, 33), make_request({9, 8, 7, 6, 5, 4}, 25),
+                                   make_request({2, 7}),     make_request({6, 1})};
   requests[0].sampling = {.repetition_penalty = 1.4};
   requests[1].sampling = {.presence_penalty = -1.5, .frequency_penalty = 0.3};  // requests[2] has none
   requests[3].sampling = {.repetition_penalty = 0.8, .presence_penalty = 0.5};
+  requests[4].logits_processor = requests[5].logits_processor = std::make_shared<test::EveryThird>();
+  requests[5].sampling = requests[0].sampling;
   std::vector<std::vector<TokenId>> expected;
-  for (const Request& request : requests) expected.push_back(penalised_greedy(request));
-  for (std::size_t i : {0, 1, 3}) {
+  for (const Request& request : requests) expected.push_back(changed_greedy(request));
+  for (std::size_t i : {0, 1, 3, 4, 5}) {
     EXPECT_NE(expected[i], test::toy_greedy(kTarget, requests[i].prompt, requests[i].max_new_tokens))
         << "tells nothing";
   }
@@ -120,23 +126,28 @@ TEST(Engine, GreedySpeculationWithPenaltiesEqualsPlainDecoding) {
 }
 
 /// A policy that is not the greedy walk asks for the same rows.
-TEST(Engine, LossyPoliciesSeePenalisedRows) {
+TEST(Engine, LossyPoliciesSeeChangedRows) {
   Request request = make_request({1, 2, 3});
   request.sampling = {.repetition_penalty = 1.4, .frequency_penalty = 0.2};
   Engine engine = make_engine({.drafter = "independent(path=x)", .acceptance = "typical", .allow_lossy = true});
-  EXPECT_EQ(engine.generate({&request, 1})[0].tokens, penalised_greedy(request));
+  EXPECT_EQ(engine.generate({&request, 1})[0].tokens, changed_greedy(request));
+  request.logits_processor = std::make_shared<test::EveryThird>();
+  EXPECT_EQ(engine.generate({&request, 1})[0].tokens, changed_greedy(request));
 }
 
 TEST(Engine, ADrafterEqualToTheTargetIsAlwaysAccepted) {
+  Engine engine = make_engine({.drafter = "independent(path=same)", .tree = "chain(4)", .acceptance = "token"});
+  std::vector<Request> requests(4, make_request({1, 2, 3}, 50));
+  requests[1].sampling = requests[3].sampling = {.repetition_penalty = 1.3, .frequency_penalty = 1.0};
+  requests[2].logits_processor = requests[3].logits_processor = std::make_shared<test::EveryThird>();
   for (double temperature : {0.0, 0.8}) {
-    Engine engine = make_engine({.drafter = "independent(path=same)", .tree = "chain(4)", .acceptance = "token"});
-    Request request = make_request({1, 2, 3}, 50);
-    request.sampling.temperature = temperature;
-    const auto records = engine.generate({&request, 1});
-    Counts counts;
-    counts.add(records[0]);
-    EXPECT_EQ(counts.accepted, counts.drafted) << "temperature " << temperature;
-    EXPECT_EQ(counts.steps, 10);
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      requests[i].sampling.temperature = temperature;
+      Counts counts;
+      counts.add(engine.generate({&requests[i], 1})[0]);
+      EXPECT_EQ(counts.accepted, counts.drafted) << "temperature " << temperature << " request " << i;
+      EXPECT_EQ(counts.steps, 10);
+    }
   }
 }
 

@@ -67,7 +67,8 @@ class GrowTreeTest : public DeviceTest {
                           int max_depth, std::uint64_t step, Draft<float>& draft) {
     PhiloxUniforms uniforms(sampling.seed, sampling.sequence, step);
     GrowWorkspace workspace;
-    GrowRequest request = {state, &draft, &sampling, &uniforms, max_depth};
+    LogitChanges changes;
+    GrowRequest request = {state, &draft, &sampling, &changes, &uniforms, max_depth};
     grow({&request, 1}, drafter, tree, workspace);
   }
 

@@ -6,6 +6,7 @@
 #include "core/engine.h"
 #include "core/grow.h"
 #include "core/tree_policy.h"
+#include "tests/support/every_third.h"
 #include "tests/support/tapped.h"
 #include "tests/support/toy_model.h"
 
@@ -54,7 +55,8 @@ Drafted draft_once(Drafter& drafter, DraftState& state, TokenId root, const std:
   PhiloxUniforms uniforms(5, 0, step);
   drafted.draft.reset(root, kTarget.vocab);
   drafted.draft.law = effective_law(drafter, *tree, drafted.sampling);
-  GrowRequest request{&state, &drafted.draft, &drafted.sampling, &uniforms, tree->max_depth()};
+  LogitChanges changes;
+  GrowRequest request{&state, &drafted.draft, &drafted.sampling, &changes, &uniforms, tree->max_depth()};
   GrowWorkspace workspace;
   grow({&request, 1}, drafter, *tree, workspace);
   return drafted;
@@ -106,6 +108,7 @@ TEST_P(DrafterContract, ABatchDraftsWhatEachSequenceDraftsAlone) {
   std::vector<std::unique_ptr<DraftState>> states;
   std::vector<Draft<float>> drafts(prompts.size());
   std::vector<PhiloxUniforms> uniforms;
+  LogitChanges changes;
   std::vector<GrowRequest> requests;
   const SamplingParams sampling{.temperature = 1.0, .seed = 5};
   for (const auto& prompt : prompts)
@@ -114,7 +117,7 @@ TEST_P(DrafterContract, ABatchDraftsWhatEachSequenceDraftsAlone) {
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     drafts[i].reset(prompts[i].back(), kTarget.vocab);
     drafts[i].law = effective_law(*together, *tree, sampling);
-    requests.push_back({states[i].get(), &drafts[i], &sampling, &uniforms[i], tree->max_depth()});
+    requests.push_back({states[i].get(), &drafts[i], &sampling, &changes, &uniforms[i], tree->max_depth()});
   }
   GrowWorkspace workspace;
   grow(requests, *together, *tree, workspace);
@@ -135,6 +138,28 @@ TEST_P(DrafterContract, GreedyTextIsThePlainText) {
     Engine engine(make_toy_model(kTarget), {.drafter = example_spec(GetParam()), .tree = tree, .allow_lossy = true},
                   [](const std::string&, const std::string&) { return make_toy_model(kDrafter); });
     EXPECT_EQ(engine.generate({&request, 1})[0].tokens, test::toy_greedy(kTarget, request.prompt, 60)) << tree;
+  }
+}
+
+/// Who proposes by logits changes them as the target's are changed, at every node by the node's own text.
+TEST_P(DrafterContract, RowsAreChangedByTheNodesOwnText) {
+  const std::shared_ptr<Drafter> drafter = attached(GetParam());
+  if (drafter->deterministic()) GTEST_SKIP() << "proposes tokens, not by logits";
+  const std::vector<TokenId> prompt = {1, 2, 3, 1, 2};
+  for (const std::string& tree : tree_policies().names()) {
+    for (const double temperature : {0.0, 1.0}) {
+      const Draft<float> draft =
+          test::first_draft(make_toy_model(kTarget), *drafter, tree, prompt, {.temperature = temperature, .seed = 5},
+                            std::make_shared<test::EveryThird>());
+      EXPECT_GT(draft.tree.size(), 1) << tree;
+      for (NodeId node = 1; node < draft.tree.size(); ++node) {
+        std::vector<TokenId> text = prompt;
+        for (NodeId n = draft.tree.parent(node); n != TokenTree::kRoot; n = draft.tree.parent(n)) {
+          text.insert(text.begin() + static_cast<std::ptrdiff_t>(prompt.size()), draft.tree.token(n));
+        }
+        EXPECT_TRUE(test::EveryThird::allows(text, draft.tree.token(node))) << tree << " node " << node;
+      }
+    }
   }
 }
 

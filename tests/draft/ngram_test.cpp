@@ -14,7 +14,8 @@ std::vector<TokenId> proposed(const std::string& spec, const std::vector<TokenId
   const SamplingParams sampling;
   PhiloxUniforms uniforms(0, 0, 0);
   std::vector<Proposal> proposals(1);
-  const ProposeRequest request{state.get(), &draft, frontier, &sampling, &uniforms, false, &proposals};
+  LogitChanges changes;
+  const ProposeRequest request{state.get(), &draft, frontier, &sampling, &changes, &uniforms, false, &proposals};
   drafter->propose({&request, 1});
   return proposals[0].tokens;
 }

@@ -37,6 +37,12 @@ struct Case {
   EngineSpec spec;
   int tokens = 1000;
   SamplingParams sampling{};
+  std::shared_ptr<LogitsProcessor> logits_processor{};
+};
+
+/// Drafts stay right as often as without it: a step that first accepts more than any before needs more room.
+struct Unchanging final : LogitsProcessor {
+  void process(std::span<const TokenId>, std::span<const TokenId>, std::span<float>) override {}
 };
 
 /// Every kind of drafter, and every topology.
@@ -56,6 +62,8 @@ std::vector<Case> cases() {
   const SamplingParams penalties = {.repetition_penalty = 1.2, .presence_penalty = 0.3, .frequency_penalty = 0.1};
   all.push_back({"penalties_plain", {}, 1000, penalties});
   all.push_back({"penalties", {.drafter = independent, .tree = "expansion(2,2)"}, 300, penalties});
+  const auto processor = std::make_shared<Unchanging>();
+  all.push_back({"processor", {.drafter = independent, .tree = "expansion(2,2)"}, 300, {}, processor});
   for (const std::string& tree : tree_policies().names()) {
     all.push_back({tree, {.drafter = independent, .tree = tree, .allow_lossy = true}, 300});
   }
@@ -72,6 +80,7 @@ TEST_P(Allocation, StepsAllocateNothing) {
   Request request;
   request.prompt = {5, 6, 7};
   request.sampling = GetParam().sampling;
+  request.logits_processor = GetParam().logits_processor;
   request.max_new_tokens = GetParam().tokens;
   int tokens = 0;
   long allocations_warm = 0;

@@ -8,6 +8,7 @@
 #include "core/metrics.h"
 #include "core/nn/model_loader.h"
 #include "core/nn/tokenizer.h"
+#include "tests/support/every_third.h"
 #include "tests/support/medusa_folder.h"
 
 namespace specmoe {
@@ -103,14 +104,16 @@ TEST_P(BundledPair, GreedySpeculationEqualsPlainDecoding) {
   }
 }
 
-/// The same with penalties, of which each node of a draft has its own.
-TEST_P(BundledPair, GreedySpeculationWithPenaltiesEqualsPlainDecoding) {
+/// The same with penalties or a logits processor, by which each node of a draft has its own row.
+TEST_P(BundledPair, GreedySpeculationWithChangedLogitsEqualsPlainDecoding) {
   const Pair pair(GetParam());
   std::vector<Request> requests = pair.requests(24);
   const auto without = pair.engine({}).generate(requests);
   for (Request& request : requests) {
     request.sampling = {.repetition_penalty = 1.5, .presence_penalty = 4.0, .frequency_penalty = 4.0};
   }
+  requests[0].sampling = {};
+  requests[0].logits_processor = std::make_shared<test::EveryThird>();
   const auto plain = pair.engine({}).generate(requests);
   for (std::size_t i = 0; i < requests.size(); ++i) EXPECT_NE(plain[i].tokens, without[i].tokens) << "prompt " << i;
   std::vector<std::string> trees = {"chain(4)", "expansion(2,2,1)"};

@@ -8,6 +8,7 @@
 #include "core/nn/model_loader.h"
 #include "core/nn/tokenizer.h"
 #include "tests/end_to_end/remembering_model.h"
+#include "tests/support/every_third.h"
 #include "tests/support/penalties.h"
 #include "tests/support/wrong_rules.h"
 
@@ -58,12 +59,14 @@ EngineSpec speculative(const std::string& tree, const std::string& acceptance) {
 
 /// The first tokens of `count` texts that differ in their sequence number alone. One token more than compared is asked
 /// for, so that drafts reach to the last one compared and beyond.
-std::vector<Text> sample(Engine& engine, int count, const SamplingParams& sampling = kSampling) {
+std::vector<Text> sample(Engine& engine, int count, const SamplingParams& sampling = kSampling,
+                         const std::shared_ptr<LogitsProcessor>& processor = nullptr) {
   std::vector<Request> requests(count);
   for (int i = 0; i < count; ++i) {
     requests[i].prompt = Pair::get().prompt;
     requests[i].sampling = sampling;
     requests[i].sampling.sequence = i;
+    requests[i].logits_processor = processor;
     requests[i].max_new_tokens = kLength + 1;
   }
   std::vector<Text> texts;
@@ -80,7 +83,7 @@ Engine remembering_engine(const EngineSpec& spec, EngineParts parts = {}) {
 }
 
 /// Adds the probability of every continuation of `text` up to kLength tokens, straight from the target's logits.
-void enumerate(const Text& text, double mass, const SamplingParams& sampling, Law& law) {
+void enumerate(const Text& text, double mass, const SamplingParams& sampling, LogitsProcessor* processor, Law& law) {
   const Pair& pair = Pair::get();
   if (text.size() == kLength) {
     law[text] = mass;
@@ -97,19 +100,20 @@ void enumerate(const Text& text, double mass, const SamplingParams& sampling, La
   std::vector<float> probs(result.vocab);
   std::vector<std::int32_t> scratch;
   const std::vector<double> penalised = test::penalised(result.logits_row(0), pair.prompt, text, sampling);
-  const std::vector<float> logits(penalised.begin(), penalised.end());
+  std::vector<float> logits(penalised.begin(), penalised.end());
+  if (processor != nullptr) processor->process(pair.prompt, text, logits);
   logits_to_probs(logits, TokenTree::kRoot, sampling, probs, scratch);
   for (TokenId x = 0; x < result.vocab; ++x) {
     if (probs[x] == 0.0F) continue;
     Text longer = text;
     longer.push_back(x);
-    enumerate(longer, mass * probs[x], sampling, law);
+    enumerate(longer, mass * probs[x], sampling, processor, law);
   }
 }
 
-Law law_of(const SamplingParams& sampling) {
+Law law_of(const SamplingParams& sampling, LogitsProcessor* processor = nullptr) {
   Law all;
-  enumerate({}, 1.0, sampling, all);
+  enumerate({}, 1.0, sampling, processor, all);
   return all;
 }
 
@@ -120,6 +124,11 @@ const Law& exact_law() {
 
 const Law& penalised_law() {
   static const Law law = law_of(kPenalised);
+  return law;
+}
+
+const Law& processed_law() {
+  static const Law law = law_of(kSampling, std::make_shared<test::EveryThird>().get());
   return law;
 }
 
@@ -192,16 +201,20 @@ TEST(Distribution, TheLawIsWide) {
   EXPECT_NEAR(sum, 1.0, 1e-5);
 }
 
-/// The comparison can tell the law with penalties from the one without.
-TEST(Distribution, ThePenalisedLawIsAnother) {
-  EXPECT_EQ(penalised_law().size(), 27U);
-  double apart = 0.0;
-  Law difference = exact_law();
-  for (const auto& [text, mass] : penalised_law()) difference[text] -= mass;
-  for (const auto& [text, value] : difference) apart += std::abs(value) / 2.0;
-  EXPECT_GT(apart, 2.0 * bound());
+/// The comparison can tell the laws with penalties and with a logits processor from the one without.
+TEST(Distribution, ChangedLogitsHaveAnotherLaw) {
+  for (const Law& law : {penalised_law(), processed_law()}) {
+    EXPECT_EQ(law.size(), 27U);
+    double apart = 0.0;
+    Law difference = exact_law();
+    for (const auto& [text, mass] : law) difference[text] -= mass;
+    for (const auto& [text, value] : difference) apart += std::abs(value) / 2.0;
+    EXPECT_GT(apart, 2.0 * bound());
+  }
   Engine engine = remembering_engine({});
   EXPECT_LT(distance(sample(engine, kTexts, kPenalised), penalised_law()), bound());
+  EXPECT_LT(distance(sample(engine, kTexts, kSampling, std::make_shared<test::EveryThird>()), processed_law()),
+            bound());
 }
 
 TEST(Distribution, RememberedRowsAreTheModelsOwn) {
@@ -231,6 +244,11 @@ TEST_P(Lossless, EmitsTheTargetsLaw) {
 TEST_P(Lossless, EmitsTheTargetsLawWithPenalties) {
   Engine engine = remembering_engine(speculative(GetParam().tree, GetParam().acceptance));
   EXPECT_LT(distance(sample(engine, kTexts, kPenalised), penalised_law()), bound());
+}
+TEST_P(Lossless, EmitsTheTargetsLawWithALogitsProcessor) {
+  Engine engine = remembering_engine(speculative(GetParam().tree, GetParam().acceptance));
+  const auto texts = sample(engine, kTexts, kSampling, std::make_shared<test::EveryThird>());
+  EXPECT_LT(distance(texts, processed_law()), bound());
 }
 INSTANTIATE_TEST_SUITE_P(Distribution, Lossless,
                          ::testing::Values(Method{"chain(2)", "token"}, Method{"chain(3)", "block"},

@@ -126,7 +126,8 @@ TEST(MedusaDraft, EachDepthHasItsHeadOnTheRowBeforeTheRoot) {
     PhiloxUniforms uniforms(1, 0, 0);
     Draft<float> draft;
     draft.reset(text.back(), target->info().vocab_size);
-    GrowRequest request{state.get(), &draft, &sampling, &uniforms, tree->max_depth()};
+    LogitChanges changes;
+    GrowRequest request{state.get(), &draft, &sampling, &changes, &uniforms, tree->max_depth()};
     GrowWorkspace workspace;
     grow({&request, 1}, *drafter, *tree, workspace);
     ASSERT_EQ(draft.tree.size(), 1 + heads->count()) << "nothing is proposed deeper than the heads";
