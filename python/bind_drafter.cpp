@@ -110,10 +110,6 @@ class PythonDrafter final : public Drafter, public py::trampoline_self_life_supp
  private:
   py::object ask(const char* name) const { return method<Drafter>(this, name); }
 
-  static py::array tokens_array(const std::vector<TokenId>& tokens) {
-    return py::array_t<TokenId>(static_cast<py::ssize_t>(tokens.size()), tokens.data());
-  }
-
   void read(const py::object& answer, bool tokens, const ProposeRequest& request) const {
     const std::string who = method_name<Drafter>(this, "propose");
     if (!py::isinstance<py::sequence>(answer) && !py::isinstance<py::array>(answer)) {

@@ -9,6 +9,7 @@
 
 #include "core/engine.h"
 #include "core/nn/text_stop.h"
+#include "python/logits_processor.h"
 #include "python/part.h"
 #include "python/prompts.h"
 #include "python/result.h"
@@ -123,11 +124,12 @@ std::optional<std::string> text_of(const Model& target, const RequestRecord& rec
 
 py::object generate(EngineHandle& handle, const py::object& given, int max_new_tokens, double temperature, int top_k,
                     double top_p, double min_p, double repetition_penalty, double presence_penalty,
-                    double frequency_penalty, const py::object& seed, const py::object& stop, bool ignore_eos,
-                    int batch, const py::object& on_text) {
+                    double frequency_penalty, const py::object& logits_processor, const py::object& seed,
+                    const py::object& stop, bool ignore_eos, int batch, const py::object& on_text) {
   Prompts prompts = read_prompts(given, handle.target->tokenizer.get());
   const bool single = prompts.single;
   const std::vector<std::uint64_t> seeds = read_seeds(seed, prompts.ids.size());
+  const auto processors = read_logits_processors(logits_processor, prompts.ids.size());
   const std::vector<std::string> stop_strings = read_stops(stop);
   const ModelInfo& info = handle.target->network->info();
   Request pattern;
@@ -145,6 +147,7 @@ py::object generate(EngineHandle& handle, const py::object& given, int max_new_t
   SPECMOE_CHECK(on_text.is_none() || single, "on_text follows one prompt, got a list of ", prompts.ids.size());
   std::vector<Request> requests =
       make_requests(handle, std::move(prompts), pattern, seeds, stop_strings, !on_text.is_none(), stops);
+  for (std::size_t i = 0; i < requests.size(); ++i) requests[i].logits_processor = processors[i];
   std::optional<TextTeller> tell;
   if (!on_text.is_none()) {
     tell.emplace(stops[0], on_text);
@@ -165,6 +168,7 @@ py::object generate(EngineHandle& handle, const py::object& given, int max_new_t
     result->context.model_id = info.name;
     result->context.spec = handle.spec;
     result->context.sampling = requests[i].sampling;
+    result->context.logits_processor = requests[i].logits_processor != nullptr;
     result->context.text = result->text.value_or("");
     result->context.experts_per_token = info.experts_per_token;
     results.append(std::move(result));
@@ -202,40 +206,49 @@ void bind_engine(py::module_& m) {
       .def(py::init(&assemble), py::arg("target"), py::arg("drafter") = py::none(), py::arg("tree") = py::none(),
            py::arg("acceptance") = py::none(), py::arg("allow_lossy") = EngineSpec{}.allow_lossy,
            py::arg("device_loop") = EngineSpec{}.device_loop, py::arg("device_switch") = EngineSpec{}.device_switch)
-      .def("generate", &generate, py::arg("prompts"), py::arg("max_new_tokens") = request.max_new_tokens,
-           py::arg("temperature") = sampling.temperature, py::arg("top_k") = sampling.top_k,
-           py::arg("top_p") = sampling.top_p, py::arg("min_p") = sampling.min_p,
-           py::arg("repetition_penalty") = sampling.repetition_penalty,
-           py::arg("presence_penalty") = sampling.presence_penalty,
-           py::arg("frequency_penalty") = sampling.frequency_penalty, py::arg("seed") = sampling.seed,
-           py::arg("stop") = py::none(), py::arg("ignore_eos") = false, py::arg("batch") = 1,
-           py::arg("on_text") = py::none(),
-           "Continues prompts: one Result for one prompt, a list of them for a list.\n\n"
-           "prompts         str, or token ids (a list, an integer array, a tensor that speaks DLPack); a list of "
-           "those;\n"
-           "                an integer array or tensor [B, S]\n"
-           "max_new_tokens  most tokens per prompt\n"
-           "temperature     0 is greedy; top_k 0, top_p 1 and min_p 0 cut nothing\n"
-           "repetition_penalty, presence_penalty, frequency_penalty\n"
-           "                1, 0 and 0 change nothing. The first divides logits above 0 of tokens in prompt or\n"
-           "                output and multiplies those below; the others are subtracted from logits of tokens in\n"
-           "                the output, once or as often as they occur. Each node of a draft is judged by the\n"
-           "                penalties of its own text, so a text has plain decoding's distribution\n"
-           "seed            an int, or one per prompt. A text depends on its prompt and seed alone, whatever else is\n"
-           "                in the call; equal prompts with equal seeds come out different, in their order\n"
-           "stop            a string or several: the text ends before the first of them\n"
-           "ignore_eos      go on past the checkpoint's end-of-text tokens\n"
-           "batch           most prompts that are decoded at a time\n"
-           "on_text         called with each piece of one prompt's text as soon as it is settled, to show it while it\n"
-           "                grows: on_text=lambda piece: print(piece, end='', flush=True)\n"
-           "raises          Error before anything runs when a prompt cannot be run; KeyboardInterrupt on Ctrl-C;\n"
-           "                whatever a plug-in written in Python raises")
+      .def(
+          "generate", &generate, py::arg("prompts"), py::arg("max_new_tokens") = request.max_new_tokens,
+          py::arg("temperature") = sampling.temperature, py::arg("top_k") = sampling.top_k,
+          py::arg("top_p") = sampling.top_p, py::arg("min_p") = sampling.min_p,
+          py::arg("repetition_penalty") = sampling.repetition_penalty,
+          py::arg("presence_penalty") = sampling.presence_penalty,
+          py::arg("frequency_penalty") = sampling.frequency_penalty, py::arg("logits_processor") = py::none(),
+          py::arg("seed") = sampling.seed, py::arg("stop") = py::none(), py::arg("ignore_eos") = false,
+          py::arg("batch") = 1, py::arg("on_text") = py::none(),
+          "Continues prompts: one Result for one prompt, a list of them for a list.\n\n"
+          "prompts         str, or token ids (a list, an integer array, a tensor that speaks DLPack); a list of "
+          "those;\n"
+          "                an integer array or tensor [B, S]\n"
+          "max_new_tokens  most tokens per prompt\n"
+          "temperature     0 is greedy; top_k 0, top_p 1 and min_p 0 cut nothing\n"
+          "repetition_penalty, presence_penalty, frequency_penalty\n"
+          "                1, 0 and 0 change nothing. The first divides logits above 0 of tokens in prompt or\n"
+          "                output and multiplies those below; the others are subtracted from logits of tokens in\n"
+          "                the output, once or as often as they occur. Each node of a draft is judged by the\n"
+          "                penalties of its own text, so a text has plain decoding's distribution\n"
+          "logits_processor\n"
+          "                called with the token ids of a prompt and of its output so far and the logits [V] of what\n"
+          "                comes next, penalties included; changes them in place or returns others: -inf forbids a\n"
+          "                token. One callable, or one or None per prompt; Grammar is one. It is called for each node\n"
+          "                of a draft, by the drafter too and in any order, so what it does must hang on its "
+          "arguments\n"
+          "                alone; after an output that it would not allow it may leave the logits as they are\n"
+          "seed            an int, or one per prompt. A text depends on its prompt and seed alone, whatever else is\n"
+          "                in the call; equal prompts with equal seeds come out different, in their order\n"
+          "stop            a string or several: the text ends before the first of them\n"
+          "ignore_eos      go on past the checkpoint's end-of-text tokens\n"
+          "batch           most prompts that are decoded at a time\n"
+          "on_text         called with each piece of one prompt's text as soon as it is settled, to show it while it\n"
+          "                grows: on_text=lambda piece: print(piece, end='', flush=True)\n"
+          "raises          Error before anything runs when a prompt cannot be run; KeyboardInterrupt on Ctrl-C;\n"
+          "                whatever a plug-in written in Python raises")
       .def_readonly("target", &EngineHandle::target, "The target Model.")
       .def_property_readonly("spec", &spec_of, "drafter, tree and acceptance with every parameter, and allow_lossy.")
       .def_property_readonly(
           "step_leader", [](const EngineHandle& self) { return self.engine->step_leader(); },
           "Who leads the steps of one sequence at a time: '' (the CPU does everything), 'whole steps on cuda:0', or\n"
-          "'steps led by the host: ' and why. The host always leads those of requests with penalties.")
+          "'steps led by the host: ' and why. The host always leads those of requests with penalties or a\n"
+          "logits processor.")
       .def_property_readonly(
           "lossless", [](const EngineHandle& self) { return self.engine->lossless(); },
           "Whether every text it emits has exactly the target's distribution.")

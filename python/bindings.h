@@ -85,6 +85,11 @@ struct Tensor {
 /// when it lies on a device.
 py::object as_array(py::handle given);
 
+/// A copy [tokens.size()] of its own.
+inline py::array_t<TokenId> tokens_array(std::span<const TokenId> tokens) {
+  return py::array_t<TokenId>(static_cast<py::ssize_t>(tokens.size()), tokens.data());
+}
+
 /// Token ids from a sequence of integers or an integer array. what names them in errors.
 std::vector<TokenId> to_token_ids(py::handle given, const std::string& what);
 

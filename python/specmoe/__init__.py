@@ -52,6 +52,7 @@ from _specmoe import (
 )
 
 from specmoe.conversation import chat, render_chat
+from specmoe.grammar import Grammar
 from specmoe.results import load_results, sweep, tune
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "Drafter",
     "Engine",
     "Error",
+    "Grammar",
     "GrowthView",
     "Model",
     "ModelInfo",

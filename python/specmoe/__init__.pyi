@@ -13,6 +13,7 @@ class _SpeaksDLPack(Protocol):
     def __dlpack_device__(self) -> tuple[int, int]: ...
 
 TokenIds: TypeAlias = Sequence[int] | NDArray[np.integer] | _SpeaksDLPack
+LogitsProcessor: TypeAlias = Callable[[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]], ArrayLike | None]
 _Class = TypeVar("_Class", bound=type)
 
 __version__: str
@@ -293,6 +294,7 @@ class Engine:
         repetition_penalty: float = ...,
         presence_penalty: float = ...,
         frequency_penalty: float = ...,
+        logits_processor: LogitsProcessor | Sequence[LogitsProcessor | None] | None = ...,
         seed: int | Sequence[int] = ...,
         stop: str | Sequence[str] | None = ...,
         ignore_eos: bool = ...,
@@ -311,6 +313,7 @@ class Engine:
         repetition_penalty: float = ...,
         presence_penalty: float = ...,
         frequency_penalty: float = ...,
+        logits_processor: LogitsProcessor | Sequence[LogitsProcessor | None] | None = ...,
         seed: int | Sequence[int] = ...,
         stop: str | Sequence[str] | None = ...,
         ignore_eos: bool = ...,
@@ -329,12 +332,26 @@ class Engine:
         repetition_penalty: float = ...,
         presence_penalty: float = ...,
         frequency_penalty: float = ...,
+        logits_processor: LogitsProcessor | Sequence[LogitsProcessor | None] | None = ...,
         seed: int | Sequence[int] = ...,
         stop: str | Sequence[str] | None = ...,
         ignore_eos: bool = ...,
         batch: int = ...,
         on_text: Callable[[str], object] | None = ...,
     ) -> Result | list[Result]: ...
+
+class Grammar:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        regex: str | None = ...,
+        json_schema: Mapping[str, object] | str | None = ...,
+        lark: str | None = ...,
+    ) -> None: ...
+    def __call__(
+        self, prompt_ids: NDArray[np.int32], output_ids: NDArray[np.int32], logits: NDArray[np.float32]
+    ) -> None: ...
 
 def sweep(config: Mapping[str, Any] | str | PathLike[str], **flags: Any) -> pandas.DataFrame: ...
 def tune(config: Mapping[str, Any] | str | PathLike[str] | None = None, **flags: Any) -> pandas.DataFrame: ...

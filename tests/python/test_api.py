@@ -138,6 +138,61 @@ def test_penalties_are_those_of_transformers_and_vllm(target, draft_path, penalt
             assert engine.generate(PROMPT, **sampling, **penalties).token_ids.tolist() == expected
 
 
+def every_third(prompt_ids, output_ids, logits):
+    """Leaves each third token; which ones hangs on all of the text."""
+    assert prompt_ids.dtype == output_ids.dtype == np.int32 and logits.dtype == np.float32
+    of_text = hash((*prompt_ids.tolist(), *output_ids.tolist()))  # of integers: the same in every process
+    logits[(np.arange(len(logits)) + of_text) % 3 != 0] = -np.inf
+
+
+def test_a_logits_processor_is_asked_at_every_node(target, draft_path):
+    texts = []
+    for given in (PROMPT, [7] * 9):
+        output = []
+        for _ in range(24):
+            logits = target.logits([*given, *output])[-1].copy()
+            every_third(np.array(given, np.int32), np.array(output, np.int32), logits)
+            output.append(int(logits.argmax()))
+        texts.append(output)
+    prompts, sampling = [PROMPT, [7] * 9], {"max_new_tokens": 24, "ignore_eos": True}
+    assert [r.token_ids.tolist() for r in specmoe.Engine(target).generate(prompts, **sampling)] != texts
+    for drafter in [None, *DRAFTERS]:
+        for tree in TREES if drafter else [None]:
+            engine = specmoe.Engine(target, drafter=drafter and drafter.format(draft=draft_path), tree=tree)
+            results = engine.generate(prompts, logits_processor=every_third, batch=2, **sampling)
+            assert [result.token_ids.tolist() for result in results] == texts
+            mixed = engine.generate(prompts, logits_processor=[None, every_third], batch=2, **sampling)
+            assert mixed[1].token_ids.tolist() == texts[1] and mixed[0].token_ids.tolist() != texts[0]
+
+
+def test_a_logits_processor_may_return_what_it_wants(target):
+    engine = specmoe.Engine(target)
+    for answer in (
+        lambda prompt, output, row: row * 0 + (np.arange(len(row)) == 9),
+        lambda prompt, output, row: torch.eye(len(row))[9],
+    ):
+        assert engine.generate(PROMPT, max_new_tokens=3, logits_processor=answer).token_ids.tolist() == [9, 9, 9]
+    with pytest.raises(specmoe.Error, match=r"logits_processor: expected None or logits \[V=\d+\], got 2 values"):
+        engine.generate(PROMPT, logits_processor=lambda prompt, output, row: row[:2])
+    with pytest.raises(specmoe.Error, match="the logits processor forbids every token after node 0"):
+        engine.generate(PROMPT, logits_processor=lambda prompt, output, row: row.fill(-np.inf))
+    with pytest.raises(ZeroDivisionError):
+        engine.generate(PROMPT, logits_processor=lambda prompt, output, row: 1 / 0)
+    for wrong in (3, "every_third", [every_third, 4]):
+        with pytest.raises(TypeError, match="logits_processor: expected a callable"):
+            engine.generate([PROMPT, PROMPT], logits_processor=wrong)
+    with pytest.raises(specmoe.Error, match="expected one for all prompts or 2, one each, got 1"):
+        engine.generate([PROMPT, PROMPT], logits_processor=[every_third])
+
+
+def test_a_result_tells_that_there_was_a_logits_processor(target):
+    engine = specmoe.Engine(target)
+    assert json.loads(engine.generate(PROMPT, max_new_tokens=2, logits_processor=every_third).to_json())[
+        "logits_processor"
+    ]
+    assert "logits_processor" not in json.loads(engine.generate(PROMPT, max_new_tokens=2).to_json())
+
+
 def test_equal_prompts_in_one_call_come_out_different(target):
     results = specmoe.Engine(target).generate([PROMPT] * 4, max_new_tokens=12, temperature=1.0)
     assert len({tuple(result.token_ids) for result in results}) == 4

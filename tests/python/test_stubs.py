@@ -10,7 +10,12 @@ import pytest
 import specmoe
 
 STUB = Path(specmoe.__file__).with_name("__init__.pyi")
-SPECIAL = {"__len__", "__dlpack__", "__dlpack_device__"}  # methods with such names that a stub has to declare
+SPECIAL = {
+    "__call__",
+    "__len__",
+    "__dlpack__",
+    "__dlpack_device__",
+}  # methods with such names that a stub has to declare
 INHERITED = {name for name in dir(object)} | {"__module__", "__dict__", "__weakref__"}
 
 
@@ -26,7 +31,11 @@ def module_parameters(function) -> list[tuple[str, bool]]:
     """The same of a function, written in Python or by pybind11 (its signature is its docstring's first line)."""
     if inspect.isfunction(function):
         parameters = inspect.signature(function).parameters.values()
-        return [(p.name, p.default is not p.empty) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        return [
+            (p.name, p.default is not p.empty)
+            for p in parameters
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        ]
     signature = function.__doc__.split("\n")[0]
     inside = signature[signature.index("(") + 1 : signature.rindex(") ->")]
     # Commas inside annotations and defaults stand in brackets or quotes.
