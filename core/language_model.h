@@ -34,7 +34,8 @@ struct ModelInfo {
   std::int64_t active_weight_bytes = 0;
   std::int64_t expert_bytes = 0;  // one expert of one layer, packed
   std::int64_t kv_bytes_per_token = 0;
-  std::vector<TokenId> stop_tokens;  // end-of-text ids of the checkpoint
+  std::vector<TokenId> stop_tokens;   // end-of-text ids of the checkpoint
+  std::optional<TokenId> mask_token;  // stands for one not known yet, if the model was taught to read it (PARD)
 };
 
 /// The keys and values of one sequence: committed rows, which are final, then the staged rows of the tree being judged.

@@ -1,26 +1,16 @@
-#include <algorithm>
-
 #include "core/drafter.h"
-#include "draft/model_drafter.h"
+#include "draft/depth_proposals.h"
 #include "kernels/check.h"
 
 namespace specmoe {
 namespace {
 
-/// row       [D] the target's hidden row at the token before the root; empty where the root is the text's first token
-/// at_depth  [heads] what this step proposes after nodes of a depth; empty: not asked about yet, or every node is
-///           asked about by itself
+/// row    [D] the target's hidden row at the token before the root; empty where the root is the text's first token
+/// known  what the heads have proposed in this step
 struct MedusaState final : DraftState {
   std::vector<float> row;
-  std::vector<Proposal> at_depth;
+  DepthProposals known;
 };
-
-bool is_empty(const Proposal& proposal) { return proposal.rows.empty() && proposal.tokens.empty(); }
-
-void clear(Proposal& proposal) {
-  proposal.rows.clear();
-  proposal.tokens.clear();
-}
 
 /// Heads trained for a target, one for each of the next tokens but one. All read the target's last hidden row, so head
 /// i proposes after every node of depth i alike, whatever was drafted before it (but for what a request changes by the
@@ -47,24 +37,15 @@ class Medusa final : public Drafter {
 
   std::unique_ptr<DraftState> open(std::span<const TokenId> /*prompt*/, HiddenRows hidden, int /*capacity*/) override {
     auto state = std::make_unique<MedusaState>();
-    state->at_depth.resize(static_cast<std::size_t>(heads_->count()));
     if (hidden.rows > 0) take_row(*state, hidden, hidden.rows - 1);
     return state;
   }
 
   void propose(std::span<const ProposeRequest> requests) override {
     for (const ProposeRequest& request : requests) {
-      if (request.frontier[0] != TokenTree::kRoot) continue;
-      std::ranges::for_each(state_of(request).at_depth, clear);
+      if (request.frontier[0] == TokenTree::kRoot) state_of(request).known.begin(heads_->count());
     }
     for (int head = 0; head < heads_->count(); ++head) ask(head, requests);
-    for (const ProposeRequest& request : requests) {
-      if (request.changes->any()) continue;
-      for (std::size_t i = 0; i < request.frontier.size(); ++i) {
-        const int depth = depth_at(request, i);
-        if (depth < heads_->count()) (*request.proposals)[i] = state_of(request).at_depth[std::size_t(depth)];
-      }
-    }
   }
 
   void commit(DraftState& state, const TokenTree&, const Verdict& verdict, HiddenRows hidden) override {
@@ -79,37 +60,40 @@ class Medusa final : public Drafter {
     state.row.assign(hidden.row(row), hidden.row(row) + hidden.cols);
   }
 
-  static int depth_at(const ProposeRequest& request, std::size_t i) {
-    return request.draft->tree.depth(request.frontier[i]);
+  static bool is_at(const ProposeRequest& request, std::size_t i, int depth) {
+    return request.draft->tree.depth(request.frontier[i]) == depth;
   }
 
-  /// Asks a head for all sequences that have come to its depth and not asked it in this step.
+  /// Whether a sequence has come to a head's depth, and not all its nodes there can be answered without running it.
+  static bool needs(int head, const ProposeRequest& request) {
+    const MedusaState& state = state_of(request);
+    bool unknown = false;
+    for (std::size_t i = 0; i < request.frontier.size(); ++i) {
+      if (is_at(request, i, head)) unknown |= !state.known.repeat(request, i);
+    }
+    return unknown && !state.row.empty();
+  }
+
+  /// Proposes after all nodes of a head's depth.
   void ask(int head, std::span<const ProposeRequest> requests) {
     asked_.clear();
     rows_.clear();
     for (const ProposeRequest& request : requests) {
-      const MedusaState& state = state_of(request);
-      if (state.row.empty() || !is_empty(state.at_depth[std::size_t(head)])) continue;
-      const auto is_there = [&](NodeId node) { return request.draft->tree.depth(node) == head; };
-      if (std::ranges::none_of(request.frontier, is_there)) continue;
+      if (!needs(head, request)) continue;
       asked_.push_back(&request);
-      rows_.insert(rows_.end(), state.row.begin(), state.row.end());
+      const std::vector<float>& row = state_of(request).row;
+      rows_.insert(rows_.end(), row.begin(), row.end());
     }
     if (asked_.empty()) return;
     const auto count = static_cast<std::int64_t>(asked_.size());
     const auto width = static_cast<std::int64_t>(rows_.size()) / count;
     heads_->forward(head, kernels::contiguous<const float>(rows_.data(), count, width), result_);
-    for (std::size_t i = 0; i < asked_.size(); ++i) propose(*asked_[i], head, static_cast<int>(i));
-  }
-
-  /// What row `row` of the head says: once for all nodes of its depth, or for each by the node's text.
-  void propose(const ProposeRequest& request, int head, int row) {
-    for (std::size_t i = 0; i < request.frontier.size(); ++i) {
-      if (depth_at(request, i) != head) continue;
-      const bool apart = request.changes->any();
-      Proposal& proposal = apart ? (*request.proposals)[i] : state_of(request).at_depth[std::size_t(head)];
-      propose_row(result_, row, request.frontier[i], request, proposal, scratch_);
-      if (!apart) return;
+    for (std::size_t a = 0; a < asked_.size(); ++a) {
+      const ProposeRequest& request = *asked_[a];
+      for (std::size_t i = 0; i < request.frontier.size(); ++i) {
+        if (!is_at(request, i, head)) continue;
+        state_of(request).known.propose(result_, static_cast<int>(a), request, i, scratch_);
+      }
     }
   }
 

@@ -176,6 +176,9 @@ ModelSpec parse_frame(const ConfigReader& config, const CommonDefaults& defaults
   spec.stop_tokens = config.contains("eos_token_id") ? config.tokens("eos_token_id") : defaults.stop_tokens;
   spec.names = llama_names();
   spec.layers.resize(static_cast<std::size_t>(parse_size(config, "num_hidden_layers", defaults.layers, kMaxLayers)));
+  for (const char* key : {"pard_token", "ptd_token_id"}) {
+    if (config.has(key)) spec.mask_token = static_cast<TokenId>(config.integer(key, 0, 0, spec.vocab_size - 1));
+  }
   parse_quantization(config, defaults, spec);
   return spec;
 }

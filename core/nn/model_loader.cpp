@@ -53,6 +53,7 @@ ModelInfo describe_model(const ModelSpec& spec, kernels::DType dtype, kernels::D
   info.expert_bytes = size.expert_bytes;
   info.kv_bytes_per_token = KvStorage::bytes(spec, kv_dtype, 1);
   info.stop_tokens = spec.stop_tokens;
+  info.mask_token = spec.mask_token;
   return info;
 }
 

@@ -213,6 +213,7 @@ struct ModelSpec {
   int first_layer = 0;               // number of layers[0] in names: a target's own head comes after its layers
   std::optional<FusionSpec> fusion;  // of a draft head
   std::vector<TokenId> stop_tokens;
+  std::optional<TokenId> mask_token;
   TensorNames names;
 
   /// residual_scale, for products that are added to the stream directly; with a sandwich, norms come in between.

@@ -27,6 +27,7 @@ std::string example_spec(const std::string& name) {
       {"independent", "independent(path=toy)"},
       {"medusa", "medusa(path=toy)"},
       {"mtp", "mtp(path=toy)"},
+      {"pard", "pard(path=toy,depth=3)"},
       {"merged", "merged(eagle(path=wide), independent(path=toy), eagle(path=toy))"}};
   const auto found = kExamples.find(name);
   return found != kExamples.end() ? found->second : name;

@@ -88,6 +88,9 @@ TEST_F(BadInput, ConfigValues) {
   expect_config("num_key_value_heads", 3, {"multiple of num_key_value_heads = 3"});
   expect_config("head_dim", 23, {"head_dim must be even"});
   expect_config("eos_token_id", "end", {"eos_token_id"});
+  for (const json& value : {json(-1), json(1 << 20), json("mask")}) {
+    expect_config("pard_token", value, {"pard_token must be an integer"});
+  }
   expect_config("num_hidden_layers", 4096, {"missing layers.2.input_layernorm.weight", "more"});
 }
 
@@ -259,6 +262,17 @@ TEST(ReadSpec, StopTokensOfTheGenerationConfigWin) {
   write_file(copy / "generation_config.json", R"({"eos_token_id": [7, 9]})");
   EXPECT_EQ(read_spec(copy.path()).stop_tokens, (std::vector<TokenId>{7, 9}));
   EXPECT_EQ(load(copy.path())->info().stop_tokens, (std::vector<TokenId>{7, 9}));
+}
+
+TEST(ReadSpec, TheMaskTokenHasEitherName) {
+  for (const char* key : {"pard_token", "ptd_token_id"}) {
+    const FolderCopy copy(fixture_folder("llama_default"));
+    EXPECT_EQ(load(copy.path())->info().mask_token, std::nullopt);
+    json config = copy.config();
+    config[key] = 9;
+    copy.set_config(config);
+    EXPECT_EQ(load(copy.path())->info().mask_token, 9);
+  }
 }
 
 TEST(LoadOptions, UnknownDeviceAndDtype) {

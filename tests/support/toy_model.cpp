@@ -96,6 +96,7 @@ class ToyModel final : public LanguageModel {
     info_.device = "cpu";
     info_.instruction_set = "none";
     info_.vocab_size = options.vocab;
+    info_.mask_token = options.vocab - 1;
     info_.max_positions = options.max_positions;
     info_.hidden_size = 1;
     info_.layers = options.layers;
