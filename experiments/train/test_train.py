@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 import train_medusa
+import train_pard
+import training
 from corpus import BEGIN_ID, Corpus, code_files
 from evaluate import generate, held_out_problems, tokens_per_step
 from export import check, export, load
@@ -262,7 +264,7 @@ def test_medusa_losses_are_those_of_the_law_one_place_further_for_each_head():
     generator = torch.Generator().manual_seed(7)
     ids = torch.randint(2, target.config["vocab_size"], (3, 21), generator=generator)
     counts = torch.rand(3, 20, generator=generator) < 0.8
-    entropies, agreements = train_medusa.losses(heads, train_medusa.Lesson(target, ids, counts))
+    entropies, agreements = train_medusa.losses(heads, training.Lesson(target, ids, counts))
     law = target(ids[:, :-1]).softmax(-1)
     hidden = target.norm(target.hidden(ids[:, :-1]))
     for i, head in enumerate(heads):
@@ -283,7 +285,7 @@ def test_medusa_heads_start_as_the_target_learn_a_batch_and_leave_the_target_alo
     heads.init_weights(target)
     before = copy.deepcopy(target.state_dict())
     ids = torch.randint(2, target.config["vocab_size"], (2, 17), generator=torch.Generator().manual_seed(9))
-    lesson = train_medusa.Lesson(target, ids, torch.ones(2, 16, dtype=torch.bool))
+    lesson = training.Lesson(target, ids, torch.ones(2, 16, dtype=torch.bool))
     for head in heads:
         torch.testing.assert_close(head(lesson.hidden), target(ids[:, :-1]))
     learner, seen = Learner(heads, RECIPE), []
@@ -296,6 +298,26 @@ def test_medusa_heads_start_as_the_target_learn_a_batch_and_leave_the_target_alo
     assert least < seen[-1] < least + (seen[0] - least) / 2
     for name, value in target.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_pard_depths_are_those_of_the_text_with_masks_behind_it():
+    target, drafter = random_model(small(RECIPE["target"])), random_model(small(RECIPE["drafter"]))
+    settings = {"depths": 4, "mask_token": 3}
+    ids = torch.randint(4, target.config["vocab_size"], (2, 13), generator=torch.Generator().manual_seed(7))
+    counts = torch.rand(2, 12, generator=torch.Generator().manual_seed(8)) < 0.8
+    entropies, agreements = train_pard.losses(drafter, training.Lesson(target, ids, counts), ids, settings)
+    law = target(ids[:, :-1]).softmax(-1)
+    for i in range(settings["depths"]):
+        expected, hits = [], []
+        for row, position in counts.nonzero().tolist():
+            if position < i:
+                continue
+            text = torch.cat((ids[row, : position - i + 1], torch.full((i,), settings["mask_token"])))
+            wanted, logits = law[row, position], drafter(text[None])[0, -1]
+            expected.append(-(wanted * logits.log_softmax(-1)).sum())
+            hits.append(float(logits.argmax() == wanted.argmax()))
+        torch.testing.assert_close(entropies[i], torch.stack(expected).mean())
+        assert agreements[i] == pytest.approx(sum(hits) / len(hits))
 
 
 @needs_models

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from corpus import Corpus
 from export import load, new_folder, swap_in
 from model import LanguageModel, SoftCrossEntropy, parameter_count
-from training import HERE, HeadRun, Learner, add_run_options
+from training import HERE, HeadRun, Learner, Lesson, add_run_options
 
 
 class ResBlock(nn.Module):
@@ -60,19 +60,6 @@ class MedusaHeads(nn.ModuleList):
                 block.linear.weight.zero_()
                 block.linear.bias.zero_()
             head[-1].weight.copy_(target.lm_head.weight)
-
-
-class Lesson:
-    """The target on ids [B, T + 1] where `counts` [B, T]: hidden rows [B, T, H] after the final norm,
-    its law [n, V] where `counts` holds, row [B, T] the place of a position in it.
-    """
-
-    @torch.no_grad()
-    def __init__(self, target: LanguageModel, ids: Tensor, counts: Tensor):
-        self.counts = counts
-        self.hidden = target.norm(target.hidden(ids[:, :-1]))
-        self.law = target.lm_head(self.hidden[counts]).softmax(dim=-1)
-        self.row = counts.flatten().cumsum(0).view(counts.shape) - 1
 
 
 def losses(heads: MedusaHeads, lesson: Lesson) -> tuple[list[Tensor], list[float]]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from corpus import Corpus
+from model import LanguageModel
 
 HERE = Path(__file__).parent
 LOG_EVERY = 25  # steps
@@ -170,8 +171,21 @@ class TrainingRun:
         self.export()
 
 
+class Lesson:
+    """A frozen target on ids [B, T + 1] where `counts` [B, T]: hidden rows [B, T, H] after the final norm,
+    its law [n, V] where `counts` holds, row [B, T] the place of a position in it.
+    """
+
+    @torch.no_grad()
+    def __init__(self, target: LanguageModel, ids: Tensor, counts: Tensor):
+        self.counts = counts
+        self.hidden = target.norm(target.hidden(ids[:, :-1]))
+        self.law = target.lm_head(self.hidden[counts]).softmax(dim=-1)
+        self.row = counts.flatten().cumsum(0).view(counts.shape) - 1
+
+
 class HeadRun(TrainingRun):
-    """A run of heads of a frozen target that make several predictions a position, prediction i weighing less.
+    """A run of what makes several predictions a position for a frozen target, prediction i weighing less.
 
     Subclasses set `learner`."""
 
