@@ -161,6 +161,32 @@ TEST_P(DeviceRowsTest, SamplingTransformsAreTheReferences) {
   }
 }
 
+/// Even where a cut asks for more tokens than are possible.
+TEST_P(DeviceRowsTest, ImpossibleTokensHaveNoProbability) {
+  const std::int64_t vocab = 301;
+  std::vector<float> logits = random_floats(vocab, 1, 6.0f);
+  for (std::int64_t i = 0; i < vocab; ++i) {
+    if (i % 50 != 3) logits[i] = -INFINITY;
+  }
+  const DeviceRows device = upload_rows(logits, 1, vocab);
+  for (const SamplingRule& rule :
+       {SamplingRule{}, {50.0f}, {1.0f, 2}, {1.0f, 20}, {1.0f, 0, 0.97f}, {1.0f, 20, 0.9f, 1e-30f}}) {
+    std::vector<float> expected(vocab);
+    std::vector<std::int32_t> scratch(vocab);
+    kernels::sampling_probs.on(Backend::kScalar)(logits.data(), vocab, rule, expected.data(), scratch.data());
+    const DeviceRows probs(1, vocab);
+    sampling_probs(device.view(), count(1, 1), rule, probs.view(), *stream_);
+    const std::vector<float> got = download_rows(probs.view());
+    for (std::int64_t i = 0; i < vocab; ++i) {
+      const std::string where = concat("top_k ", rule.top_k, " top_p ", rule.top_p, " at ", i);
+      if (logits[i] == -INFINITY) {
+        EXPECT_EQ(got[i], 0.0f) << where;
+      }
+      expect_close(got[i], expected[i], kProbability, where);
+    }
+  }
+}
+
 SPECMOE_DEVICE_TESTS(DeviceRowsTest);
 
 }  // namespace

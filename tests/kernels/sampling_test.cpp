@@ -116,6 +116,40 @@ TEST_P(SamplingTest, ExtremeLogitsStayFinite) {
   EXPECT_TRUE(std::isnan(broken[0])) << "a NaN must be seen by the caller";
 }
 
+/// A token of logit -inf has probability 0, to the bit, and the rest the law of a vocabulary without it: even where a
+/// cut asks for more tokens than there are.
+TEST_P(SamplingTest, ImpossibleTokensHaveNoProbability) {
+  for (const std::int64_t vocab : {5, 17, 64, 1003, 5000}) {
+    for (const std::int64_t possible_every : {2, 7, 300}) {
+      std::vector<float> logits = random_floats(vocab, 1, 9.0f);
+      for (std::int64_t i = 0; i < vocab; ++i) {
+        if (i % possible_every != possible_every / 2 && i != 1) logits[i] = -INFINITY;
+      }
+      for (const float temperature : {0.3f, 1.0f, 50.0f}) {
+        for (const std::int64_t top_k : {0, 1, 7, 600}) {
+          for (const auto& [top_p, min_p] :
+               {std::pair{1.0f, 0.0f}, {0.9f, 0.0f}, {0.97f, 0.0f}, {1.0f, 0.07f}, {0.9f, 1e-30f}}) {
+            const std::vector<float> got = probs(logits, temperature, top_k, top_p, min_p);
+            const std::vector<double> expected =
+                reference(logits, temperature, static_cast<std::size_t>(top_k), top_p, min_p);
+            double sum = 0;
+            for (std::size_t i = 0; i < got.size(); ++i) {
+              const std::string where =
+                  concat("V=", vocab, " k=", top_k, " p=", top_p, " min ", min_p, " T=", temperature, " at ", i);
+              if (logits[i] == -INFINITY) {
+                EXPECT_EQ(got[i], 0.0f) << where;
+              }
+              expect_close(got[i], expected[i], {1e-9, 3e-5}, where);
+              sum += got[i];
+            }
+            expect_close(sum, 1.0, {1e-5, 0}, "sum");
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_P(SamplingTest, ArgmaxTakesTheLowerOfEqualAndNeverNan) {
   for (const std::int64_t vocab : {1, 9, 33, 64, 1000}) {
     for (const std::int64_t at : {std::int64_t{0}, vocab / 2, vocab - 1}) {
