@@ -180,6 +180,11 @@ std::string Tokenizer::token_text(TokenId id) const {
   return text != nullptr ? *text : std::string();
 }
 
+std::string Tokenizer::token_bytes(TokenId id) const {
+  const std::string* token = parts_->decodable(id, /*skip_special=*/false);
+  return token != nullptr ? parts_->decoder.bytes(*token) : std::string();
+}
+
 bool Tokenizer::is_special(TokenId id) const {
   const AddedToken* token = parts_->added.find(id);
   return token != nullptr && token->special;
@@ -189,6 +194,8 @@ std::optional<TokenId> Tokenizer::id_of(std::string_view token) const {
   const AddedToken* added = parts_->added.find(token);
   return added != nullptr ? std::optional(added->id) : parts_->model.vocabulary().find(token);
 }
+
+std::vector<TokenId> Tokenizer::begin_tokens() const { return parts_->post_processor.before_text(); }
 
 StreamDecoder::StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special)
     : tokenizer_(std::move(tokenizer)), skip_special_(skip_special), chain_(tokenizer_->parts_->decoder.fresh()) {}

@@ -57,8 +57,13 @@ class Tokenizer {
   int vocab_size() const;
   /// The token as the file spells it (a space may be "Ġ" or "▁"); empty for an id without a token.
   std::string token_text(TokenId id) const;
+  /// The bytes it adds to a text that goes on before it, perhaps a part of a character; empty for an id without a
+  /// token. They tell tokens of different vocabularies alike.
+  std::string token_bytes(TokenId id) const;
   bool is_special(TokenId id) const;
   std::optional<TokenId> id_of(std::string_view token) const;
+  /// What the template puts before a text: a begin token, or nothing.
+  std::vector<TokenId> begin_tokens() const;
 
  private:
   friend class StreamDecoder;

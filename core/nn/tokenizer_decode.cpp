@@ -73,6 +73,12 @@ void DecodeChain::push(std::string_view token, std::string& text) {
   run(0, text);
 }
 
+std::string DecodeChain::bytes(std::string_view token) const {
+  std::string bytes(token);
+  for (const auto& stage : stages_) bytes = stage->bytes(bytes);
+  return bytes;
+}
+
 void DecodeChain::finish(std::string& text) {
   for (std::size_t i = 0; i < stages_.size(); ++i) {
     stages_[i]->finish(pieces_);

@@ -15,6 +15,8 @@ class DecodeStage {
   virtual ~DecodeStage() = default;
   virtual void push(std::string_view piece, std::vector<std::string>& out) = 0;
   virtual void finish(std::vector<std::string>&) {}
+  /// What it makes of one whole token inside a text, as bytes: a part of a character stays what it is.
+  virtual std::string bytes(std::string_view token) const = 0;
   /// The same stage as it was before its first piece.
   virtual std::unique_ptr<DecodeStage> fresh() const = 0;
 };
@@ -31,6 +33,8 @@ class DecodeChain {
   /// Appends the text that has become certain.
   void push(std::string_view token, std::string& text);
   void finish(std::string& text);
+  /// The bytes that a token adds inside a text.
+  std::string bytes(std::string_view token) const;
 
  private:
   void read(const nlohmann::json& value);

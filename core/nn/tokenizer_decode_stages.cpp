@@ -16,6 +16,7 @@ class SpaceJoiner : public DecodeStage {
     out.emplace_back(piece);
     first_ = false;
   }
+  std::string bytes(std::string_view token) const override { return std::string(" ").append(token); }
   std::unique_ptr<DecodeStage> fresh() const override { return make_space_joiner(); }
 
  private:
@@ -25,7 +26,7 @@ class SpaceJoiner : public DecodeStage {
 class ByteLevelStage : public DecodeStage {
  public:
   void push(std::string_view piece, std::vector<std::string>& out) override {
-    append_bytes(piece);
+    held_ += bytes(piece);
     std::string text;
     std::string_view rest = held_;
     while (!rest.empty()) {
@@ -41,21 +42,20 @@ class ByteLevelStage : public DecodeStage {
     if (!held_.empty()) out.emplace_back(kReplacementCharacter);
     held_.clear();
   }
+  /// A token with a character outside the byte-level alphabet (an added token) stands for its own text.
+  std::string bytes(std::string_view token) const override {
+    std::string bytes;
+    bool spelled = true;
+    for_each_character(token, [&](char32_t c, std::string_view) {
+      const auto byte = byte_level_byte(c);
+      spelled = spelled && byte.has_value();
+      if (spelled) bytes += static_cast<char>(*byte);
+    });
+    return spelled ? bytes : std::string(token);
+  }
   std::unique_ptr<DecodeStage> fresh() const override { return make_byte_level_stage(); }
 
  private:
-  /// A token with a character outside the byte-level alphabet (an added token) stands for its own text.
-  void append_bytes(std::string_view piece) {
-    const std::size_t before = held_.size();
-    bool spelled = true;
-    for_each_character(piece, [&](char32_t c, std::string_view) {
-      const auto byte = byte_level_byte(c);
-      spelled = spelled && byte.has_value();
-      if (spelled) held_ += static_cast<char>(*byte);
-    });
-    if (!spelled) held_.replace(before, std::string::npos, piece);
-  }
-
   std::string held_;  // between pushes: an incomplete character
 };
 
@@ -90,6 +90,10 @@ class ByteFallbackStage : public DecodeStage {
     }
     run_.clear();
   }
+  std::string bytes(std::string_view token) const override {
+    const auto byte = fallback_byte(token);
+    return byte ? std::string(1, *byte) : std::string(token);
+  }
   std::unique_ptr<DecodeStage> fresh() const override { return make_byte_fallback_stage(); }
 
  private:
@@ -101,20 +105,28 @@ class ReplaceStage : public DecodeStage {
   ReplaceStage(Pattern pattern, std::string content) : pattern_(std::move(pattern)), content_(std::move(content)) {}
 
   void push(std::string_view piece, std::vector<std::string>& out) override {
-    matches_.clear();
-    pattern_.find_all(piece, matches_);
-    std::string text;
-    std::size_t done = 0;
-    for (const Span match : matches_) {
-      text += piece.substr(done, match.begin - done);
-      text += content_;
-      done = match.end;
-    }
-    out.push_back(text.append(piece.substr(done)));
+    out.push_back(replaced(piece, matches_));
+  }
+  std::string bytes(std::string_view token) const override {
+    std::vector<Span> matches;
+    return is_utf8(token) ? replaced(token, matches) : std::string(token);
   }
   std::unique_ptr<DecodeStage> fresh() const override { return make_replace_stage(pattern_, content_); }
 
  private:
+  std::string replaced(std::string_view piece, std::vector<Span>& matches) const {
+    matches.clear();
+    pattern_.find_all(piece, matches);
+    std::string text;
+    std::size_t done = 0;
+    for (const Span match : matches) {
+      text += piece.substr(done, match.begin - done);
+      text += content_;
+      done = match.end;
+    }
+    return text.append(piece.substr(done));
+  }
+
   Pattern pattern_;
   std::string content_;
   std::vector<Span> matches_;
@@ -127,19 +139,20 @@ class MetaspaceStage : public DecodeStage {
   void push(std::string_view piece, std::vector<std::string>& out) override {
     const bool drop = first_ && options_.prepend != PrependScheme::kNever;
     first_ = false;
-    std::string text;
-    for_each_character(piece, [&](char32_t, std::string_view character) {
-      if (character != options_.replacement) {
-        text += character;
-      } else if (!drop) {
-        text += ' ';
-      }
-    });
-    out.push_back(std::move(text));
+    out.push_back(spaced(piece, drop ? "" : " "));
   }
+  std::string bytes(std::string_view token) const override { return spaced(token, " "); }
   std::unique_ptr<DecodeStage> fresh() const override { return make_metaspace_stage(options_); }
 
  private:
+  std::string spaced(std::string_view piece, std::string_view for_mark) const {
+    std::string text;
+    for_each_character(piece, [&](char32_t, std::string_view character) {
+      text += character == options_.replacement ? for_mark : character;
+    });
+    return text;
+  }
+
   MetaspaceOptions options_;
   bool first_ = true;
 };
@@ -159,6 +172,15 @@ class StripStage : public DecodeStage {
     for (; held_ < stop_ && text.ends_with(character_); ++held_) text.resize(text.size() - character_.size());
     if (!joined_) held_ = 0;
     out.push_back(std::move(text));
+  }
+  /// Inside a text that is joined there are no ends.
+  std::string bytes(std::string_view token) const override {
+    if (joined_) return std::string(token);
+    for (std::size_t cut = start_; cut > 0 && token.starts_with(character_); --cut) {
+      token.remove_prefix(character_.size());
+    }
+    for (std::size_t cut = stop_; cut > 0 && token.ends_with(character_); --cut) token.remove_suffix(character_.size());
+    return std::string(token);
   }
   std::unique_ptr<DecodeStage> fresh() const override { return make_strip_stage(character_, start_, stop_, joined_); }
 

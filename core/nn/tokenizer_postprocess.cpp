@@ -107,4 +107,8 @@ std::vector<EncodedToken> PostProcessor::wrap(std::vector<EncodedToken> tokens) 
   return result;
 }
 
+std::vector<TokenId> PostProcessor::before_text() const {
+  return {template_.begin(), std::find(template_.begin(), template_.end(), kText)};
+}
+
 }  // namespace specmoe::nn

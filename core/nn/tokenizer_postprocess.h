@@ -23,6 +23,8 @@ class PostProcessor {
 
   /// Wraps the tokens of a text in the template's own.
   std::vector<EncodedToken> wrap(std::vector<EncodedToken> tokens) const;
+  /// The template's own tokens before the text.
+  std::vector<TokenId> before_text() const;
 
  private:
   void read(const nlohmann::json& value);

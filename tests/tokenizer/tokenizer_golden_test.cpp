@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstdio>
 
+#include "core/nn/tokenizer_text.h"
 #include "tests/tokenizer/tokenizer_fixture.h"
 
 namespace specmoe::nn {
@@ -93,6 +94,21 @@ TEST_P(TokenizerGolden, DecodesAnyIdsLikeTheReference) {
     const auto ids = expected["ids"].get<std::vector<TokenId>>();
     EXPECT_EQ(tokenizer_->decode(ids), expected["text"]) << expected["ids"].dump();
     EXPECT_EQ(tokenizer_->decode(ids, false), expected["with_special"]) << expected["ids"].dump();
+  }
+}
+
+/// Inside a text, behind another token, a text is the bytes of its tokens.
+TEST_P(TokenizerGolden, TheBytesOfTokensAreTheText) {
+  const std::vector<TokenId> before = tokenizer_->encode("a", false);
+  for (const std::string& text : testing::fixture_texts()) {
+    std::vector<TokenId> ids = before;
+    std::string bytes = tokenizer_->decode(before, false);
+    for (const TokenId id : tokenizer_->encode(text, false)) {
+      ids.push_back(id);
+      bytes += tokenizer_->token_bytes(id);
+    }
+    const std::string whole = AlignedText::from_caller(bytes).text;  // an added token may hold a part of a character
+    EXPECT_EQ(tokenizer_->decode(ids, false), whole) << json(text).dump().substr(0, 200);
   }
 }
 

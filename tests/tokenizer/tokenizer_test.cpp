@@ -86,6 +86,40 @@ TEST(Tokenizer, LooksUpTokens) {
   EXPECT_EQ(tokenizer->decode(Ids{0, 4, 2, 7}, false), "a<s>ab<gap>");
 }
 
+TEST(Tokenizer, GivesTheBytesOfOneToken) {
+  const auto byte_level = testing::load_fixture("gpt2");
+  EXPECT_EQ(byte_level->token_bytes(*byte_level->id_of("\u0120the")), " the");
+  EXPECT_EQ(byte_level->token_bytes(*byte_level->id_of("\u00E6")), "\xE6") << "a part of a character";
+  const auto metaspace = testing::load_fixture("llama2");
+  EXPECT_EQ(metaspace->token_bytes(*metaspace->id_of("\u2581the")), " the");
+  EXPECT_EQ(metaspace->token_bytes(*metaspace->id_of("<0xE6>")), "\xE6");
+  EXPECT_EQ(metaspace->token_bytes(*metaspace->id_of("<s>")), "<s>");
+  for (const TokenId id : {-1, metaspace->vocab_size()}) EXPECT_EQ(metaspace->token_bytes(id), "");
+  json document = small();
+  document["decoder"] = {{"type", "Strip"}, {"content", "b"}, {"start", 1}, {"stop", 1}};
+  EXPECT_EQ(load(document)->token_bytes(2), "a") << "off every token";
+  document["decoder"] = {{"type", "Sequence"}, {"decoders", {{{"type", "Fuse"}}, document["decoder"]}}};
+  EXPECT_EQ(load(document)->token_bytes(2), "ab") << "off the ends of the text alone";
+  document["decoder"] = nullptr;
+  EXPECT_EQ(load(document)->token_bytes(2), " ab") << "tokens joined by spaces";
+}
+
+TEST(Tokenizer, NamesWhatComesBeforeAText) {
+  const auto with_begin = testing::load_fixture("llama3");
+  EXPECT_EQ(with_begin->begin_tokens(), Ids{*with_begin->id_of("<|begin_of_text|>")});
+  EXPECT_EQ(testing::load_fixture("gpt2")->begin_tokens(), Ids{});
+  const json text = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
+  const auto special = [](const char* token) { return json{{"SpecialToken", {{"id", token}, {"type_id", 0}}}}; };
+  const auto ids = [](const char* token, TokenId id) {
+    return json{{"id", token}, {"ids", {id}}, {"tokens", {token}}};
+  };
+  const auto both = load(changed("/post_processor", {{"type", "TemplateProcessing"},
+                                                     {"single", {special("a"), text, special("b")}},
+                                                     {"pair", json::array()},
+                                                     {"special_tokens", {{"a", ids("a", 0)}, {"b", ids("b", 1)}}}}));
+  EXPECT_EQ(both->begin_tokens(), Ids{0});
+}
+
 TEST(Tokenizer, SpecialTokensInTextCanBeOrdinaryText) {
   const auto tokenizer = testing::load_fixture("smollm2");
   const TokenId end = *tokenizer->id_of("<|endoftext|>");
