@@ -134,6 +134,8 @@ class LanguageModel {
   /// Stages the rows of every block and computes them. Throws Error before touching any cache when one would overflow
   /// or a token is outside the vocabulary. Blocks must use different caches.
   virtual void forward(std::span<const RowBlock> blocks, ForwardResult& result) = 0;
+  /// Of the max_positions, how many a token takes: one, but where a model reads it as several of its own.
+  virtual int positions(TokenId /*token*/) const { return 1; }
   /// The same weights, some of them left out, as a model with caches of its own. Throws Error when it has no such
   /// experts or layers, or runs whole only.
   virtual std::shared_ptr<LanguageModel> partial(const ModelPart& /*part*/) const {
