@@ -16,6 +16,7 @@ namespace specmoe {
 /// What the rest of the library needs to know about a model.
 struct ModelInfo {
   std::string name;             // folder name
+  std::string path;             // folder or file it was opened from; empty: none
   std::string architecture;     // model_type
   std::string dtype;            // of the packed weights
   std::string kv_dtype;         // of keys and values in the cache

@@ -10,14 +10,19 @@ namespace specmoe {
 /// text    committed tokens; the last is the root of the coming tree
 /// cache   holds a prefix of the text, and in a step the staged rows: first the text's missing end, root last, then the
 ///         tree's nodes level by level
-/// staged  [cache->staged()] token and parent row of each staged row
+/// kept    positions that the committed rows of the cache take
+/// staged  [cache->staged()] token and parent row of each staged row, and the positions up to and with it
+/// full    this step has come to the end of the drafter's context: nodes behind have no row to hang on
 struct ModelDrafter::State final : DraftState {
   struct Row {
     TokenId token;
     std::int32_t parent;
+    int positions;
   };
   std::vector<TokenId> text;
   std::unique_ptr<KVCache> cache;
+  int kept = 0;
+  bool full = false;
   std::vector<Row> staged;
   std::vector<std::int32_t> row_of_node;
   std::vector<TokenId> block_tokens;
@@ -52,9 +57,10 @@ void propose_rows(const ForwardResult& result, int first_row, const ProposeReque
 
 std::unique_ptr<DraftState> ModelDrafter::open(std::span<const TokenId> prompt, HiddenRows, int capacity) {
   const int limit = model_->info().max_positions;
-  SPECMOE_CHECK(static_cast<int>(prompt.size()) < limit, name_, ": the prompt has ", prompt.size(),
-                " tokens, the drafter's context is ", limit);
   auto state = std::make_unique<State>();
+  for (const TokenId token : prompt.first(prompt.size() - 1)) state->kept += model_->positions(token);
+  const int positions = state->kept + model_->positions(prompt.back());
+  SPECMOE_CHECK(positions < limit, name_, ": the prompt has ", positions, " tokens, the drafter's context is ", limit);
   state->text.assign(prompt.begin(), prompt.end());
   state->text.reserve(capacity);
   state->cache = model_->new_cache(capacity);
@@ -87,20 +93,24 @@ void ModelDrafter::commit(DraftState& base, const TokenTree& tree, const Verdict
   state.text.push_back(verdict.next);
   state.staged.clear();
   state.row_of_node.clear();
+  state.full = false;
 }
 
 /// Collects the rows that have to be computed to answer for the frontier. False when the text has outgrown the
 /// drafter's context: it then proposes nothing.
 bool ModelDrafter::stage(State& state, const ProposeRequest& request) const {
+  if (state.full) return false;
   state.block_tokens.clear();
   state.block_parents.clear();
   const TokenTree& tree = request.draft->tree;
-  const int deepest = static_cast<int>(state.text.size()) + tree.depth(request.frontier.back());
-  if (deepest > model_->info().max_positions) return false;
+  const std::size_t before = state.staged.size();
+  int deepest = 0;
   const auto push = [&](TokenId token, std::int32_t parent) {
     state.block_tokens.push_back(token);
     state.block_parents.push_back(parent);
-    state.staged.push_back({token, parent});
+    const int positions = (parent < 0 ? state.kept : state.staged[parent].positions) + model_->positions(token);
+    state.staged.push_back({token, parent, positions});
+    deepest = std::max(deepest, positions);
   };
   for (NodeId node : request.frontier) {
     if (node == TokenTree::kRoot) {
@@ -112,7 +122,9 @@ bool ModelDrafter::stage(State& state, const ProposeRequest& request) const {
     if (static_cast<int>(state.row_of_node.size()) <= node) state.row_of_node.resize(node + 1, -1);
     state.row_of_node[node] = static_cast<std::int32_t>(state.staged.size()) - 1;
   }
-  return true;
+  state.full = deepest > model_->info().max_positions;
+  if (state.full) state.staged.resize(before);
+  return !state.full;
 }
 
 /// Follows the accepted tokens through the staged rows. Equal siblings have equal rows, so any of them will do, and
@@ -130,6 +142,7 @@ void ModelDrafter::keep_accepted(State& state, const TokenTree& tree, const Verd
     state.path.push_back(current);
   }
   state.cache->keep(state.path);
+  state.kept = state.staged[current].positions;
 }
 
 }  // namespace specmoe

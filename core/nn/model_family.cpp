@@ -140,7 +140,11 @@ ModelSpec parse_config(const ConfigReader& config) {
 }
 
 ModelSpec read_spec(const std::string& path) {
-  if (const auto gguf = find_gguf(path)) return gguf_spec(GgufFile(*gguf));
+  if (const auto gguf = find_gguf(path)) {
+    ModelSpec spec = gguf_spec(GgufFile(*gguf));
+    spec.path = path;
+    return spec;
+  }
   std::error_code ignored;
   SPECMOE_CHECK(fs::exists(path, ignored), "model folder '", path, "' does not exist");
   SPECMOE_CHECK(fs::is_directory(path, ignored), "'", path,
@@ -154,6 +158,7 @@ ModelSpec read_spec(const std::string& path) {
   SPECMOE_CHECK(!medusa || reader.has("model_type"), "'", path,
                 "' holds Medusa heads for another model, not a model; open it as drafter medusa(path=", path, ")");
   ModelSpec spec = parse_config(reader);
+  spec.path = path;
   if (medusa) spec.names.ignored.emplace_back("medusa_head.");  // read_medusa_heads() reads them
   spec.name = fs::path(path).lexically_normal().filename().string();
   if (spec.name.empty()) spec.name = fs::path(path).lexically_normal().parent_path().filename().string();

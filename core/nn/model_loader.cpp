@@ -32,6 +32,7 @@ ModelInfo describe_model(const ModelSpec& spec, kernels::DType dtype, kernels::D
   const ModelSize size = model_size(spec, dtype, tied);
   ModelInfo info;
   info.name = spec.name;
+  info.path = spec.path;
   info.architecture = spec.model_type;
   info.dtype = kernels::dtype_name(dtype);
   info.kv_dtype = kernels::dtype_name(kv_dtype);

@@ -193,6 +193,7 @@ struct FusionSpec {
 /// about the model.
 struct ModelSpec {
   std::string name;  // folder name
+  std::string path;  // folder or file it was read from
   std::string model_type;
   int vocab_size = 0;
   int hidden_size = 0;

@@ -1,3 +1,6 @@
+#include <filesystem>
+#include <numeric>
+
 #include "core/engine.h"
 #include "core/logit_rows.h"
 #include "core/nn/cuda/device_weights.h"
@@ -70,6 +73,33 @@ TEST_P(DeviceModelTest, SpeculativeTextIsThePlainOneAndTheCpus) {
   EXPECT_EQ(texts("cuda", {}), plain);
   // The model drafts for itself: the second child is never kept, so rows have to move.
   EXPECT_EQ(texts("cuda", {"independent(path=" + fixture.folder + ")", "expansion(2,1)"}), plain);
+}
+
+// Its model runs on the device, what is between the vocabularies on the host.
+TEST_P(DeviceModelTest, ADrafterOfAnotherVocabularyIsLedByTheHost) {
+  const specmoe::testing::TinyModel target("vocabulary_target");
+  const specmoe::testing::TinyModel drafter("vocabulary_drafter", 0.3F);
+  for (const auto* model : {&target, &drafter}) {
+    std::filesystem::copy_file(SPECMOE_TEST_DATA "/golden/tokenizer/gpt2.json", model->path() + "/tokenizer.json");
+  }
+  Request request;
+  request.prompt = {3, 1, 4, 1, 5};
+  request.max_new_tokens = 10;
+  LoadOptions options;
+  options.dtype = kernels::DType::kFloat32;
+  options.device = "cuda";
+  options.threads = 1;
+  const auto run = [&](const std::string& vocabulary, const std::string& leader) {
+    const std::string spec = "independent(path=" + drafter.path() + ",vocabulary=" + vocabulary + ")";
+    Engine engine(load_model(target.path(), options), {spec, "expansion(2,1)"}, draft_loader(options));
+    EXPECT_EQ(engine.step_leader(), leader);
+    return engine.generate(std::span(&request, 1), 1)[0];
+  };
+  const RequestRecord same = run("same", "whole steps on cuda:0");
+  const RequestRecord shared = run("shared", "steps led by the host: the drafter runs on the host alone");
+  EXPECT_EQ(shared.tokens, same.tokens);
+  EXPECT_EQ(shared.from_draft, same.from_draft);
+  EXPECT_NE(std::accumulate(same.from_draft.begin(), same.from_draft.end(), 0), 0);
 }
 
 TEST_P(DeviceModelTest, LogitsStayOnTheDeviceWhenTheyAreKept) {

@@ -17,8 +17,16 @@ using test::make_toy_model;
 using test::Tapped;
 using test::ToyOptions;
 
-const ToyOptions kTarget{};
+const std::string kTokenizers = SPECMOE_TEST_DATA "/golden/tokenizer";
+const ToyOptions kTarget{.path = kTokenizers + "/gpt2.gguf"};
 const ToyOptions kDrafter{.own_seed = 99, .agreement = 0.75};
+/// Its tokens are the target's and more, under other ids.
+const ToyOptions kForeignDrafter{.vocab = 40, .own_seed = 99, .agreement = 0.75, .path = kTokenizers + "/smollm2.gguf"};
+const std::string kSharedVocabulary = "independent(path=foreign,vocabulary=shared)";
+
+std::shared_ptr<LanguageModel> load_toy(const std::string& path, const std::string&) {
+  return make_toy_model(path == "foreign" ? kForeignDrafter : kDrafter);
+}
 
 /// A spec for every registered drafter that needs parameters. A new drafter with required ones adds its line here.
 std::string example_spec(const std::string& name) {
@@ -35,8 +43,7 @@ std::string example_spec(const std::string& name) {
 
 std::shared_ptr<Drafter> attached(const std::string& name) {
   std::shared_ptr<Drafter> drafter = drafters().create(example_spec(name));
-  drafter->attach(
-      {make_toy_model(kTarget), [](const std::string&, const std::string&) { return make_toy_model(kDrafter); }});
+  drafter->attach({make_toy_model(kTarget), load_toy});
   return drafter;
 }
 
@@ -137,7 +144,7 @@ TEST_P(DrafterContract, GreedyTextIsThePlainText) {
   request.max_new_tokens = 60;
   for (const std::string& tree : tree_policies().names()) {
     Engine engine(make_toy_model(kTarget), {.drafter = example_spec(GetParam()), .tree = tree, .allow_lossy = true},
-                  [](const std::string&, const std::string&) { return make_toy_model(kDrafter); });
+                  load_toy);
     EXPECT_EQ(engine.generate({&request, 1})[0].tokens, test::toy_greedy(kTarget, request.prompt, 60)) << tree;
   }
 }
@@ -166,6 +173,8 @@ TEST_P(DrafterContract, RowsAreChangedByTheNodesOwnText) {
 
 INSTANTIATE_TEST_SUITE_P(Registered, DrafterContract, testing::ValuesIn(drafters().names()),
                          [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(SharedVocabulary, DrafterContract, testing::Values(kSharedVocabulary),
+                         [](const auto&) { return "independent"; });
 
 }  // namespace
 }  // namespace specmoe

@@ -11,6 +11,7 @@
 #include "core/nn/model_loader.h"
 #include "core/tree_policy.h"
 #include "tests/support/medusa_folder.h"
+#include "tests/support/renamed_model.h"
 
 namespace {
 std::atomic<long> allocations{0};
@@ -48,6 +49,7 @@ struct Unchanging final : LogitsProcessor {
 /// Every kind of drafter, and every topology.
 std::vector<Case> cases() {
   static const test::MedusaFolder medusa(256);
+  static const test::RenamedModel thinned(kModels + "/drafter", test::thinned_ids(kModels + "/drafter"));
   const std::string independent = "independent(path=" + kModels + "/drafter)";
   std::vector<Case> all = {
       {"plain", {}},
@@ -55,6 +57,8 @@ std::vector<Case> cases() {
       {"rarely_right", {.drafter = "synthetic(alpha=0.3)", .tree = "chain(6)"}},
       {"ngram", {.drafter = "ngram", .tree = "chain(4)"}},
       {"self", {.drafter = "self", .tree = "chain(2)"}},
+      {"shared_vocabulary",
+       {.drafter = "independent(path=" + thinned.path() + ",vocabulary=shared)", .tree = "expansion(2,2)"}},
       {"eagle", {.drafter = "eagle(path=" + kModels + "/eagle)", .tree = "expansion(2,2)"}},
       {"medusa", {.drafter = "medusa(path=" + medusa.path() + ")", .tree = "expansion(2,2)"}},
       {"medusa_ranks", {.drafter = "medusa(path=" + medusa.path() + ")", .tree = "static_ranks(preset=medusa)"}, 300},

@@ -10,6 +10,7 @@
 #include "tests/end_to_end/remembering_model.h"
 #include "tests/support/every_third.h"
 #include "tests/support/penalties.h"
+#include "tests/support/renamed_model.h"
 #include "tests/support/wrong_rules.h"
 
 namespace specmoe {
@@ -41,7 +42,8 @@ struct Pair {
     target = nn::load_model(kModels + "/target", options);
     drafter = nn::load_model(kModels + "/drafter", options);
     remembering_target = std::make_shared<RememberingModel>(target);
-    remembering_drafter = std::make_shared<RememberingModel>(drafter);
+    remembering["drafter"] = std::make_shared<RememberingModel>(drafter);
+    remembering["thinned"] = std::make_shared<RememberingModel>(nn::load_model(thinned.path(), options));
     prompt = nn::Tokenizer::from_file(kModels + "/target")->encode(kPrompt);
   }
   static const Pair& get() {
@@ -49,7 +51,9 @@ struct Pair {
     return pair;
   }
 
-  std::shared_ptr<LanguageModel> target, drafter, remembering_target, remembering_drafter;
+  test::RenamedModel thinned{kModels + "/drafter", test::thinned_ids(kModels + "/drafter")};
+  std::shared_ptr<LanguageModel> target, drafter, remembering_target;
+  std::map<std::string, std::shared_ptr<LanguageModel>> remembering;  // drafters
   Text prompt;
 };
 
@@ -79,7 +83,7 @@ std::vector<Text> sample(Engine& engine, int count, const SamplingParams& sampli
 Engine remembering_engine(const EngineSpec& spec, EngineParts parts = {}) {
   const Pair& pair = Pair::get();
   return {pair.remembering_target, spec,
-          [&pair](const std::string&, const std::string&) { return pair.remembering_drafter; }, std::move(parts)};
+          [&pair](const std::string& path, const std::string&) { return pair.remembering.at(path); }, std::move(parts)};
 }
 
 /// Adds the probability of every continuation of `text` up to kLength tokens, straight from the target's logits.
@@ -257,6 +261,17 @@ INSTANTIATE_TEST_SUITE_P(Distribution, Lossless,
                                            Method{"expansion(2,2,law=iid)", "k_seq"},
                                            Method{"expansion(2,1)", "traversal"},
                                            Method{"expansion(2,2,law=iid)", "multi_step"}));
+
+/// What the drafter cannot say is the target's alone.
+TEST(Distribution, ADrafterOfFewerTokensKeepsTheLaw) {
+  for (const auto& [tree, acceptance] :
+       {Method{"chain(2)", "token"}, Method{"chain(3)", "block"}, Method{"expansion(2,2)", "multi_step"}}) {
+    EngineSpec spec = speculative(tree, acceptance);
+    spec.drafter = "independent(path=thinned,vocabulary=shared)";
+    Engine engine = remembering_engine(spec);
+    EXPECT_LT(distance(sample(engine, kTexts)), bound()) << tree;
+  }
+}
 
 /// Controls: the same comparison must reject what is known not to keep the law.
 class Lossy : public ::testing::TestWithParam<Method> {};

@@ -202,7 +202,7 @@ def test_a_drafter_may_have_a_dtype_of_its_own(grid):
     change = {"drafter": [f"{model})", f"{model},dtype=int8)"], "tree": "chain(gamma=4)", "batch": 1, "category": "all"}
     change |= {"dtype": "float32", "temperature": [0, 1], "accept": "token", "max-new-tokens": 300, "ignore-eos": True}
     frame = specmoe.sweep({**grid, **change})
-    assert frame["drafter"].to_list() == [f"{model},dtype=target)", f"{model},dtype=int8)"] * 2
+    assert frame["drafter"].to_list() == [f"{model},dtype={own},vocabulary=same)" for own in ("target", "int8")] * 2
     assert frame["identical"][:2].all() and (frame["dtype"] == "float32").all()
     own, int8 = frame["acceptance_rate"][2:]
     assert own == 1 and 0.9 < int8 < 1  # the target drafts for itself, and its rounded weights nearly do

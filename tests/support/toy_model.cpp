@@ -91,6 +91,7 @@ class ToyModel final : public LanguageModel {
  public:
   explicit ToyModel(const ToyOptions& options) : options_(options) {
     info_.name = "toy";
+    info_.path = options.path;
     info_.architecture = "toy";
     info_.dtype = "float32";
     info_.device = "cpu";

@@ -30,7 +30,8 @@ struct ToyOptions {
   int layers = 2;
   int experts = 8;
   int experts_per_token = 2;
-  int head_taps = 0;  // of a draft head: how many features come with a token
+  int head_taps = 0;   // of a draft head: how many features come with a token
+  std::string path{};  // where it says it was opened from, for its tokenizer
 };
 
 std::shared_ptr<LanguageModel> make_toy_model(const ToyOptions& options);
