@@ -30,7 +30,7 @@ Engine make_engine(const EngineSpec& spec) { return Engine(make_toy_model(kTarge
 
 Request make_request(std::vector<TokenId> prompt, int new_tokens = 40) {
   Request request;
-  request.id = "r";
+  request.id.assign(1, 'r');
   request.prompt = std::move(prompt);
   request.max_new_tokens = new_tokens;
   return request;
