@@ -59,6 +59,7 @@ std::vector<Case> cases() {
       {"self", {.drafter = "self", .tree = "chain(2)"}},
       {"shared_vocabulary",
        {.drafter = "independent(path=" + thinned.path() + ",vocabulary=shared)", .tree = "expansion(2,2)"}},
+      {"pard", {.drafter = "pard(path=" + kModels + "/pard)", .tree = "expansion(2,2,1)"}, 300},
       {"eagle", {.drafter = "eagle(path=" + kModels + "/eagle)", .tree = "expansion(2,2)"}},
       {"medusa", {.drafter = "medusa(path=" + medusa.path() + ")", .tree = "expansion(2,2)"}},
       {"medusa_ranks", {.drafter = "medusa(path=" + medusa.path() + ")", .tree = "static_ranks(preset=medusa)"}, 300},

@@ -17,6 +17,7 @@ namespace {
 const std::string kModels = std::string(SPECMOE_SOURCE_ROOT) + "/experiments/models";
 const std::string kIndependent = "independent(path=" + kModels + "/drafter)";
 const std::string kEagle = "eagle(path=" + kModels + "/eagle)";
+const std::string kPard = "pard(path=" + kModels + "/pard)";
 
 const std::vector<std::string> kPrompts = {
     "Problem: Maria buys 5 maps at 6 coins each and 4 tickets at 4 coins each. Maria pays with 63 coins. How many "
@@ -95,8 +96,13 @@ TEST_P(BundledPair, GreedySpeculationEqualsPlainDecoding) {
     if (common) trees.push_back(name);  // types and topologies do not meet
   }
   const test::MedusaFolder medusa(pair.target->info().hidden_size);
-  const std::vector<std::string> drafters = {
-      kIndependent, kEagle, "ngram", "self(experts=1)", "synthetic(alpha=0.8)", "medusa(path=" + medusa.path() + ")"};
+  const std::vector<std::string> drafters = {kIndependent,
+                                             kEagle,
+                                             kPard,
+                                             "ngram",
+                                             "self(experts=1)",
+                                             "synthetic(alpha=0.8)",
+                                             "medusa(path=" + medusa.path() + ")"};
   for (const std::string& drafter : drafters) {
     for (const std::string& tree : trees) {
       expect_texts(pair.engine({.drafter = drafter, .tree = tree, .allow_lossy = true}), requests, plain);
@@ -118,7 +124,8 @@ TEST_P(BundledPair, GreedySpeculationWithChangedLogitsEqualsPlainDecoding) {
   for (std::size_t i = 0; i < requests.size(); ++i) EXPECT_NE(plain[i].tokens, without[i].tokens) << "prompt " << i;
   std::vector<std::string> trees = {"chain(4)", "expansion(2,2,1)"};
   if (GetParam().name() == "bfloat16") trees = tree_policies().names();
-  for (const std::string& drafter : {kIndependent, kEagle, std::string("ngram"), std::string("self(experts=1)")}) {
+  for (const std::string& drafter :
+       {kIndependent, kEagle, kPard, std::string("ngram"), std::string("self(experts=1)")}) {
     for (const std::string& tree : trees) {
       expect_texts(pair.engine({.drafter = drafter, .tree = tree, .allow_lossy = true}), requests, plain);
     }
