@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from os.path import commonprefix
+from itertools import takewhile
 
 import numpy as np
 from _specmoe import Error, Model, tokenizer_json
@@ -60,7 +60,7 @@ class Grammar:
 
     def __call__(self, prompt_ids: np.ndarray, output_ids: np.ndarray, logits: np.ndarray) -> None:
         output = output_ids.tolist()
-        common = len(commonprefix([self._read, output]))
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self._read, output, strict=False)))
         self._matcher.rollback(len(self._read) - common)
         taken = self._matcher.try_consume_tokens(output[common:])
         self._read = output[: common + taken]
