@@ -51,7 +51,12 @@ class Grammar:
         else:
             text = LLMatcher.grammar_from_lark(lark)
         info = model.info
-        tokenizer = LLTokenizer(tokenizer_json(model.path), n_vocab=info.vocab_size, eos_token=info.stop_tokens)
+        if not info.stop_tokens:
+            raise Error(f"Grammar: {model.path} names no token that ends a text (eos_token_id of its config.json)")
+        try:
+            tokenizer = LLTokenizer(tokenizer_json(model.path), n_vocab=info.vocab_size, eos_token=info.stop_tokens)
+        except ValueError as error:
+            raise Error(f"Grammar: llguidance cannot take the tokenizer of {model.path}: {error}") from error
         self._matcher = LLMatcher(tokenizer, text, log_level=0)
         if self._matcher.is_error():
             raise Error(f"Grammar: {self._matcher.get_error()}")

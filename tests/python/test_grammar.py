@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -69,6 +70,15 @@ def test_prompts_may_share_a_grammar(target):
     each = engine.generate([PROMPT, OTHER], logits_processor=[None, specmoe.Grammar(target, regex=ANSWER)], batch=2)
     assert shared[1].text == each[1].text != shared[0].text
     assert re.fullmatch(ANSWER, shared[0].text) and not re.fullmatch(ANSWER, each[0].text)
+
+
+def test_a_model_without_an_end_token_is_refused(text_target, tmp_path):
+    folder = tmp_path / "endless"
+    shutil.copytree(text_target.path, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"eos_token_id": None}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(specmoe.Error, match="names no token that ends a text"):
+        specmoe.Grammar(specmoe.load(folder), regex="a")
 
 
 def test_what_is_no_grammar_is_refused(target, target_path, monkeypatch):
