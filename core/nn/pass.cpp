@@ -1,5 +1,6 @@
 #include "core/nn/pass.h"
 
+#include "core/nn/block_check.h"
 #include "kernels/check.h"
 
 namespace specmoe::nn {
@@ -10,16 +11,8 @@ void Pass::check(const ModelSpec& spec, const void* owner, std::span<const RowBl
     const auto* cache = dynamic_cast<const StagedCache*>(block.cache);
     SPECMOE_CHECK(cache != nullptr && cache->owner() == owner, "forward: block ", b, " needs a cache of this model (",
                   spec.name, ")");
-    for (std::size_t other = 0; other < b; ++other) {
-      SPECMOE_CHECK(requests[other].cache != block.cache, "forward: blocks ", other, " and ", b, " use the same cache");
-    }
-    SPECMOE_CHECK(!block.tokens.empty() && block.parents.size() == block.tokens.size(), "forward: block ", b,
-                  " needs one parent per token and at least one, got ", block.tokens.size(), " tokens and ",
-                  block.parents.size(), " parents");
-    const int room = cache->capacity() - cache->committed() - cache->staged();
-    SPECMOE_CHECK(block.tokens.size() <= static_cast<std::size_t>(room), "forward: block ", b, " has ",
-                  block.tokens.size(), " rows, the cache has room for ", room);
-    check_rows(spec, *cache, block);
+    check_block(requests, b, spec.vocab_size);
+    check_length(spec, *cache, block);
     check_features(spec, b, block);
   }
 }
@@ -33,15 +26,11 @@ void Pass::check_features(const ModelSpec& spec, std::size_t index, const RowBlo
                 spec.fusion ? concat(" or ", own, " a row") : " a row");
 }
 
-void Pass::check_rows(const ModelSpec& spec, const StagedCache& cache, const RowBlock& block) {
+void Pass::check_length(const ModelSpec& spec, const StagedCache& cache, const RowBlock& block) {
   const auto staged = static_cast<std::size_t>(cache.staged());
   depths_.assign(cache.depths(), cache.depths() + staged);
   for (std::size_t i = 0; i < block.tokens.size(); ++i) {
     const std::int32_t parent = block.parents[i];
-    SPECMOE_CHECK(block.tokens[i] >= 0 && block.tokens[i] < spec.vocab_size, "forward: token ", block.tokens[i],
-                  " is outside the vocabulary of ", spec.vocab_size);
-    SPECMOE_CHECK(parent >= -1 && parent < static_cast<std::int64_t>(staged + i), "forward: row ", staged + i,
-                  " hangs on row ", parent, ", expected an earlier staged row or -1");
     depths_.push_back(parent < 0 ? 1 : depths_[static_cast<std::size_t>(parent)] + 1);
     const int length = cache.committed() + depths_.back();
     SPECMOE_CHECK(length <= spec.max_positions, "forward: text of ", length, " tokens is longer than the ",

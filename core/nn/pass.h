@@ -36,10 +36,10 @@ struct Pass {
   void size_result(const ModelSpec& spec, ForwardResult& result) const;
 
  private:
-  void check_rows(const ModelSpec& spec, const StagedCache& cache, const RowBlock& block);
+  void check_length(const ModelSpec& spec, const StagedCache& cache, const RowBlock& block);
   static void check_features(const ModelSpec& spec, std::size_t index, const RowBlock& block);
 
-  std::vector<std::int32_t> depths_;  // scratch of check_rows()
+  std::vector<std::int32_t> depths_;  // scratch of check_length()
 };
 
 }  // namespace specmoe::nn

@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "core/nn/block_check.h"
 #include "core/nn/translated_cache.h"
 #include "kernels/check.h"
 
@@ -43,26 +44,10 @@ void TranslatedModel::check(std::span<const RowBlock> blocks, const ForwardResul
   SPECMOE_CHECK(result.taps.empty(), "forward: ", info_.name,
                 " reads tokens of another vocabulary and cannot be tapped");
   for (std::size_t b = 0; b < blocks.size(); ++b) {
-    const RowBlock& block = blocks[b];
-    const auto* cache = dynamic_cast<const TranslatedCache*>(block.cache);
+    const auto* cache = dynamic_cast<const TranslatedCache*>(blocks[b].cache);
     SPECMOE_CHECK(cache != nullptr && cache->vocabulary() == &vocabulary_, "forward: block ", b,
                   " needs a cache of this model (", info_.name, ")");
-    for (std::size_t other = 0; other < b; ++other) {
-      SPECMOE_CHECK(blocks[other].cache != block.cache, "forward: blocks ", other, " and ", b, " use the same cache");
-    }
-    SPECMOE_CHECK(!block.tokens.empty() && block.parents.size() == block.tokens.size(), "forward: block ", b,
-                  " needs one parent per token and at least one, got ", block.tokens.size(), " tokens and ",
-                  block.parents.size(), " parents");
-    const int room = cache->capacity() - cache->committed() - cache->staged();
-    SPECMOE_CHECK(block.tokens.size() <= static_cast<std::size_t>(room), "forward: block ", b, " has ",
-                  block.tokens.size(), " rows, the cache has room for ", room);
-    for (std::size_t i = 0; i < block.tokens.size(); ++i) {
-      const std::int64_t row = cache->staged() + static_cast<std::int64_t>(i);
-      SPECMOE_CHECK(block.tokens[i] >= 0 && block.tokens[i] < info_.vocab_size, "forward: token ", block.tokens[i],
-                    " is outside the vocabulary of ", info_.vocab_size);
-      SPECMOE_CHECK(block.parents[i] >= -1 && block.parents[i] < row, "forward: row ", row, " hangs on row ",
-                    block.parents[i], ", expected an earlier staged row or -1");
-    }
+    check_block(blocks, b, info_.vocab_size);
   }
 }
 

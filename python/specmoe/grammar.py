@@ -72,7 +72,5 @@ class Grammar:
         if len(self._read) < len(output) or self._ends.intersection(output[-1:]):
             return  # not of the grammar, or behind its end: a guess of a draft, which an earlier token decides about
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        allowed = np.zeros(len(logits), bool)
-        known = np.unpackbits(bits, bitorder="little", count=min(8 * len(bits), len(logits)))
-        allowed[: len(known)] = known
-        logits[~allowed] = -np.inf
+        allowed = np.unpackbits(bits, bitorder="little", count=len(logits))
+        logits[allowed == 0] = -np.inf

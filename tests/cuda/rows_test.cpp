@@ -6,7 +6,22 @@
 namespace specmoe::kernels::cuda {
 namespace {
 
-class DeviceRowsTest : public DeviceTest {};
+class DeviceRowsTest : public DeviceTest {
+ protected:
+  /// What a row of logits becomes on the device, and by the reference.
+  std::vector<float> sampled(const DeviceRows& logits, const SamplingRule& rule) {
+    const DeviceRows probs(1, logits.view().cols);
+    sampling_probs(logits.view(), count(1, 1), rule, probs.view(), *stream_);
+    return download_rows(probs.view());
+  }
+  static std::vector<float> reference_probs(const std::vector<float>& logits, const SamplingRule& rule) {
+    std::vector<float> probs(logits.size());
+    std::vector<std::int32_t> scratch(logits.size());
+    kernels::sampling_probs.on(Backend::kScalar)(logits.data(), static_cast<std::int64_t>(logits.size()), rule,
+                                                 probs.data(), scratch.data());
+    return probs;
+  }
+};
 
 TEST_P(DeviceRowsTest, RmsNormMatchesTheReferenceAndRowsStandAlone) {
   for (const std::int64_t width : {1, 7, 33, 256, 1031}) {
@@ -144,12 +159,8 @@ TEST_P(DeviceRowsTest, SamplingTransformsAreTheReferences) {
                                          {0.9f, 0.05f},
                                          {1.0f, 1.0f}}) {
         const SamplingRule rule = {temperature, top_k, top_p, min_p};
-        std::vector<float> expected(vocab);
-        std::vector<std::int32_t> scratch(vocab);
-        kernels::sampling_probs.on(Backend::kScalar)(logits.data(), vocab, rule, expected.data(), scratch.data());
-        const DeviceRows probs(1, vocab);
-        sampling_probs(device.view(), count(1, 1), rule, probs.view(), *stream_);
-        const std::vector<float> got = download_rows(probs.view());
+        const std::vector<float> expected = reference_probs(logits, rule);
+        const std::vector<float> got = sampled(device, rule);
         for (std::int64_t i = 0; i < vocab; ++i) {
           const std::string where =
               concat("temperature ", temperature, " top_k ", top_k, " top_p ", top_p, " min_p ", min_p, " at ", i);
@@ -171,12 +182,8 @@ TEST_P(DeviceRowsTest, ImpossibleTokensHaveNoProbability) {
   const DeviceRows device = upload_rows(logits, 1, vocab);
   for (const SamplingRule& rule :
        {SamplingRule{}, {50.0f}, {1.0f, 2}, {1.0f, 20}, {1.0f, 0, 0.97f}, {1.0f, 20, 0.9f, 1e-30f}}) {
-    std::vector<float> expected(vocab);
-    std::vector<std::int32_t> scratch(vocab);
-    kernels::sampling_probs.on(Backend::kScalar)(logits.data(), vocab, rule, expected.data(), scratch.data());
-    const DeviceRows probs(1, vocab);
-    sampling_probs(device.view(), count(1, 1), rule, probs.view(), *stream_);
-    const std::vector<float> got = download_rows(probs.view());
+    const std::vector<float> expected = reference_probs(logits, rule);
+    const std::vector<float> got = sampled(device, rule);
     for (std::int64_t i = 0; i < vocab; ++i) {
       const std::string where = concat("top_k ", rule.top_k, " top_p ", rule.top_p, " at ", i);
       if (logits[i] == -INFINITY) {

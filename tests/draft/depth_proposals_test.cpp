@@ -2,11 +2,10 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
-
 #include "core/engine.h"
 #include "tests/support/tapped.h"
 #include "tests/support/toy_model.h"
+#include "tests/support/two_tokens.h"
 
 namespace specmoe {
 namespace {
@@ -43,47 +42,16 @@ TEST_P(ByDepth, OneRowServesAllNodesOfADepth) {
   EXPECT_EQ(best.rows.size(), 3);
 }
 
-std::vector<double> probabilities(const ToyOptions& toy, const std::vector<TokenId>& text) {
-  std::vector<double> row;
-  double sum = 0;
-  for (const float logit : test::toy_logits(toy, text)) sum += row.emplace_back(std::exp(logit));
-  for (double& value : row) value /= sum;
-  return row;
-}
-
 /// The joint law of two tokens, by chi-square, where siblings and cousins are drawn from rows that they share.
 TEST_P(ByDepth, KeepsTheTargetsDistribution) {
-  constexpr int kVocab = 5;
-  constexpr int kTexts = 20'000;
-  const ToyOptions target{.vocab = kVocab, .order = 2, .sharpness = 1.0};
-  const std::vector<TokenId> prompt = {1, 2};
-  std::vector<Request> requests(kTexts);
-  for (int i = 0; i < kTexts; ++i) {
-    requests[i].prompt = prompt;
-    requests[i].max_new_tokens = 4;  // drafts reach beyond what is compared
-    requests[i].sampling = {.temperature = 1.0, .seed = 3, .sequence = static_cast<std::uint64_t>(i)};
-  }
-  const std::vector<double> first = probabilities(target, prompt);
+  const ToyOptions& target = test::kTwoTokenTarget;
   for (const char* tree : {"expansion(2,2)", "expansion(2,2,law=without_replacement)", "static_ranks(preset=medusa)"}) {
     Engine engine(make_toy_model(target), {.drafter = GetParam(), .tree = tree, .acceptance = "multi_step"},
                   [&](const std::string&, const std::string&) { return make_toy_model(target); });
     ASSERT_TRUE(engine.lossless()) << tree;
-    std::vector<double> counted(kVocab * kVocab);
-    int accepted = 0;
-    for (const RequestRecord& record : engine.generate(requests, 32)) {
-      ++counted[record.tokens[0] * kVocab + record.tokens[1]];
-      accepted += record.steps[0].accepted;
-    }
-    EXPECT_GT(accepted, kTexts / 10) << tree;
-    double statistic = 0;
-    for (TokenId x = 0; x < kVocab; ++x) {
-      const std::vector<double> second = probabilities(target, {1, 2, x});
-      for (TokenId y = 0; y < kVocab; ++y) {
-        const double expected = kTexts * first[x] * second[y];
-        statistic += (counted[x * kVocab + y] - expected) * (counted[x * kVocab + y] - expected) / expected;
-      }
-    }
-    EXPECT_LT(statistic, 51.18) << tree;  // 24 degrees of freedom, p = 0.001
+    const test::TwoTokens found = test::two_tokens(engine);
+    EXPECT_GT(found.accepted, test::kTwoTokenTexts / 10) << tree;
+    EXPECT_LT(found.statistic, test::kTwoTokenBound) << tree;
   }
 }
 

@@ -1,10 +1,9 @@
 #include <gtest/gtest.h>
 
-#include <cmath>
-
 #include "core/engine.h"
 #include "tests/support/tapped.h"
 #include "tests/support/toy_model.h"
+#include "tests/support/two_tokens.h"
 
 namespace specmoe {
 namespace {
@@ -29,21 +28,13 @@ Draft<float> draft_of(const std::string& tree_spec, double temperature,
   return test::first_draft(target, *drafter, tree_spec, kPrompt, {.temperature = temperature, .seed = 5});
 }
 
-std::vector<double> probabilities(const ToyOptions& toy, const std::vector<TokenId>& text) {
-  std::vector<double> row;
-  double sum = 0;
-  for (const float logit : test::toy_logits(toy, text)) sum += row.emplace_back(std::exp(logit));
-  for (double& value : row) value /= sum;
-  return row;
-}
-
 /// What the drafter that a path names says after the prompt and a node's path.
 std::vector<double> row_after(const std::string& path, const TokenTree& tree, NodeId node) {
   std::vector<TokenId> below;
   for (; node != TokenTree::kRoot; node = tree.parent(node)) below.push_back(tree.token(node));
   std::vector<TokenId> text = kPrompt;
   text.insert(text.end(), below.rbegin(), below.rend());
-  return probabilities(toy_of(path), text);
+  return test::toy_probs(toy_of(path), text);
 }
 
 TEST(Merged, EachChildIsDrawnFromItsOwnDrafter) {
@@ -113,40 +104,19 @@ TEST(Merged, RefusesOneDrafterAndTokensWithoutProbabilities) {
   EXPECT_THROW(drafters().create("merged(independent(path=x))")->attach({make_toy_model({}), open_toy}), Error);
 }
 
-/// The joint law of two tokens, by chi-square.
 TEST(Merged, KeepsTheTargetsDistribution) {
-  constexpr int kVocab = 5;
-  constexpr int kTexts = 20'000;
-  const ToyOptions target{.vocab = kVocab, .order = 2, .sharpness = 1.0};
   const auto open_small = [](const std::string& path, const std::string&) {
-    return make_toy_model({.vocab = kVocab, .order = 2, .own_seed = path == "first" ? 7U : 8U, .agreement = 0.5});
+    ToyOptions drafter = toy_of(path);
+    drafter.vocab = test::kTwoTokenTarget.vocab;
+    drafter.order = test::kTwoTokenTarget.order;
+    return make_toy_model(drafter);
   };
-  Engine engine(make_toy_model(target),
+  Engine engine(make_toy_model(test::kTwoTokenTarget),
                 {.drafter = "merged(independent(path=first), independent(path=second))",
                  .tree = "expansion(2,2)",
                  .acceptance = "multi_step"},
                 open_small);
-  const std::vector<TokenId> prompt = {1, 2};
-  std::vector<Request> requests(kTexts);
-  for (int i = 0; i < kTexts; ++i) {
-    requests[i].prompt = prompt;
-    requests[i].max_new_tokens = 4;  // drafts reach beyond what is compared
-    requests[i].sampling = {.temperature = 1.0, .seed = 3, .sequence = static_cast<std::uint64_t>(i)};
-  }
-  std::vector<double> counted(kVocab * kVocab);
-  for (const RequestRecord& record : engine.generate(requests, 32)) {
-    ++counted[record.tokens[0] * kVocab + record.tokens[1]];
-  }
-  double statistic = 0;
-  const std::vector<double> first = probabilities(target, prompt);
-  for (TokenId x = 0; x < kVocab; ++x) {
-    const std::vector<double> second = probabilities(target, {1, 2, x});
-    for (TokenId y = 0; y < kVocab; ++y) {
-      const double expected = kTexts * first[x] * second[y];
-      statistic += (counted[x * kVocab + y] - expected) * (counted[x * kVocab + y] - expected) / expected;
-    }
-  }
-  EXPECT_LT(statistic, 51.18);  // 24 degrees of freedom, p = 0.001
+  EXPECT_LT(test::two_tokens(engine).statistic, test::kTwoTokenBound);
 }
 
 }  // namespace

@@ -1,7 +1,5 @@
 #include <gtest/gtest.h>
 
-#include <cmath>
-
 #include "core/engine.h"
 #include "tests/support/tapped.h"
 #include "tests/support/toy_model.h"
@@ -41,11 +39,7 @@ class CountingModel final : public LanguageModel {
 
 std::vector<double> row_after(std::vector<TokenId> text, int masks) {
   text.insert(text.end(), static_cast<std::size_t>(masks), kMask);
-  std::vector<double> row;
-  double sum = 0;
-  for (const float logit : test::toy_logits(kDrafter, text)) sum += row.emplace_back(std::exp(logit));
-  for (double& value : row) value /= sum;
-  return row;
+  return test::toy_probs(kDrafter, text);
 }
 
 /// Depth i is proposed for from behind i masks, whatever was drafted, and masks leave nothing in the cache.

@@ -216,6 +216,14 @@ std::vector<float> toy_logits(const ToyOptions& options, std::span<const TokenId
   return logits;
 }
 
+std::vector<double> toy_probs(const ToyOptions& options, std::span<const TokenId> text) {
+  std::vector<double> row;
+  double sum = 0;
+  for (const float logit : toy_logits(options, text)) sum += row.emplace_back(std::exp(logit));
+  for (double& value : row) value /= sum;
+  return row;
+}
+
 std::vector<TokenId> toy_greedy(const ToyOptions& options, std::vector<TokenId> prompt, int new_tokens) {
   std::vector<TokenId> out;
   for (int i = 0; i < new_tokens; ++i) {

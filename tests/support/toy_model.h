@@ -39,6 +39,9 @@ std::shared_ptr<LanguageModel> make_toy_model(const ToyOptions& options);
 /// The toy's logits after `text`, computed directly.
 std::vector<float> toy_logits(const ToyOptions& options, std::span<const TokenId> text);
 
+/// Their softmax, in double.
+std::vector<double> toy_probs(const ToyOptions& options, std::span<const TokenId> text);
+
 /// What greedy decoding of `prompt` must give, computed without engine, cache or trees.
 std::vector<TokenId> toy_greedy(const ToyOptions& options, std::vector<TokenId> prompt, int new_tokens);
 
