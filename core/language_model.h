@@ -140,16 +140,16 @@ class LanguageModel {
   /// The same weights, some of them left out, as a model with caches of its own. Throws Error when it has no such
   /// experts or layers, or runs whole only.
   virtual std::shared_ptr<LanguageModel> partial(const ModelPart& /*part*/) const {
-    fail("a part of a model is for device cpu, not for ", info().device, "; draft with another model there");
+    fail("model ", info().name, " runs whole only; draft with another model");
   }
   /// Opens the draft head in a folder, which may use this model's embedding and output matrix. Throws Error when it was
   /// made for another model, or this one cannot be tapped.
   virtual DraftHead draft_head(const std::string& path) const {
-    fail("draft head '", path, "': heads are for device cpu, not for ", info().device, "; draft with a model there");
+    fail("draft head '", path, "': model ", info().name, " takes no heads; draft with a model");
   }
   /// The same for a folder of Medusa heads, which may use this model's output matrix.
   virtual std::shared_ptr<MedusaHeads> medusa_heads(const std::string& path) const {
-    fail("Medusa heads '", path, "' are for device cpu, not for ", info().device, "; draft with a model there");
+    fail("Medusa heads '", path, "': model ", info().name, " takes none; draft with a model");
   }
 };
 

@@ -1,3 +1,4 @@
+#include "kernels/activate.h"
 #include "kernels/cuda/cached.h"
 #include "kernels/cuda/decode_ops.h"
 #include "kernels/cuda/device_order.h"
@@ -47,7 +48,30 @@ __global__ void __launch_bounds__(kThreads)
     gather_rows_kernel(Rows<const float> x, const std::int32_t* wanted, const std::int32_t* rows, Rows<float> out) {
   const auto i = static_cast<std::int64_t>(blockIdx.x);
   if (i >= *rows) return;
-  for (std::int64_t d = threadIdx.x; d < x.cols; d += kThreads) out.row(i)[d] = x.row(wanted[i])[d];
+  const std::int64_t from = wanted == nullptr ? i : wanted[i];
+  for (std::int64_t d = threadIdx.x; d < x.cols; d += kThreads) out.row(i)[d] = x.row(from)[d];
+}
+
+__global__ void __launch_bounds__(kThreads)
+    copy_marked_kernel(Rows<const float> x, const std::int32_t* marks, const std::int32_t* rows, Rows<float> out) {
+  const auto t = static_cast<std::int64_t>(blockIdx.x);
+  if (t >= *rows || marks[t] == 0) return;
+  for (std::int64_t d = threadIdx.x; d < out.cols; d += kThreads) out.row(t)[d] = x.row(t)[d];
+}
+
+__global__ void __launch_bounds__(kThreads)
+    add_silu_kernel(Rows<const float> branch, const std::int32_t* rows, Rows<float> x) {
+  const auto t = static_cast<std::int64_t>(blockIdx.x);
+  if (t >= *rows) return;
+  for (std::int64_t d = threadIdx.x; d < x.cols; d += kThreads) x.row(t)[d] += activate({}, branch.row(t)[d], 1.0f);
+}
+
+__global__ void __launch_bounds__(kThreads) spread_logits_kernel(Rows<const float> logits, const std::int32_t* places,
+                                                                 const std::int32_t* rows, Rows<float> out) {
+  const auto t = static_cast<std::int64_t>(blockIdx.y);
+  const std::int64_t n = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (t >= *rows || n >= out.cols) return;
+  out.row(t)[n] = places[n] < 0 ? -INFINITY : logits.row(t)[places[n]];
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -80,6 +104,11 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+/// A thread per value of every row.
+dim3 grid_of_values(const Rows<float>& x, RowCount rows) {
+  return dim3(static_cast<unsigned>((x.cols + kThreads - 1) / kThreads), static_cast<unsigned>(rows.most));
+}
+
 }  // namespace
 
 void embed(const void* embedding, DType dtype, const std::int32_t* tokens, RowCount rows, float scale, Rows<float> out,
@@ -101,10 +130,25 @@ void gather_rows(Rows<const float> x, const std::int32_t* wanted, RowCount rows,
   launch(gather_rows_kernel, static_cast<unsigned>(rows.most), kThreads, 0, stream, x, wanted, rows.actual, out);
 }
 
+void copy_marked_rows(Rows<const float> x, const std::int32_t* marks, RowCount rows, Rows<float> out, Stream& stream) {
+  if (rows.most == 0) return;
+  launch(copy_marked_kernel, static_cast<unsigned>(rows.most), kThreads, 0, stream, x, marks, rows.actual, out);
+}
+
+void add_silu(Rows<const float> branch, RowCount rows, Rows<float> x, Stream& stream) {
+  if (rows.most == 0) return;
+  launch(add_silu_kernel, static_cast<unsigned>(rows.most), kThreads, 0, stream, branch, rows.actual, x);
+}
+
 void shape_logits(Rows<float> logits, RowCount rows, const LogitShape& shape, Stream& stream) {
   if (rows.most == 0 || shape.plain()) return;
-  const dim3 grid(static_cast<unsigned>((logits.cols + kThreads - 1) / kThreads), static_cast<unsigned>(rows.most));
-  launch(shape_logits_kernel, grid, kThreads, 0, stream, logits, rows.actual, shape);
+  launch(shape_logits_kernel, grid_of_values(logits, rows), kThreads, 0, stream, logits, rows.actual, shape);
+}
+
+void spread_logits(Rows<const float> logits, const std::int32_t* places, RowCount rows, Rows<float> out,
+                   Stream& stream) {
+  if (rows.most == 0) return;
+  launch(spread_logits_kernel, grid_of_values(out, rows), kThreads, 0, stream, logits, places, rows.actual, out);
 }
 
 void kv_keep(const DeviceSequence* sequences, int count, const std::int32_t* path, int most_path,

@@ -195,12 +195,19 @@ DraftHeadSpec read_draft_head(const Checkpoint& checkpoint, const ModelSpec& tar
   return head;
 }
 
-DraftHead Transformer::draft_head(const std::string& path) const {
+PackedDraftHead pack_draft_head(const std::string& path, const ModelSpec& target, kernels::DType dtype,
+                                kernels::Backend backend, kernels::ThreadPool& pool) {
   const Checkpoint checkpoint(path);
-  DraftHeadSpec head = read_draft_head(checkpoint, spec_);
-  ModelSpec& spec = head.model;
-  Weights weights = pack_weights(spec, map_tensors(spec, checkpoint), weights_->dtype, backend_, *pool_);
+  DraftHeadSpec head = read_draft_head(checkpoint, target);
+  const ModelSpec& spec = head.model;
+  Weights weights = pack_weights(spec, map_tensors(spec, checkpoint), dtype, backend, pool);
   if (spec.fusion->wide_attention) weights.fusion.token_of_draft = draft_vocabulary(head, checkpoint);
+  return {std::move(head), std::move(weights)};
+}
+
+DraftHead Transformer::draft_head(const std::string& path) const {
+  auto [head, weights] = pack_draft_head(path, spec_, weights_->dtype, backend_, *pool_);
+  ModelSpec& spec = head.model;
   ModelInfo info = describe_model(spec, weights_->dtype, kv_, spec.tied_embeddings);
   info.instruction_set = info_.instruction_set;
   auto pool = pool_of_head(info.weight_bytes);

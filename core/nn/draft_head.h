@@ -6,6 +6,7 @@
 #include "core/nn/checkpoint.h"
 #include "core/nn/config_reader.h"
 #include "core/nn/model_spec.h"
+#include "core/nn/weights.h"
 
 namespace specmoe::nn {
 
@@ -29,5 +30,13 @@ DraftHeadSpec read_draft_head(const Checkpoint& checkpoint, const ModelSpec& tar
 
 /// The target's token for each one of a head's own vocabulary: id + d2t[id]. Empty when the head has no such table.
 std::vector<TokenId> draft_vocabulary(const DraftHeadSpec& head, const Checkpoint& checkpoint);
+
+/// The head in a folder with its weights; the embedding and the output matrix that it lacks are empty.
+struct PackedDraftHead {
+  DraftHeadSpec head;
+  Weights weights;
+};
+PackedDraftHead pack_draft_head(const std::string& path, const ModelSpec& target, kernels::DType dtype,
+                                kernels::Backend backend, kernels::ThreadPool& pool);
 
 }  // namespace specmoe::nn

@@ -140,44 +140,38 @@ std::vector<MedusaTensors> map_medusa_heads(const MedusaSpec& spec, const Checkp
   return heads;
 }
 
-namespace {
-
-/// One head as the kernels read it.
-struct PackedHead {
-  struct Block {
-    PackedMatrix weight;      // [D, D]
-    std::vector<float> bias;  // [D]
-  };
-  std::vector<Block> blocks;
-  PackedMatrix output;  // [V, D]; no rows: the target's
-};
-
-std::vector<PackedHead> pack_heads(const MedusaSpec& spec, const std::vector<MedusaTensors>& tensors, DType dtype,
-                                   kernels::Backend backend, kernels::ThreadPool& pool) {
+PackedMedusa pack_medusa_heads(const std::string& path, const ModelSpec& target, DType dtype, kernels::Backend backend,
+                               kernels::ThreadPool& pool) {
+  const Checkpoint checkpoint = open_medusa_heads(path);
+  PackedMedusa packed{read_medusa_heads(checkpoint, target), {}};
+  const std::vector<MedusaTensors> tensors = map_medusa_heads(packed.spec, checkpoint);
+  packed.heads.resize(tensors.size());
   JobList jobs;
-  const auto pack = [&](PackedMatrix& target, const kernels::WeightView& view) {
-    target = PackedMatrix(view.rows, view.cols, dtype, backend);
-    jobs.add(static_cast<std::int64_t>(target.bytes()), [&target, view] { target.pack_rows(view); });
+  const auto pack = [&](PackedMatrix& to, const kernels::WeightView& view) {
+    to = PackedMatrix(view.rows, view.cols, dtype, backend);
+    jobs.add(static_cast<std::int64_t>(to.bytes()), [&to, view] { to.pack_rows(view); });
   };
-  std::vector<PackedHead> heads(tensors.size());
   for (std::size_t i = 0; i < tensors.size(); ++i) {
-    heads[i].blocks.resize(tensors[i].blocks.size());
+    PackedMedusaHead& head = packed.heads[i];
+    head.blocks.resize(tensors[i].blocks.size());
     for (std::size_t j = 0; j < tensors[i].blocks.size(); ++j) {
-      pack(heads[i].blocks[j].weight, tensors[i].blocks[j].weight);
-      heads[i].blocks[j].bias = tensors[i].blocks[j].bias.row(0);
+      pack(head.blocks[j].weight, tensors[i].blocks[j].weight);
+      head.blocks[j].bias = tensors[i].blocks[j].bias.row(0);
     }
-    if (spec.own_output) pack(heads[i].output, tensors[i].output);
+    if (packed.spec.own_output) pack(head.output, tensors[i].output);
   }
   jobs.run(pool);
-  return heads;
+  return packed;
 }
 
+namespace {
+
 /// Heads on packed weights, run by a team of threads: a barrier per block and one before the argmax.
-class PackedMedusaHeads final : public MedusaHeads {
+class CpuMedusaHeads final : public MedusaHeads {
  public:
   /// target, shape  whose output matrix heads without one use, and what becomes of its products
-  PackedMedusaHeads(std::vector<PackedHead> heads, std::shared_ptr<const Weights> target, kernels::LogitShape shape,
-                    kernels::Backend backend, std::shared_ptr<kernels::ThreadPool> pool)
+  CpuMedusaHeads(std::vector<PackedMedusaHead> heads, std::shared_ptr<const Weights> target, kernels::LogitShape shape,
+                 kernels::Backend backend, std::shared_ptr<kernels::ThreadPool> pool)
       : heads_(std::move(heads)),
         target_(std::move(target)),
         shape_(shape),
@@ -216,7 +210,7 @@ class PackedMedusaHeads final : public MedusaHeads {
   }
 
   /// next = x + silu(W x + b), this thread's columns.
-  void block(const PackedHead::Block& block, Rows<const float> x, Rows<float> next, kernels::Shard shard) const {
+  void block(const PackedMedusaHead::Block& block, Rows<const float> x, Rows<float> next, kernels::Shard shard) const {
     const Range panels = block.weight.share(shard);
     kernels_.packed_linear(x, block.weight, block.bias.data(), {}, next, panels);
     const std::int64_t end = std::min(x.cols, panels.end * PackedMatrix::kPanel);
@@ -239,7 +233,7 @@ class PackedMedusaHeads final : public MedusaHeads {
                         result_->argmax.data() + own.begin);
   }
 
-  std::vector<PackedHead> heads_;
+  std::vector<PackedMedusaHead> heads_;
   std::shared_ptr<const Weights> target_;
   kernels::LogitShape shape_;
   CpuKernels kernels_;
@@ -247,7 +241,7 @@ class PackedMedusaHeads final : public MedusaHeads {
   std::function<void(Member&)> run_;
   FloatBuffer streams_[2];  // [n, D] what one block hands to the next
 
-  const PackedHead* head_ = nullptr;  // of the running pass
+  const PackedMedusaHead* head_ = nullptr;  // of the running pass
   Rows<const float> rows_;
   ForwardResult* result_ = nullptr;
 };
@@ -255,12 +249,9 @@ class PackedMedusaHeads final : public MedusaHeads {
 }  // namespace
 
 std::shared_ptr<MedusaHeads> Transformer::medusa_heads(const std::string& path) const {
-  const Checkpoint checkpoint = open_medusa_heads(path);
-  const MedusaSpec spec = read_medusa_heads(checkpoint, spec_);
-  std::vector<PackedHead> heads =
-      pack_heads(spec, map_medusa_heads(spec, checkpoint), weights_->dtype, backend_, *pool_);
-  return std::make_shared<PackedMedusaHeads>(std::move(heads), head_of_, logit_shape(), backend_,
-                                             pool_of_head(spec.read_bytes(weights_->dtype)));
+  auto [spec, heads] = pack_medusa_heads(path, spec_, weights_->dtype, backend_, *pool_);
+  return std::make_shared<CpuMedusaHeads>(std::move(heads), head_of_, logit_shape(), backend_,
+                                          pool_of_head(spec.read_bytes(weights_->dtype)));
 }
 
 }  // namespace specmoe::nn

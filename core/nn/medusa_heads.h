@@ -7,6 +7,8 @@
 #include "core/nn/checkpoint.h"
 #include "core/nn/model_spec.h"
 #include "core/nn/tensor_map.h"
+#include "kernels/packed_matrix.h"
+#include "kernels/thread_pool.h"
 
 namespace specmoe::nn {
 
@@ -41,5 +43,23 @@ MedusaSpec read_medusa_heads(const Checkpoint& checkpoint, const ModelSpec& targ
 /// Finds every tensor of every head. Throws one Error that lists all that are missing, extra or mis-shaped. The views
 /// borrow from the checkpoint.
 std::vector<MedusaTensors> map_medusa_heads(const MedusaSpec& spec, const Checkpoint& checkpoint);
+
+/// One head as the kernels read it.
+struct PackedMedusaHead {
+  struct Block {
+    kernels::PackedMatrix weight;  // [D, D]
+    std::vector<float> bias;       // [D]
+  };
+  std::vector<Block> blocks;
+  kernels::PackedMatrix output;  // [V, D]; no rows: the target's
+};
+
+/// The heads in a folder with their weights.
+struct PackedMedusa {
+  MedusaSpec spec;
+  std::vector<PackedMedusaHead> heads;
+};
+PackedMedusa pack_medusa_heads(const std::string& path, const ModelSpec& target, kernels::DType dtype,
+                               kernels::Backend backend, kernels::ThreadPool& pool);
 
 }  // namespace specmoe::nn

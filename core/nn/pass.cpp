@@ -5,7 +5,8 @@
 
 namespace specmoe::nn {
 
-void Pass::check(const ModelSpec& spec, const void* owner, std::span<const RowBlock> requests) {
+void Pass::check(const ModelSpec& spec, const void* owner, std::span<const RowBlock> requests,
+                 std::span<const int> taps) {
   for (std::size_t b = 0; b < requests.size(); ++b) {
     const RowBlock& block = requests[b];
     const auto* cache = dynamic_cast<const StagedCache*>(block.cache);
@@ -14,6 +15,11 @@ void Pass::check(const ModelSpec& spec, const void* owner, std::span<const RowBl
     check_block(requests, b, spec.vocab_size);
     check_length(spec, *cache, block);
     check_features(spec, b, block);
+  }
+  const int last = static_cast<int>(spec.layers.size()) + 1;
+  for (const int boundary : taps) {
+    SPECMOE_CHECK(boundary >= 0 && boundary <= last, "forward: ", spec.name, " has boundaries 0 to ", last,
+                  ", asked for ", boundary);
   }
 }
 

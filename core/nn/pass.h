@@ -28,8 +28,9 @@ struct Pass {
 
   std::int64_t rows() const { return static_cast<std::int64_t>(tokens.size()); }
 
-  /// Throws Error, before anything is touched, when a block cannot run. owner: the model whose caches these must be.
-  void check(const ModelSpec& spec, const void* owner, std::span<const RowBlock> requests);
+  /// Throws Error, before anything is touched, when a block cannot run or a boundary cannot be tapped. owner: the model
+  /// whose caches these must be.
+  void check(const ModelSpec& spec, const void* owner, std::span<const RowBlock> requests, std::span<const int> taps);
   /// Stages every block in its cache. The blocks have been checked.
   void stage(std::span<const RowBlock> requests);
   /// Gives every part of `result` that is wanted the size it has for this pass.

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "core/nn/model_loader.h"
+#include "core/nn/model_part.h"
 #include "kernels/check.h"
 
 namespace specmoe::nn {
@@ -84,11 +85,7 @@ std::unique_ptr<KVCache> Transformer::new_cache(int capacity, std::optional<int>
 }
 
 void Transformer::forward(std::span<const RowBlock> blocks, ForwardResult& result) {
-  pass_.check(spec_, this, blocks);
-  for (const int boundary : result.taps) {
-    SPECMOE_CHECK(boundary >= 0 && boundary <= info_.layers + 1, "forward: ", spec_.name, " has boundaries 0 to ",
-                  info_.layers + 1, ", asked for ", boundary);
-  }
+  pass_.check(spec_, this, blocks, result.taps);
   std::int64_t rows = 0;
   std::int64_t positions = 0;
   for (const RowBlock& block : blocks) {
@@ -103,23 +100,7 @@ void Transformer::forward(std::span<const RowBlock> blocks, ForwardResult& resul
 }
 
 std::shared_ptr<LanguageModel> Transformer::partial(const ModelPart& part) const {
-  const int experts = part.experts_per_token;
-  SPECMOE_CHECK(experts == 0 || info_.experts_per_token > 0, "model ", info_.name, " has no experts, and cannot use ",
-                experts, " a token; leave out layers instead");
-  SPECMOE_CHECK(experts >= 0 && experts <= info_.experts_per_token, "model ", info_.name, " uses ",
-                info_.experts_per_token, " experts a token, and cannot use ", experts);
-  std::vector<int> layers = count_up(spec_.layers.size());
-  for (const int skipped : part.skipped_layers) {
-    SPECMOE_CHECK(std::erase(layers, skipped) == 1, "model ", info_.name, " has layers 0 to ", spec_.layers.size() - 1,
-                  ", and cannot leave out ", skipped);
-  }
-  SPECMOE_CHECK(!layers.empty(), "model ", info_.name, " cannot leave out all of its layers");
-  ModelSpec spec = spec_;
-  spec.layers.clear();
-  for (const int layer : layers) {
-    LayerSpec& kept = spec.layers.emplace_back(spec_.layers[static_cast<std::size_t>(layer)]);
-    if (experts > 0 && kept.ffn.router) kept.ffn.router->experts_per_token = experts;
-  }
+  auto [spec, layers] = part_of(spec_, part);
   ModelInfo info = describe_model(spec, weights_->dtype, kv_, weights_->embedding.empty());
   info.instruction_set = info_.instruction_set;
   return std::shared_ptr<LanguageModel>(

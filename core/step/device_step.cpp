@@ -26,7 +26,7 @@ int device_of(const LanguageModel& model) {
 
 std::string why_not_drafted(const WholeStepParts& parts) {
   const auto recipe = parts.drafter->recipe();
-  if (!recipe) return "the drafter runs on the host alone";
+  if (!recipe) return "no device leads this drafter";
   if (recipe->model != nullptr && device_of(*recipe->model) != device_of(*parts.target)) {
     return "the drafter's model is not on the target's device";
   }

@@ -125,8 +125,14 @@ void layer_norm(Rows<const float> x, RowCount rows, const DeviceNorm& norm, floa
 void add_normed(Rows<const float> branch, RowCount rows, const DeviceNorm& norm, float eps, float scale, Rows<float> x,
                 Stream& stream);
 
-/// out[i] = x[wanted[i]], for the rows that logits are wanted of.
+/// out[i] = x[wanted[i]], for the rows that logits are wanted of; wanted null: out[i] = x[i].
 void gather_rows(Rows<const float> x, const std::int32_t* wanted, RowCount rows, Rows<float> out, Stream& stream);
+
+/// out[t] = x[t] for the rows whose mark [T] is not 0; as many values as out has columns.
+void copy_marked_rows(Rows<const float> x, const std::int32_t* marks, RowCount rows, Rows<float> out, Stream& stream);
+
+/// x += silu(branch).
+void add_silu(Rows<const float> branch, RowCount rows, Rows<float> x, Stream& stream);
 
 /// As packed_linear. x must have an even stride and start at a multiple of 8 bytes.
 void packed_linear(Rows<const float> x, RowCount rows, const DeviceMatrix& weight, const float* bias,
@@ -231,6 +237,11 @@ void moe_down(Rows<const float> hidden, RowCount rows, const DeviceMatrices& dow
 
 /// As LogitShape::apply on every row.
 void shape_logits(Rows<float> logits, RowCount rows, const LogitShape& shape, Stream& stream);
+
+/// Gives the logits of a smaller vocabulary their places: out[t][n] = logits[t][places[n]], -infinity where places [V]
+/// has -1.
+void spread_logits(Rows<const float> logits, const std::int32_t* places, RowCount rows, Rows<float> out,
+                   Stream& stream);
 
 /// As row_argmax.
 void row_argmax(Rows<const float> x, RowCount rows, std::int32_t* argmax, Stream& stream);

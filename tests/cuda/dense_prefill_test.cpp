@@ -33,9 +33,11 @@ class DensePrefillTest : public ::testing::TestWithParam<std::string> {
     const Checkpoint checkpoint(fixture_.folder);
     const ModelTensors tensors = map_tensors(spec, checkpoint);
     kernels::ThreadPool pool(1);
-    const Weights weights = pack_weights(spec, tensors, dtype, kernels::Backend::kScalar, pool);
-    return std::make_unique<DeviceTransformer>(
-        spec, weights, describe_model(spec, dtype, DType::kFloat32, tensors.tied), 0, dense_rows);
+    const Weights packed = pack_weights(spec, tensors, dtype, kernels::Backend::kScalar, pool);
+    auto weights = std::make_shared<const DeviceWeights>(spec, packed, DType::kFloat32, 0);
+    ModelInfo info = describe_model(spec, dtype, DType::kFloat32, tensors.tied);
+    return std::make_unique<DeviceTransformer>(spec, std::move(weights), std::move(info), 0, DType::kFloat32,
+                                               dense_rows);
   }
   /// Adds ids [first, first + count) without logits.
   void read(DeviceTransformer& model, KVCache& cache, std::size_t first, std::size_t count) const {

@@ -46,6 +46,43 @@ TEST_P(DeviceRowsTest, RmsNormMatchesTheReferenceAndRowsStandAlone) {
   }
 }
 
+// What draft heads ask for: rows of one kind copied over those of another, and a smaller vocabulary's logits.
+TEST_P(DeviceRowsTest, CopiesMarkedRowsAndSpreadsLogits) {
+  constexpr std::int64_t kRows = 3, kCols = 301, kOwn = 7;
+  const std::vector<float> x = random_floats(kRows * kCols, 1), wider = random_floats(kRows * (kCols + 4), 2);
+  const DeviceRows to = upload_rows(x, kRows, kCols), from = upload_rows(wider, kRows, kCols + 4);
+  const auto marks = upload(std::vector<std::int32_t>{1, 0, 1});
+  copy_marked_rows(from.view(), marks.data(), count(2, 4), to.view(), *stream_);  // the third row is not there
+  std::vector<float> expected = x;
+  std::copy_n(wider.begin(), kCols, expected.begin());
+  EXPECT_EQ(download_rows(to.view()), expected);
+
+  std::vector<std::int32_t> places(kCols, -1);
+  for (std::int32_t i = 0; i < kOwn; ++i) places[static_cast<std::size_t>(40 * i + 3)] = i;
+  const auto device_places = upload(places);
+  const DeviceRows own = upload_rows(std::vector<float>(x.begin(), x.begin() + 2 * kOwn), 2, kOwn);
+  spread_logits(own.view(), device_places.data(), count(2, 2), to.view(), *stream_);
+  for (std::int64_t t = 0; t < 2; ++t) {
+    for (std::int64_t n = 0; n < kCols; ++n) {
+      const std::int32_t place = places[static_cast<std::size_t>(n)];
+      expected[static_cast<std::size_t>(t * kCols + n)] = place < 0 ? -INFINITY : x[t * kOwn + place];
+    }
+  }
+  EXPECT_EQ(download_rows(to.view()), expected);
+}
+
+TEST_P(DeviceRowsTest, AddsWhatIsActivated) {
+  constexpr std::int64_t kRows = 2, kCols = 301;
+  const std::vector<float> x = random_floats(kRows * kCols, 1), branch = random_floats(kRows * kCols, 2, 4.0f);
+  const DeviceRows device = upload_rows(x, kRows, kCols);
+  add_silu(upload_rows(branch, kRows, kCols).view(), count(1, 2), device.view(), *stream_);
+  const std::vector<float> got = download_rows(device.view());
+  for (std::int64_t i = 0; i < kCols; ++i) {
+    expect_close(got[i], x[i] + branch[i] / (1.0 + std::exp(-double{branch[i]})), kElementwise, concat(i));
+  }
+  EXPECT_EQ(std::vector<float>(got.begin() + kCols, got.end()), std::vector<float>(x.begin() + kCols, x.end()));
+}
+
 TEST_P(DeviceRowsTest, RopeTurnsQueriesAndKeysAndFillsTheCache) {
   constexpr std::int64_t kRows = 3, kPositions = 9, kCapacity = 6;
   AttentionShape shape = {40, 4, 2, 20, 0, 1.0f};  // behind a layer of 40 elements per position

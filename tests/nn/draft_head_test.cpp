@@ -1,156 +1,43 @@
 // Draft heads against a plain implementation in torch (tests/golden/make_head_fixtures.py), and against themselves.
-#include <cmath>
+#include "core/nn/draft_head.h"
+
 #include <map>
 
 #include "core/engine.h"
-#include "core/nn/draft_head.h"
 #include "core/nn/safetensors_writer.h"
-#include "tests/nn/model_fixture.h"
+#include "tests/nn/head_fixture.h"
 
 namespace specmoe::nn::testing {
 namespace {
-
-const std::string kHeads = SPECMOE_TEST_DATA "/golden/heads/";
-
-/// A head, the model of tests/golden/models that it is for, and what it must give.
-struct HeadFixture {
-  std::string folder;
-  std::string target;
-  std::vector<TokenId> tokens;   // [12]
-  std::vector<float> features;   // [8, W] of the target; the other four rows go on from what the head handed on
-  std::vector<float> logits;     // [12, V]
-  std::vector<float> handed_on;  // [12, D]
-
-  explicit HeadFixture(const std::string& name) : folder(kHeads + name), target(SPECMOE_TEST_DATA "/golden/models/") {
-    target += name.starts_with("mtp") ? "deepseek_v3_a" : "mixtral_a";
-    const SafetensorsFile file(folder + "/expected.safetensors");
-    const auto copy = [&file](const std::string& tensor_name, auto& values) {
-      for (const Tensor& tensor : file.tensors()) {
-        if (tensor.name != tensor_name) continue;
-        values.resize((tensor.end - tensor.begin) / sizeof(values[0]));
-        std::memcpy(values.data(), tensor.data, tensor.end - tensor.begin);
-      }
-    };
-    copy("tokens", tokens);
-    copy("features", features);
-    copy("logits", logits);
-    copy("recycled", handed_on);
-  }
-};
-
-constexpr std::size_t kTargetRows = 8;
-
-/// Runs rows of a head behind what the cache holds, and keeps them.
-ForwardResult run_head(const DraftHead& head, KVCache& cache, std::span<const TokenId> tokens,
-                       std::span<const float> features) {
-  ForwardResult result;
-  result.taps = {head.recycled};
-  std::vector<std::int32_t> rows(tokens.size());
-  std::iota(rows.begin(), rows.end(), -1);
-  const RowBlock block{&cache, tokens, rows, LogitsWanted::kAll, features};
-  head.model->forward({&block, 1}, result);
-  std::iota(rows.begin(), rows.end(), 0);
-  cache.keep(rows);
-  return result;
-}
-
-void expect_near(std::span<const float> got, std::span<const float> expected, const std::string& what) {
-  ASSERT_EQ(got.size(), expected.size()) << what;
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    if (std::isinf(expected[i])) {
-      ASSERT_EQ(got[i], expected[i]) << what << " " << i;
-    } else {
-      // float32 sums of a few hundred terms; the largest values are near 10.
-      ASSERT_NEAR(got[i], expected[i], 2e-4) << what << " " << i;
-    }
-  }
-}
 
 class DraftHeadTest : public ::testing::TestWithParam<std::string> {
  protected:
   DraftHead open(int threads = 1) const {
     return load(fixture_.target, kernels::DType::kFloat32, threads)->draft_head(fixture_.folder);
   }
-  std::span<const float> features(std::size_t first, std::size_t count) const {
-    const std::size_t width = fixture_.features.size() / kTargetRows;
-    return std::span(fixture_.features).subspan(first * width, count * width);
-  }
-  std::span<const float> logits(std::size_t first, std::size_t count) const {
-    const std::size_t vocab = fixture_.logits.size() / fixture_.tokens.size();
-    return std::span(fixture_.logits).subspan(first * vocab, count * vocab);
-  }
-  std::span<const TokenId> tokens(std::size_t first, std::size_t count) const {
-    return std::span(fixture_.tokens).subspan(first, count);
-  }
 
   HeadFixture fixture_{GetParam()};
 };
 
 TEST_P(DraftHeadTest, AgreesWithThePlainOne) {
-  for (const int threads : {1, 2}) {
-    const DraftHead head = open(threads);
-    const auto cache = head.model->new_cache(64);
-    ForwardResult result = run_head(head, *cache, tokens(0, kTargetRows), features(0, kTargetRows));
-    const std::size_t width = fixture_.handed_on.size() / fixture_.tokens.size();
-    ASSERT_EQ(static_cast<std::size_t>(head.model->info().hidden_size), width);
-    expect_near(result.logits, logits(0, kTargetRows), "logits");
-    expect_near(result.tapped, std::span(fixture_.handed_on).first(kTargetRows * width), "handed on");
-    for (std::size_t i = kTargetRows; i < fixture_.tokens.size(); ++i) {
-      const std::vector<float> before(result.tapped.end() - static_cast<std::ptrdiff_t>(width), result.tapped.end());
-      result = run_head(head, *cache, tokens(i, 1), before);
-      expect_near(result.logits, logits(i, 1), concat("logits of row ", i));
-      EXPECT_EQ(result.argmax[0], std::max_element(result.logits.begin(), result.logits.end()) - result.logits.begin());
-    }
-  }
+  for (const int threads : {1, 2}) fixture_.expect_plain_results(open(threads));
 }
 
-TEST_P(DraftHeadTest, RowsHaveTheSameBitsHoweverTheyAreBatched) {
-  const DraftHead head = open();
-  const auto whole = head.model->new_cache(64);
-  const ForwardResult expected = run_head(head, *whole, tokens(0, kTargetRows), features(0, kTargetRows));
-  const std::size_t width = expected.tapped.size() / kTargetRows;
-  const auto cache = head.model->new_cache(64);
-  std::vector<float> logits, handed_on;
-  for (std::size_t i = 0; i < kTargetRows; ++i) {
-    const ForwardResult result = run_head(head, *cache, tokens(i, 1), features(i, 1));
-    logits.insert(logits.end(), result.logits.begin(), result.logits.end());
-    handed_on.insert(handed_on.end(), result.tapped.begin(), result.tapped.end());
-  }
-  EXPECT_TRUE(same_bits(logits, expected.logits));
-  EXPECT_TRUE(same_bits(handed_on, expected.tapped));
-
-  // A sequence that goes on from the target's rows beside one that goes on from the head's.
-  const std::span<const float> last = std::span(expected.tapped).last(width);
-  const ForwardResult alone = run_head(head, *whole, tokens(kTargetRows, 1), last);
-  const auto other = head.model->new_cache(64);
-  ForwardResult together;
-  together.want_logits = false;
-  together.taps = {head.recycled};
-  const std::vector<std::int32_t> parents = {-1, 0, 1};
-  const std::vector<RowBlock> blocks = {
-      {other.get(), tokens(0, 3), parents, LogitsWanted::kAll, features(0, 3)},
-      {cache.get(), tokens(kTargetRows, 1), std::span(parents).first(1), LogitsWanted::kAll, last}};
-  head.model->forward(blocks, together);
-  EXPECT_TRUE(same_bits(std::span(together.tapped).first(3 * width), std::span(expected.tapped).first(3 * width)));
-  EXPECT_TRUE(same_bits(std::span(together.tapped).last(width), alone.tapped));
-  EXPECT_EQ(together.argmax[3], alone.argmax[0]);
-}
+TEST_P(DraftHeadTest, RowsHaveTheSameBitsHoweverTheyAreBatched) { fixture_.expect_rows_stand_alone(open()); }
 
 TEST_P(DraftHeadTest, RefusesRowsWithoutFeatures) {
   const DraftHead head = open();
   const auto cache = head.model->new_cache(64);
-  EXPECT_THROW(run_head(head, *cache, tokens(0, 2), {}), Error);
-  EXPECT_THROW(run_head(head, *cache, tokens(0, 2), features(0, 1)), Error);
+  EXPECT_THROW(run_head(head, *cache, fixture_.first_tokens(2), {}), Error);
+  EXPECT_THROW(run_head(head, *cache, fixture_.first_tokens(2), fixture_.first_features(1)), Error);
   EXPECT_EQ(cache->staged(), 0);
   const auto target = load(SPECMOE_TEST_DATA "/golden/models/mixtral_a");
   const auto plain = target->new_cache(64);
-  EXPECT_THROW(run_head({target, {}, 0}, *plain, tokens(0, 1), features(0, 1)), Error);
-  EXPECT_THROW(run_head({target, {}, target->info().layers + 2}, *plain, tokens(0, 1), {}), Error);
+  EXPECT_THROW(run_head({target, {}, 0}, *plain, fixture_.first_tokens(1), fixture_.first_features(1)), Error);
+  EXPECT_THROW(run_head({target, {}, target->info().layers + 2}, *plain, fixture_.first_tokens(1), {}), Error);
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, DraftHeadTest,
-                         ::testing::Values("eagle1", "eagle3_safeailab", "eagle3_specforge", "eagle3_speculators",
-                                           "mtp_deepseek_v3"),
+INSTANTIATE_TEST_SUITE_P(Formats, DraftHeadTest, ::testing::ValuesIn(HeadFixture::kNames),
                          [](const auto& info) { return info.param; });
 
 /// What the error says of a head whose config.json was changed by `change`.

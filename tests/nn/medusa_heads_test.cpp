@@ -8,81 +8,35 @@
 #include "core/nn/model_family.h"
 #include "core/nn/safetensors_writer.h"
 #include "core/tree_policy.h"
-#include "tests/nn/model_fixture.h"
+#include "tests/nn/head_fixture.h"
+#include "tests/nn/medusa_checks.h"
 #include "tests/support/medusa_folder.h"
 #include "tests/support/tapped.h"
 
 namespace specmoe::nn::testing {
 namespace {
 
-const std::string kHeads = SPECMOE_TEST_DATA "/golden/heads/";
 const std::string kTarget = SPECMOE_TEST_DATA "/golden/models/mixtral_a";
-constexpr std::int64_t kRows = 8;
-
-/// Heads for kTarget and what they must give.
-struct HeadsFixture {
-  std::string folder;
-  std::vector<float> features;  // [8, D]
-  std::vector<float> logits;    // [heads, 8, V]
-
-  explicit HeadsFixture(const std::string& name) : folder(kHeads + name) {
-    const SafetensorsFile file(folder + "/expected.safetensors");
-    for (const Tensor& tensor : file.tensors()) {
-      std::vector<float>& values = tensor.name == "features" ? features : logits;
-      values.resize((tensor.end - tensor.begin) / sizeof(float));
-      std::memcpy(values.data(), tensor.data, tensor.end - tensor.begin);
-    }
-  }
-
-  kernels::Rows<const float> rows(std::int64_t first, std::int64_t count) const {
-    const auto width = static_cast<std::int64_t>(features.size()) / kRows;
-    return kernels::contiguous(features.data() + first * width, count, width);
-  }
-};
 
 class MedusaHeadsTest : public ::testing::TestWithParam<std::string> {
  protected:
-  HeadsFixture fixture_{GetParam()};
+  MedusaFixture fixture_{GetParam()};
 };
 
 TEST_P(MedusaHeadsTest, AgreeWithThePlainOnes) {
   for (const int threads : {1, 2}) {
-    const auto heads = load(kTarget, kernels::DType::kFloat32, threads)->medusa_heads(fixture_.folder);
-    ForwardResult result;
-    std::vector<float> logits;
-    for (int head = 0; head < heads->count(); ++head) {
-      heads->forward(head, fixture_.rows(0, kRows), result);
-      logits.insert(logits.end(), result.logits.begin(), result.logits.end());
-      for (int row = 0; row < static_cast<int>(kRows); ++row) {
-        const auto of_row = result.logits_row(row);
-        EXPECT_EQ(result.argmax[static_cast<std::size_t>(row)],
-                  std::max_element(of_row.begin(), of_row.end()) - of_row.begin());
-      }
-    }
-    ASSERT_EQ(logits.size(), fixture_.logits.size());
-    // float32 sums of a few hundred terms; the largest values are near 10.
-    for (std::size_t i = 0; i < logits.size(); ++i) ASSERT_NEAR(logits[i], fixture_.logits[i], 2e-4) << i;
+    fixture_.expect_plain_results(*load(kTarget, kernels::DType::kFloat32, threads)->medusa_heads(fixture_.folder));
   }
 }
 
 TEST_P(MedusaHeadsTest, RowsHaveTheSameBitsHoweverTheyAreBatched) {
   for (const auto dtype : {kernels::DType::kFloat32, kernels::DType::kBFloat16, kernels::DType::kInt8}) {
-    const auto heads = load(kTarget, dtype)->medusa_heads(fixture_.folder);
     const auto team = load(kTarget, dtype, 3)->medusa_heads(fixture_.folder);
-    ForwardResult together;
-    ForwardResult alone;
-    for (int head = 0; head < heads->count(); ++head) {
-      team->forward(head, fixture_.rows(0, kRows), together);
-      for (int row = 0; row < static_cast<int>(kRows); ++row) {
-        heads->forward(head, fixture_.rows(row, 1), alone);
-        EXPECT_TRUE(same_bits(alone.logits_row(0), together.logits_row(row))) << head << " " << row;
-        EXPECT_EQ(alone.argmax[0], together.argmax[static_cast<std::size_t>(row)]);
-      }
-    }
+    fixture_.expect_rows_stand_alone(*team, *load(kTarget, dtype)->medusa_heads(fixture_.folder));
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, MedusaHeadsTest, ::testing::Values("medusa", "medusa_borrowing"),
+INSTANTIATE_TEST_SUITE_P(Formats, MedusaHeadsTest, ::testing::ValuesIn(MedusaFixture::kNames),
                          [](const auto& info) { return info.param; });
 
 /// The target's row after the final norm at the last token of a text.
@@ -92,20 +46,10 @@ std::vector<float> last_row(LanguageModel& target, std::span<const TokenId> text
   return {rows.end() - target.info().hidden_size, rows.end()};
 }
 
-/// Blocks of zeros change nothing, and what is left is the target's output: its matrix, bias, scale and cap.
 TEST(MedusaDraft, BorrowedOutputsAreTheTargetsToTheBit) {
   for (const char* name : {"mixtral_a", "granitemoe_a", "phimoe_a", "gemma3_text_a"}) {
-    const auto target = load(SPECMOE_TEST_DATA "/golden/models/" + std::string(name), kernels::DType::kBFloat16, 2);
-    const test::MedusaFolder folder(target->info().hidden_size, 0.0F);
-    const auto cache = target->new_cache(8, std::nullopt);
-    const std::vector<TokenId> tokens = {5, 7, 11};
-    const std::vector<std::int32_t> chain = {-1, 0, 1};
-    const ForwardResult expected = run_rows(*target, *cache, tokens, chain, {target->info().layers + 1});
-    ForwardResult got;
-    target->medusa_heads(folder.path())
-        ->forward(2, kernels::contiguous(expected.tapped.data(), 3, std::int64_t{target->info().hidden_size}), got);
-    EXPECT_TRUE(same_bits(got.logits, expected.logits)) << name;
-    EXPECT_EQ(got.argmax, expected.argmax) << name;
+    expect_borrowed_outputs(
+        *load(SPECMOE_TEST_DATA "/golden/models/" + std::string(name), kernels::DType::kBFloat16, 2));
   }
 }
 

@@ -6,21 +6,11 @@ using kernels::Rows;
 using kernels::cuda::HeadInputs;
 using kernels::cuda::RowCount;
 
-namespace {
-
-/// Columns [first, first + cols) of all rows.
-Rows<float> columns(Rows<float> x, std::int64_t first, std::int64_t cols) {
-  return {x.data + first, x.rows, cols, x.stride};
-}
-
-}  // namespace
-
 void DecodeStep::attention(const DeviceLayer& layer, const Size& size) {
   const Rows<float> x = rows_of(buffers_.x, size, model_.hidden);
-  const Rows<float> normed = rows_of(buffers_.normed, size, model_.hidden);
   const Rows<float> attended = rows_of(buffers_.attended, size, layer.output.cols);
-  normalise(x, all_rows(size), layer.attention_norm, normed);
-  project(size, normed, layer.qkv, layer.qkv_bias, {}, rows_of(buffers_.qkv, size, layer.qkv.rows));
+  const Rows<const float> input = attention_input(layer, size);
+  project(size, input, layer.qkv, layer.qkv_bias, {}, rows_of(buffers_.qkv, size, layer.qkv.rows));
   normalise_flat(layer, size);
   const Rows<float> queries = layer.plain_heads() ? append_plain(layer, size) : append_by_rule(layer, size);
   kernels::cuda::tree_attention(queries, inputs_.tiles.device, size.rows, inputs_.rows.device, inputs_.sequences.device,

@@ -2,7 +2,6 @@
 
 #include <map>
 #include <memory>
-#include <tuple>
 #include <vector>
 
 #include "core/nn/cuda/device_model.h"
@@ -20,7 +19,12 @@ struct DevicePass {
   std::vector<kernels::cuda::DeviceRow> rows;            // [T]
   std::vector<kernels::cuda::DeviceSequence> sequences;  // their ancestors are those of their new rows
   std::vector<std::int32_t> wanted;                      // rows whose logits are wanted
+  std::vector<int> taps;                                 // boundaries wanted of all rows (ForwardResult::taps)
   int longest = 0;                                       // longest text of a row: committed + depth
+
+  // Of a draft head.
+  std::vector<float> features;          // [T, feature_cols()], zeros behind the last
+  std::vector<std::int32_t> handed_on;  // [T] 1: the features are what the head itself handed on
 };
 
 /// Runs passes of a model on a stream. What a pass reads and writes lies at fixed addresses, and how many rows there
@@ -32,6 +36,7 @@ class DecodeStep {
     int rows = 256;
     int sequences = 8;
     int positions = 4096;  // longest text
+    int taps = 0;
     bool operator==(const Limits&) const = default;
   };
 
@@ -62,6 +67,8 @@ class DecodeStep {
     return buffers_.logits.view(limits_.rows, model_.vocab);
   }  // row i: of wanted[i]
   const std::int32_t* argmax() const { return buffers_.argmax.data(); }
+  /// [T * taps, hidden] of the last pass, the boundaries of a row one after another.
+  kernels::Rows<float> tapped() const;
   /// [T, k] of layer `layer`, by rank.
   const std::int32_t* experts(int layer) const { return buffers_.experts.data() + expert_offset(layer); }
   /// Where those lie in all_experts(), which holds every layer's.
@@ -76,6 +83,7 @@ class DecodeStep {
     int wanted = 0;
     int chunks = 0;
     bool dense = false;
+    std::vector<int> taps;
     auto operator<=>(const Size&) const = default;
   };
 
@@ -90,11 +98,21 @@ class DecodeStep {
   kernels::Rows<float> rows_of(const RowBuffer& buffer, const Size& size, std::int64_t cols) const {
     return buffer.view(size.rows, cols);
   }
+  void upload_features(const DevicePass& pass);
+  void embed(const Size& size, float scale, kernels::Rows<float> out);
+  void tap(int boundary, const Size& size);
+  void head(const Size& size);
   /// A product with one of the matrices that every row meets.
   void project(const Size& size, kernels::Rows<const float> x, const kernels::cuda::DeviceMatrix& weight,
                const float* bias, kernels::Rows<const float> residual, kernels::Rows<float> out);
+  /// Without weights, which draft heads lack in places, the rows stay as they are.
   void normalise(kernels::Rows<const float> x, kernels::cuda::RowCount rows, const kernels::cuda::DeviceNorm& norm,
                  kernels::Rows<float> out);
+
+  // decode_fusion.cpp
+  void fuse(const Size& size);
+  void put_features(const Size& size, kernels::Rows<float> to);
+  kernels::Rows<const float> attention_input(const DeviceLayer& layer, const Size& size);
 
   // decode_attention.cpp
   void attention(const DeviceLayer& layer, const Size& size);

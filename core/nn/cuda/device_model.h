@@ -1,7 +1,10 @@
 #pragma once
 
+#include <algorithm>
+#include <optional>
 #include <vector>
 
+#include "core/nn/model_spec.h"
 #include "kernels/cuda/decode_ops.h"
 
 namespace specmoe::nn::cuda {
@@ -67,21 +70,36 @@ struct DeviceLayer {
   }
 };
 
+/// What a draft head has besides. Norms that it lacks are null.
+struct DeviceFusion {
+  FusionSpec spec;
+  kernels::cuda::DeviceMatrix fc;
+  const float* bias = nullptr;            // [hidden]
+  const float* embedding_norm = nullptr;  // [hidden]
+  const float* feature_norm = nullptr;    // [taps * tap_size]
+  const std::int32_t* places = nullptr;   // [vocab] of spread_logits(); null: it proposes all of the target's tokens
+};
+
 /// A decoder-only transformer on the device. Borrowed memory.
 struct DeviceModel {
   int hidden = 0;
   int vocab = 0;
   float norm_eps = 1e-5F;
-  const void* embedding = nullptr;  // [vocab, hidden]; null: the head's rows
+  const void* embedding = nullptr;  // [vocab, hidden]; null: embedding_panels
   kernels::DType embedding_dtype = kernels::DType::kFloat32;
+  kernels::cuda::DeviceMatrix embedding_panels;  // an output matrix whose rows are the embeddings
   kernels::cuda::DeviceNorm final_norm;
-  kernels::cuda::DeviceMatrix head;  // [vocab, hidden]
+  kernels::cuda::DeviceMatrix head;  // [vocab, hidden], or fewer tokens of a draft head
   const float* head_bias = nullptr;
   float embedding_scale = 1.0F;
   float residual_scale = 1.0F;  // of the branches of a sandwich
   float product_scale = 1.0F;   // ModelSpec::product_scale()
   kernels::LogitShape logits;
   std::vector<DeviceLayer> layers;
+  std::optional<DeviceFusion> fusion;
+
+  /// Values of a draft head's row that its target, or it itself, hands to it.
+  int feature_cols() const { return std::max(hidden, fusion->spec.taps * fusion->spec.tap_size); }
 };
 
 }  // namespace specmoe::nn::cuda

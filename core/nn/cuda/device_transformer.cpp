@@ -6,8 +6,11 @@
 #include "core/logit_rows.h"
 #include "core/nn/cuda/dense_products.h"
 #include "core/nn/cuda/device_cache.h"
+#include "core/nn/cuda/device_medusa_heads.h"
 #include "core/nn/device_loader.h"
+#include "core/nn/draft_head.h"
 #include "core/nn/model_loader.h"
+#include "core/nn/model_part.h"
 #include "kernels/check.h"
 
 namespace specmoe::nn::cuda {
@@ -18,25 +21,28 @@ using kernels::cuda::DeviceArray;
 using kernels::cuda::DeviceInfo;
 using kernels::cuda::Stream;
 
-DeviceTransformer::DeviceTransformer(ModelSpec spec, const Weights& weights, ModelInfo info, int device, int dense_rows,
-                                     kernels::DType kv_dtype)
+DeviceTransformer::DeviceTransformer(ModelSpec spec, std::shared_ptr<const DeviceWeights> weights, ModelInfo info,
+                                     int device, kernels::DType kv_dtype, int dense_rows)
+    : DeviceTransformer(std::move(spec), weights, weights->model(), std::move(info), device, kv_dtype) {
+  if (dense_rows > 0) dense_ = std::make_unique<DenseLinear>(dense_rows, dense_products(model_), *stream_);
+}
+
+DeviceTransformer::DeviceTransformer(ModelSpec spec, std::shared_ptr<const DeviceWeights> weights, DeviceModel model,
+                                     ModelInfo info, int device, kernels::DType kv_dtype)
     : spec_(std::move(spec)),
       info_(std::move(info)),
       kv_dtype_(kv_dtype),
       device_(device),
       stream_(std::make_shared<Stream>(device)),
-      weights_(spec_, weights, kv_dtype, device, *stream_) {
-  if (dense_rows == 0) return;
-  dense_ = std::make_unique<DenseLinear>(dense_rows, dense_products(weights_.model()), *stream_);
-}
+      weights_(std::move(weights)),
+      model_(std::move(model)) {}
 
 std::unique_ptr<KVCache> DeviceTransformer::new_cache(int capacity, std::optional<int> text) const {
   return std::make_unique<DeviceCache>(spec_, kv_dtype_, capacity, this, text.value_or(capacity), device_, stream_);
 }
 
 void DeviceTransformer::forward(std::span<const RowBlock> blocks, ForwardResult& result) {
-  pass_.check(spec_, this, blocks);
-  SPECMOE_CHECK(result.taps.empty(), "forward: boundaries of a model are tapped on device cpu, not on ", info_.device);
+  pass_.check(spec_, this, blocks, result.taps);
   pass_.stage(blocks);
   pass_.size_result(spec_, result);
   if (pass_.rows() == 0) return;
@@ -49,7 +55,7 @@ void DeviceTransformer::forward(std::span<const RowBlock> blocks, ForwardResult&
 }
 
 void DeviceTransformer::run(ForwardResult& result) {
-  fill_device_pass();
+  fill_device_pass(result);
   DecodeStep& step = step_for(device_pass_);
   stream_->copy(device_ancestors_.data(), ancestors_.data(), ancestors_.size() * sizeof(ancestors_[0]));
   step.run(device_pass_);
@@ -58,9 +64,11 @@ void DeviceTransformer::run(ForwardResult& result) {
   take_experts(step, result);
 }
 
-void DeviceTransformer::fill_device_pass() {
+void DeviceTransformer::fill_device_pass(const ForwardResult& result) {
   device_pass_.tokens = pass_.tokens;
   device_pass_.wanted = pass_.wanted;
+  device_pass_.taps = result.taps;
+  if (spec_.fusion) fill_features();
   device_pass_.rows.clear();
   device_pass_.sequences.clear();
   device_pass_.longest = 1 + *std::max_element(pass_.positions.begin(), pass_.positions.end());
@@ -87,6 +95,18 @@ void DeviceTransformer::fill_device_pass() {
   }
 }
 
+void DeviceTransformer::fill_features() {
+  const auto cols = static_cast<std::size_t>(model_.feature_cols());
+  device_pass_.features.assign(pass_.tokens.size() * cols, 0.0F);
+  device_pass_.handed_on.clear();
+  float* to = device_pass_.features.data();
+  for (const Pass::Block& block : pass_.blocks) {
+    const bool handed_on = block.features.cols == spec_.hidden_size;
+    device_pass_.handed_on.insert(device_pass_.handed_on.end(), static_cast<std::size_t>(block.rows), handed_on);
+    for (int i = 0; i < block.rows; ++i, to += cols) std::copy_n(block.features.row(i), block.features.cols, to);
+  }
+}
+
 /// The step's buffers and recorded graphs stay until a pass is larger than any before.
 DecodeStep& DeviceTransformer::step_for(const DevicePass& pass) {
   const auto grown = [](int have, std::size_t need) {
@@ -94,37 +114,38 @@ DecodeStep& DeviceTransformer::step_for(const DevicePass& pass) {
   };
   const DecodeStep::Limits have = step_ ? step_->limits() : DecodeStep::Limits{16, 1, 1024};
   const DecodeStep::Limits need = {grown(have.rows, pass.tokens.size()), grown(have.sequences, pass.sequences.size()),
-                                   grown(have.positions, static_cast<std::size_t>(pass.longest))};
+                                   grown(have.positions, static_cast<std::size_t>(pass.longest)),
+                                   std::max(have.taps, static_cast<int>(pass.taps.size()))};
   if (step_ == nullptr || need != have) {
     step_.reset();  // two of them may be more than the device has
-    step_ = std::make_unique<DecodeStep>(weights_.model(), need, *stream_, dense_.get());
+    step_ = std::make_unique<DecodeStep>(model_, need, *stream_, dense_.get());
   }
   return *step_;
 }
 
-/// The rows that were wanted, one behind the other.
-void DeviceTransformer::copy_rows(Rows<float> from, float* to) {
-  const std::size_t wanted = pass_.wanted.size();
-  const auto row_bytes = static_cast<std::size_t>(from.cols) * sizeof(float);
-  if (from.stride == from.cols) return stream_->copy(to, from.data, wanted * row_bytes);
-  for (std::size_t i = 0; i < wanted; ++i) {
-    stream_->copy(to + i * static_cast<std::size_t>(from.cols), from.row(static_cast<std::int64_t>(i)), row_bytes);
-  }
+/// On the device, of the rows that were wanted.
+Rows<float> DeviceTransformer::wanted_logits() const {
+  const Rows<float> all = step_->logits();
+  return {all.data, static_cast<std::int64_t>(pass_.wanted.size()), all.cols, all.stride};
 }
 
 std::shared_ptr<float> DeviceTransformer::keep_logits() {
   SPECMOE_CHECK(step_ != nullptr, "logits on ", info_.device, ": there was no pass yet");
   const auto kept =
       std::make_shared<DeviceArray<float>>(pass_.wanted.size() * static_cast<std::size_t>(spec_.vocab_size), device_);
-  copy_rows(step_->logits(), kept->data());
+  const Rows<float> logits = wanted_logits();
+  copy_rows(logits, kernels::contiguous(kept->data(), logits.rows, logits.cols), *stream_);
   stream_->synchronize();
   return {kept, kept->data()};
 }
 
 void DeviceTransformer::download(const DecodeStep& step, ForwardResult& result) {
-  const std::size_t wanted = pass_.wanted.size();
-  if (result.want_logits) copy_rows(step.logits(), result.logits.data());
-  stream_->copy(result.argmax.data(), step.argmax(), wanted * sizeof(TokenId));
+  const auto to_host = [this](Rows<const float> from, std::vector<float>& to) {
+    copy_rows(from, kernels::contiguous(to.data(), from.rows, from.cols), *stream_);
+  };
+  if (result.want_logits) to_host(wanted_logits(), result.logits);
+  if (!result.taps.empty()) to_host(step.tapped(), result.tapped);
+  stream_->copy(result.argmax.data(), step.argmax(), result.argmax.size() * sizeof(TokenId));
   experts_.resize(result.experts.empty() ? 0 : step.all_experts().size());
   stream_->copy(experts_.data(), step.all_experts().data(), experts_.size() * sizeof(experts_[0]));
 }
@@ -139,6 +160,46 @@ void DeviceTransformer::take_experts(const DecodeStep& step, ForwardResult& resu
     to =
         std::copy_n(experts_.begin() + static_cast<std::ptrdiff_t>(step.expert_offset(static_cast<int>(i))), pairs, to);
   }
+}
+
+/// Of a model made of this one. It does not read prompts by cuBLASLt, which this one's instruction set may name.
+ModelInfo DeviceTransformer::describe(const ModelSpec& spec, bool tied) const {
+  ModelInfo info = describe_model(spec, dtype(), kv_dtype_, tied);
+  info.device = info_.device;
+  info.instruction_set = info_.instruction_set.substr(0, info_.instruction_set.find(','));
+  return info;
+}
+
+std::shared_ptr<LanguageModel> DeviceTransformer::partial(const ModelPart& part) const {
+  auto [spec, layers] = part_of(spec_, part);
+  DeviceModel model = part_of(model_, spec, layers);
+  ModelInfo info = describe(spec, model_.embedding == nullptr);
+  return std::shared_ptr<LanguageModel>(
+      new DeviceTransformer(std::move(spec), weights_, std::move(model), std::move(info), device_, kv_dtype_));
+}
+
+DraftHead DeviceTransformer::draft_head(const std::string& path) const {
+  kernels::ThreadPool pool(0);
+  auto [head, packed] = pack_draft_head(path, spec_, dtype(), kernels::Backend::kScalar, pool);
+  ModelSpec& spec = head.model;
+  check_sizes(spec);
+  check_device_memory(device_weight_table(spec, dtype(), spec.tied_embeddings), spec.name, info_.device,
+                      kernels::cuda::device_info(device_));
+  ModelInfo info = describe(spec, spec.tied_embeddings);
+  auto weights = std::make_shared<const DeviceWeights>(spec, packed, kv_dtype_, device_, weights_);
+  auto model =
+      std::make_shared<DeviceTransformer>(std::move(spec), std::move(weights), std::move(info), device_, kv_dtype_);
+  return {std::move(model), std::move(head.taps), head.recycled};
+}
+
+std::shared_ptr<MedusaHeads> DeviceTransformer::medusa_heads(const std::string& path) const {
+  kernels::ThreadPool pool(0);
+  const PackedMedusa packed = pack_medusa_heads(path, spec_, dtype(), kernels::Backend::kScalar, pool);
+  MemoryTable table;
+  table.add("heads", packed.spec.weight_bytes(dtype()));
+  table.add("uploading", static_cast<std::int64_t>(kernels::cuda::PanelUpload::kBytes));
+  check_device_memory(table, packed.spec.name, info_.device, kernels::cuda::device_info(device_));
+  return std::make_shared<DeviceMedusaHeads>(packed.heads, weights_, device_);
 }
 
 namespace {
@@ -163,9 +224,10 @@ std::shared_ptr<LanguageModel> load(ModelSpec spec, const ModelTensors& tensors,
   ModelInfo info = describe_model(spec, dtype, options.kv_dtype, tensors.tied);
   info.device = name;
   info.instruction_set = concat("sm_", there.capability, options.fast_prefill ? ", prompts by cuBLASLt" : "");
-  const Weights weights = pack_weights(spec, tensors, dtype, kernels::Backend::kScalar, pool);
-  return std::make_shared<DeviceTransformer>(std::move(spec), weights, std::move(info), device, dense_rows,
-                                             options.kv_dtype);
+  const Weights packed = pack_weights(spec, tensors, dtype, kernels::Backend::kScalar, pool);
+  auto weights = std::make_shared<const DeviceWeights>(spec, packed, options.kv_dtype, device);
+  return std::make_shared<DeviceTransformer>(std::move(spec), std::move(weights), std::move(info), device,
+                                             options.kv_dtype, dense_rows);
 }
 
 std::shared_ptr<float> last_logits(LanguageModel& model) {

@@ -10,21 +10,12 @@
 namespace specmoe::nn::cuda {
 
 using kernels::DType;
-using kernels::PackedMatrix;
 using kernels::cuda::AttentionShape;
-using kernels::cuda::DeviceMatrices;
-using kernels::cuda::DeviceMatrix;
-using kernels::cuda::DeviceNorm;
 using kernels::cuda::HeadRule;
 
 namespace {
 
 constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
-
-DeviceMatrix shape_of(const PackedMatrix& matrix, const std::byte* data) {
-  return {data, matrix.rows(), matrix.cols(), kernels::cuda::device_panel_bytes(matrix.cols(), matrix.dtype()),
-          matrix.dtype()};
-}
 
 }  // namespace
 
@@ -70,17 +61,40 @@ void check_device_memory(const MemoryTable& table, const std::string& model, con
        " GiB are free: ", parts.str(), " GiB; use a smaller model, dtype bfloat16 or device cpu");
 }
 
+void CachePlaces::take(const AttentionSpec& spec, AttentionShape& shape) {
+  const bool as_keys = spec.value_dim() == spec.head_dim && values_ == keys_;
+  shape.first = keys_;
+  shape.value_dim = as_keys ? 0 : spec.value_dim();
+  shape.first_value = as_keys ? 0 : values_;
+  keys_ += std::int64_t{spec.kv_heads} * spec.head_dim;
+  values_ += std::int64_t{spec.kv_heads} * spec.value_dim();
+}
+
+DeviceModel part_of(const DeviceModel& whole, const ModelSpec& part, std::span<const int> layers) {
+  DeviceModel model = whole;
+  model.layers.clear();
+  CachePlaces places;
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    DeviceLayer& layer = model.layers.emplace_back(whole.layers[static_cast<std::size_t>(layers[i])]);
+    places.take(part.layers[i].attention, layer.attention);
+    if (part.layers[i].ffn.router) layer.ffn.routing.experts_per_token = part.layers[i].ffn.router->experts_per_token;
+  }
+  return model;
+}
+
 DeviceWeights::DeviceWeights(const ModelSpec& spec, const Weights& weights, kernels::DType kv_dtype, int device,
-                             kernels::cuda::Stream& stream)
-    : kv_dtype_(kv_dtype), device_(device), stream_(stream), upload_(std::in_place, stream) {
+                             std::shared_ptr<const DeviceWeights> target)
+    : kv_dtype_(kv_dtype), store_(device), target_(std::move(target)) {
   model_.hidden = spec.hidden_size;
   model_.vocab = spec.vocab_size;
   model_.norm_eps = spec.norm_eps;
-  model_.embedding = keep(weights.embedding.data(), weights.embedding.size());
+  model_.embedding = store_.keep(weights.embedding);
   model_.embedding_dtype = table_dtype(weights.dtype);
-  model_.final_norm = keep(weights.final_norm);
-  model_.head = keep(weights.head);
-  model_.head_bias = keep(weights.head_bias);
+  model_.final_norm = store_.keep(weights.final_norm);
+  model_.head = store_.keep(weights.head);
+  model_.head_bias = store_.keep(weights.head_bias);
+  model_.embedding_panels = model_.head;
+  if (target_ != nullptr) borrow(target_->model(), weights);
   model_.embedding_scale = spec.embedding_scale;
   model_.residual_scale = spec.residual_scale;
   model_.product_scale = spec.product_scale();
@@ -91,45 +105,37 @@ DeviceWeights::DeviceWeights(const ModelSpec& spec, const Weights& weights, kern
   for (std::size_t i = 0; i < spec.layers.size(); ++i) {
     model_.layers.push_back(layer(spec, spec.layers[i], weights.layers[i]));
   }
-  upload_.reset();
+  if (spec.fusion) model_.fusion = fusion(spec, weights.fusion);
+  store_.finish();
 }
 
-/// The host's copy may go when this returns.
-const std::byte* DeviceWeights::keep(const void* data, std::size_t bytes) {
-  if (bytes == 0) return nullptr;
-  memory_.emplace_back(bytes, device_);
-  stream_.copy(memory_.back().data(), data, bytes);
-  stream_.synchronize();
-  return memory_.back().data();
-}
-
-const float* DeviceWeights::keep(const std::vector<float>& values) {
-  return reinterpret_cast<const float*>(keep(values.data(), values.size() * sizeof(float)));
-}
-
-DeviceNorm DeviceWeights::keep(const NormWeights& norm) { return {keep(norm.weight), keep(norm.bias)}; }
-
-DeviceMatrix DeviceWeights::keep(const PackedMatrix& matrix) {
-  if (matrix.rows() == 0) return {};
-  memory_.emplace_back(kernels::cuda::device_bytes(matrix), device_);
-  upload_->put(matrix, memory_.back().data());
-  return shape_of(matrix, memory_.back().data());
-}
-
-/// All experts of a layer in one piece.
-DeviceMatrices DeviceWeights::keep(std::span<const PackedMatrix> matrices) {
-  const std::size_t each = kernels::cuda::device_bytes(matrices.front());
-  memory_.emplace_back(each * matrices.size(), device_);
-  std::byte* to = memory_.back().data();
-  std::vector<const std::byte*> addresses;
-  for (const PackedMatrix& matrix : matrices) {
-    upload_->put(matrix, to);
-    addresses.push_back(to);
-    to += each;
+/// What a draft head lacks is the target's.
+void DeviceWeights::borrow(const DeviceModel& target, const Weights& own) {
+  if (own.embedding.empty()) {
+    model_.embedding = target.embedding;
+    model_.embedding_dtype = target.embedding_dtype;
+    model_.embedding_panels = target.embedding_panels;
   }
-  const std::byte* table = keep(addresses.data(), addresses.size() * sizeof(addresses[0]));
-  return {reinterpret_cast<const std::byte* const*>(table), static_cast<std::int64_t>(matrices.size()),
-          shape_of(matrices.front(), addresses.front())};
+  if (own.head.rows() == 0) {
+    model_.head = target.head;
+    model_.head_bias = target.head_bias;
+  }
+}
+
+DeviceFusion DeviceWeights::fusion(const ModelSpec& spec, const FusionWeights& weights) {
+  DeviceFusion to;
+  to.spec = *spec.fusion;
+  to.fc = store_.keep(weights.fc);
+  to.bias = store_.keep(weights.bias);
+  to.embedding_norm = store_.keep(weights.embedding_norm);
+  to.feature_norm = store_.keep(weights.feature_norm);
+  if (weights.token_of_draft.empty()) return to;
+  std::vector<std::int32_t> places(static_cast<std::size_t>(spec.vocab_size), -1);
+  for (std::size_t i = 0; i < weights.token_of_draft.size(); ++i) {
+    places[static_cast<std::size_t>(weights.token_of_draft[i])] = static_cast<std::int32_t>(i);
+  }
+  to.places = store_.keep(places);
+  return to;
 }
 
 const DeviceWeights::RopeTables& DeviceWeights::rope_tables(const RopeSpec& rope, int positions) {
@@ -140,7 +146,7 @@ const DeviceWeights::RopeTables& DeviceWeights::rope_tables(const RopeSpec& rope
     RopeTable table(rope);
     table.reserve(positions, text);
     const auto floats = static_cast<std::size_t>(positions) * static_cast<std::size_t>(rope.rotary_dim);
-    return reinterpret_cast<const float*>(keep(table.data(text), floats * sizeof(float)));
+    return reinterpret_cast<const float*>(store_.keep(std::as_bytes(std::span(table.data(text), floats))));
   };
   RopeTables tables = {rope, table_for(0), nullptr};
   if (rope.kind == RopeKind::kLongrope) tables.long_text = table_for(INT_MAX);
@@ -150,25 +156,25 @@ const DeviceWeights::RopeTables& DeviceWeights::rope_tables(const RopeSpec& rope
 
 DeviceLayer DeviceWeights::layer(const ModelSpec& model, const LayerSpec& spec, const LayerWeights& weights) {
   DeviceLayer to;
-  to.attention_norm = keep(weights.attention_norm);
-  to.ffn_norm = keep(weights.ffn_norm);
+  to.attention_norm = store_.keep(weights.attention_norm);
+  to.ffn_norm = store_.keep(weights.ffn_norm);
   if (model.block_order == BlockOrder::kSandwich) {
-    to.attention_out_norm = keep(weights.attention_out_norm);
-    to.ffn_out_norm = keep(weights.ffn_out_norm);
+    to.attention_out_norm = store_.keep(weights.attention_out_norm);
+    to.ffn_out_norm = store_.keep(weights.ffn_out_norm);
   }
-  to.qkv = keep(weights.qkv);
-  to.output = keep(weights.output);
-  to.qkv_bias = keep(weights.qkv_bias);
-  to.output_bias = keep(weights.output_bias);
+  to.qkv = store_.keep(weights.qkv);
+  to.output = store_.keep(weights.output);
+  to.qkv_bias = store_.keep(weights.qkv_bias);
+  to.output_bias = store_.keep(weights.output_bias);
   to.attention = shape_of_attention(spec.attention, weights);
   to.attention.out_scale = model.product_scale();
   to.heads = head_rule(model, spec.attention);
   if (spec.attention.qk_norm == QkNorm::kFlat) {
-    to.flat_query_norm = keep(weights.query_norm);
-    to.flat_key_norm = keep(weights.key_norm);
+    to.flat_query_norm = store_.keep(weights.query_norm);
+    to.flat_key_norm = store_.keep(weights.key_norm);
   } else {
-    to.heads.norms.query = keep(weights.query_norm);
-    to.heads.norms.key = keep(weights.key_norm);
+    to.heads.norms.query = store_.keep(weights.query_norm);
+    to.heads.norms.key = store_.keep(weights.key_norm);
   }
   if (spec.attention.latent) to.latent = latent(*spec.attention.latent, weights);
   to.ffn = ffn(model, spec.ffn, weights.ffn);
@@ -176,16 +182,11 @@ DeviceLayer DeviceWeights::layer(const ModelSpec& model, const LayerSpec& spec, 
 }
 
 AttentionShape DeviceWeights::shape_of_attention(const AttentionSpec& spec, const LayerWeights& weights) {
-  AttentionShape shape = {key_size_, spec.heads, spec.kv_heads, spec.head_dim, spec.window, spec.scale};
+  AttentionShape shape = {0, spec.heads, spec.kv_heads, spec.head_dim, spec.window, spec.scale};
   shape.cached = kv_dtype_;
   shape.chunk = spec.chunk;
-  shape.sinks = keep(weights.sinks);
-  if (spec.value_dim() != spec.head_dim || value_size_ != key_size_) {
-    shape.value_dim = spec.value_dim();
-    shape.first_value = value_size_;
-  }
-  key_size_ += std::int64_t{spec.kv_heads} * spec.head_dim;
-  value_size_ += std::int64_t{spec.kv_heads} * spec.value_dim();
+  shape.sinks = store_.keep(weights.sinks);
+  places_.take(spec, shape);
   return shape;
 }
 
@@ -216,33 +217,33 @@ DeviceLatent DeviceWeights::latent(const LatentSpec& spec, const LayerWeights& w
   to.nope_dim = spec.nope_dim;
   to.rope_dim = spec.rope_dim;
   to.eps = spec.norm_eps;
-  to.query_norm = keep(weights.query_down_norm);
-  to.kv_norm = keep(weights.kv_down_norm);
-  to.query_up = keep(weights.query_up);
-  to.kv_up = keep(weights.kv_up);
+  to.query_norm = store_.keep(weights.query_down_norm);
+  to.kv_norm = store_.keep(weights.kv_down_norm);
+  to.query_up = store_.keep(weights.query_up);
+  to.kv_up = store_.keep(weights.kv_up);
   return to;
 }
 
 DeviceFfn DeviceWeights::ffn(const ModelSpec& model, const FfnSpec& spec, const FfnWeights& weights) {
   DeviceFfn to;
   if (spec.router) {
-    to.router = keep(weights.router);
-    to.router_bias = keep(weights.router_bias);
-    to.choice_bias = keep(weights.choice_bias);
+    to.router = store_.keep(weights.router);
+    to.router_bias = store_.keep(weights.router_bias);
+    to.choice_bias = store_.keep(weights.choice_bias);
     to.routing = *spec.router;
     to.scales_input = spec.router->scales_input;
     if (!to.scales_input) to.routing.scale *= model.product_scale();
   }
-  to.gate_up = keep(weights.gate_up);
-  to.down = keep(weights.down);
-  to.up_bias = keep(weights.up_bias);
-  to.down_bias = keep(weights.down_bias);
+  to.gate_up = store_.keep(weights.gate_up);
+  to.down = store_.keep(weights.down);
+  to.up_bias = store_.keep(weights.up_bias);
+  to.down_bias = store_.keep(weights.down_bias);
   to.activation = spec.activation;
   to.width = spec.width;
   if (!spec.shared) return to;
-  to.shared.gate_up = keep({&weights.shared_gate_up, 1});
-  to.shared.down = keep({&weights.shared_down, 1});
-  to.shared.gate = keep(weights.shared_scale);
+  to.shared.gate_up = store_.keep({&weights.shared_gate_up, 1});
+  to.shared.down = store_.keep({&weights.shared_down, 1});
+  to.shared.gate = store_.keep(weights.shared_scale);
   to.shared.width = spec.shared->width;
   return to;
 }

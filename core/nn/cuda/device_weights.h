@@ -1,14 +1,14 @@
 #pragma once
 
-#include <optional>
+#include <memory>
 #include <span>
 #include <vector>
 
-#include "core/nn/cuda/decode_step.h"
+#include "core/nn/cuda/device_model.h"
+#include "core/nn/cuda/weight_store.h"
 #include "core/nn/memory_table.h"
 #include "core/nn/model_spec.h"
 #include "core/nn/weights.h"
-#include "kernels/cuda/panel_upload.h"
 
 namespace specmoe::nn::cuda {
 
@@ -22,19 +22,32 @@ MemoryTable device_weight_table(const ModelSpec& spec, kernels::DType dtype, boo
 void check_device_memory(const MemoryTable& table, const std::string& model, const std::string& device,
                          const kernels::cuda::DeviceInfo& info);
 
+/// Where the layers' keys and values are in a cache, one layer after another.
+class CachePlaces {
+ public:
+  /// Sets the places in `shape`.
+  void take(const AttentionSpec& spec, kernels::cuda::AttentionShape& shape);
+
+ private:
+  std::int64_t keys_ = 0;  // elements per position, of the layers so far
+  std::int64_t values_ = 0;
+};
+
+/// The model that is left when only `layers` of another are run, as `part` says. It borrows the same memory.
+DeviceModel part_of(const DeviceModel& whole, const ModelSpec& part, std::span<const int> layers);
+
 /// A model's weights in device memory.
 class DeviceWeights {
  public:
   /// weights   as pack_weights() makes them for Backend::kScalar; not needed afterwards
   /// kv_dtype  of the caches that the model is used with
+  /// target    of a draft head: lends the embedding and the output matrix that the head lacks
   DeviceWeights(const ModelSpec& spec, const Weights& weights, kernels::DType kv_dtype, int device,
-                kernels::cuda::Stream& stream);
+                std::shared_ptr<const DeviceWeights> target = nullptr);
 
   const DeviceModel& model() const { return model_; }
 
  private:
-  using PackedMatrix = kernels::PackedMatrix;
-
   /// Cosines and sines by position; of longrope those of short texts and of long ones.
   struct RopeTables {
     RopeSpec spec;
@@ -42,11 +55,8 @@ class DeviceWeights {
     const float* long_text = nullptr;
   };
 
-  const std::byte* keep(const void* data, std::size_t bytes);
-  const float* keep(const std::vector<float>& values);
-  kernels::cuda::DeviceNorm keep(const NormWeights& norm);
-  kernels::cuda::DeviceMatrix keep(const PackedMatrix& matrix);
-  kernels::cuda::DeviceMatrices keep(std::span<const PackedMatrix> matrices);
+  void borrow(const DeviceModel& target, const Weights& own);
+  DeviceFusion fusion(const ModelSpec& spec, const FusionWeights& weights);
   const RopeTables& rope_tables(const RopeSpec& rope, int positions);
   DeviceLayer layer(const ModelSpec& model, const LayerSpec& spec, const LayerWeights& weights);
   kernels::cuda::AttentionShape shape_of_attention(const AttentionSpec& spec, const LayerWeights& weights);
@@ -55,13 +65,10 @@ class DeviceWeights {
   DeviceFfn ffn(const ModelSpec& model, const FfnSpec& spec, const FfnWeights& weights);
 
   kernels::DType kv_dtype_;
-  int device_;
-  kernels::cuda::Stream& stream_;
-  std::vector<kernels::cuda::DeviceArray<std::byte>> memory_;
+  WeightStore store_;
+  std::shared_ptr<const DeviceWeights> target_;
   std::vector<RopeTables> ropes_;
-  std::optional<kernels::cuda::PanelUpload> upload_;  // while it is made
-  std::int64_t key_size_ = 0;                         // elements per position, of the layers so far
-  std::int64_t value_size_ = 0;
+  CachePlaces places_;
   DeviceModel model_;
 };
 

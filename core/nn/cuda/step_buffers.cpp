@@ -22,14 +22,22 @@ bool any_sandwich(const DeviceModel& model) {
 
 }  // namespace
 
+void copy_rows(kernels::Rows<const float> from, kernels::Rows<float> to, kernels::cuda::Stream& stream) {
+  const auto row_bytes = static_cast<std::size_t>(from.cols) * sizeof(float);
+  if (from.stride == from.cols && to.stride == to.cols) {
+    return stream.copy(to.data, from.data, static_cast<std::size_t>(from.rows) * row_bytes);
+  }
+  for (std::int64_t t = 0; t < from.rows; ++t) stream.copy(to.row(t), from.row(t), row_bytes);
+}
+
 PlanBuffer::PlanBuffer(std::int64_t expert_count, std::int64_t pair_count, int device)
     : experts(static_cast<std::size_t>(expert_count), device),
       offsets(static_cast<std::size_t>(expert_count) + 1, device),
       pairs(static_cast<std::size_t>(pair_count), device) {}
 
-StepBuffers::StepBuffers(const DeviceModel& model, int rows, int chunks, kernels::cuda::Stream& stream) {
+StepBuffers::StepBuffers(const DeviceModel& model, int rows, int chunks, int taps, kernels::cuda::Stream& stream) {
   const int device = stream.device();
-  make_rows(model, rows, device);
+  make_rows(model, rows, taps, device);
   make_plans(model, rows, stream);
   const auto scratch = [&](const DeviceLayer& layer) {
     return kernels::cuda::attention_scratch(rows, layer.attention, chunks);
@@ -43,7 +51,7 @@ StepBuffers::StepBuffers(const DeviceModel& model, int rows, int chunks, kernels
   stream.zero(down_counters.data(), down_counters.size() * sizeof(unsigned));
 }
 
-void StepBuffers::make_rows(const DeviceModel& model, int rows, int device) {
+void StepBuffers::make_rows(const DeviceModel& model, int rows, int taps, int device) {
   // Of no columns: no memory.
   const auto buffer = [&](std::int64_t count, std::int64_t cols) {
     return cols > 0 ? RowBuffer(count, cols, device) : RowBuffer();
@@ -67,6 +75,13 @@ void StepBuffers::make_rows(const DeviceModel& model, int rows, int device) {
   wanted = buffer(rows, model.hidden);
   wanted_normed = buffer(rows, model.hidden);
   logits = buffer(rows, model.vocab);
+  tapped = buffer(std::int64_t{rows} * taps, model.hidden);
+  if (!model.fusion) return;
+  features = buffer(rows, model.feature_cols());
+  fusion_input = buffer(rows, model.fusion->fc.cols);
+  wide = buffer(rows, model.fusion->spec.wide_attention ? 2 * model.hidden : 0);
+  draft_logits = buffer(rows, model.fusion->places != nullptr ? model.head.rows : 0);
+  handed_on = DeviceArray<std::int32_t>(static_cast<std::size_t>(rows), device);
 }
 
 void StepBuffers::make_plans(const DeviceModel& model, int rows, kernels::cuda::Stream& stream) {

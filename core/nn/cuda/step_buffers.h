@@ -17,6 +17,14 @@ struct RowBuffer {
   kernels::cuda::DeviceArray<float> memory;
 };
 
+/// Columns [first, first + cols) of all rows.
+inline kernels::Rows<float> columns(kernels::Rows<float> x, std::int64_t first, std::int64_t cols) {
+  return {x.data + first, x.rows, cols, x.stride};
+}
+
+/// Queues a copy between host and device, in one piece where rows follow one another in both.
+void copy_rows(kernels::Rows<const float> from, kernels::Rows<float> to, kernels::cuda::Stream& stream);
+
 /// A plan's memory; `active` lies elsewhere.
 struct PlanBuffer {
   PlanBuffer() = default;
@@ -32,7 +40,8 @@ struct PlanBuffer {
 struct StepBuffers {
   /// rows    most of a pass
   /// chunks  of positions, as in attention_scratch()
-  StepBuffers(const DeviceModel& model, int rows, int chunks, kernels::cuda::Stream& stream);
+  /// taps    most boundaries of a pass
+  StepBuffers(const DeviceModel& model, int rows, int chunks, int taps, kernels::cuda::Stream& stream);
 
   RowBuffer x;       // [T, hidden] the residual stream
   RowBuffer normed;  // [T, hidden]
@@ -41,10 +50,17 @@ struct StepBuffers {
   RowBuffer query_latent, kv_latent;  // [T, query_rank], [T, kv_rank] normed
   RowBuffer query, kv;                // [T, heads * head_dim], [T, heads * (nope_dim + value_dim)] from low rank
   RowBuffer attended;
-  RowBuffer router_logits, shared_gate;                            // [T, E], [T, 1]
-  RowBuffer hidden, shared_hidden;                                 // [T * k, width], [T, shared width]
-  RowBuffer down;                                                  // [T * k, hidden]
-  RowBuffer wanted, wanted_normed, logits;                         // of the rows that logits are wanted of
+  RowBuffer router_logits, shared_gate;     // [T, E], [T, 1]
+  RowBuffer hidden, shared_hidden;          // [T * k, width], [T, shared width]
+  RowBuffer down;                           // [T * k, hidden]
+  RowBuffer wanted, wanted_normed, logits;  // of the rows that logits are wanted of
+  RowBuffer tapped;                         // [T, taps, hidden], a row for each
+  // Of a draft head.
+  RowBuffer features;      // [T, feature_cols()] as they were uploaded
+  RowBuffer fusion_input;  // [T, inputs of fc]
+  RowBuffer wide;          // [T, 2 * hidden] what attention reads: normed embeddings, then the normed stream
+  RowBuffer draft_logits;  // [T, draft vocabulary]
+  kernels::cuda::DeviceArray<std::int32_t> handed_on;              // [T] as DevicePass has it
   kernels::cuda::DeviceArray<float> expert_weight, shared_weight;  // [T * k], [T]
   kernels::cuda::DeviceArray<float> product_scales;  // [T * k] all the same, for experts with scaled inputs
   kernels::cuda::DeviceArray<float> attention;       // scratch
@@ -57,7 +73,7 @@ struct StepBuffers {
   kernels::cuda::DeviceArray<unsigned> attention_counters, down_counters;
 
  private:
-  void make_rows(const DeviceModel& model, int rows, int device);
+  void make_rows(const DeviceModel& model, int rows, int taps, int device);
   void make_plans(const DeviceModel& model, int rows, kernels::cuda::Stream& stream);
 };
 
