@@ -36,7 +36,8 @@ struct ModelInfo {
   std::int64_t expert_bytes = 0;  // one expert of one layer, packed
   std::int64_t kv_bytes_per_token = 0;
   std::vector<TokenId> stop_tokens;   // end-of-text ids of the checkpoint
-  std::optional<TokenId> mask_token;  // stands for one not known yet, if the model was taught to read it (PARD)
+  std::optional<TokenId> mask_token;  // stands for one not known yet, if the model was taught to read it (PARD, DFlash)
+  int block_size = 0;                 // of a head that proposes whole blocks (DFlash): rows of one, else 0
 };
 
 /// The keys and values of one sequence: committed rows, which are final, then the staged rows of the tree being judged.
@@ -59,7 +60,8 @@ enum class LogitsWanted : std::uint8_t { kNone, kLast, kAll };
 /// tokens  [n] one or more
 /// parents [n] index of the staged row that row i hangs on, counted over all staged rows of the cache (the first one
 ///         ever staged is 0); -1: on the last committed row. parents[i] is less than row i's own index
-/// features [n, W] of a draft head: what DraftHead says; empty for every other model
+/// features [n, W] of a draft head: what DraftHead says; empty for every other model, and for the blocks of a head
+///          that proposes them
 struct RowBlock {
   KVCache* cache = nullptr;
   std::span<const TokenId> tokens;
@@ -102,7 +104,11 @@ class LanguageModel;
 /// A head that drafts for the model it was trained on, its target (EAGLE). A row of it is made of a token and of the
 /// target's hidden rows at the token before, or, where the target has not been yet, of what the head handed on there.
 ///
-/// model     its rows need RowBlock::features: W = taps * D of the target, or D of its own
+/// With a ModelInfo::block_size (DFlash) it is fed otherwise: rows with the target's hidden rows at their own token are
+/// only cached, without logits; rows without features, the text's last token and mask tokens behind it, are a block, of
+/// which row i > 0 gives the logits of the token i places on. The block is dropped by KVCache::truncate.
+///
+/// model     its rows need RowBlock::features: W = taps * D of the target, or D of its own (not for blocks)
 /// taps      boundaries of the target
 /// recycled  boundary of its own that it hands on
 struct DraftHead {

@@ -32,6 +32,8 @@ void HeadDrafter::attach(const DraftContext& context) {
   } catch (const Error& error) {
     fail(name_, ": ", error.what());
   }
+  SPECMOE_CHECK(head_.model->info().block_size == 0, name_, ": the head in '", path_,
+                "' proposes whole blocks; draft with dflash(path=", path_, ")");
   result_.taps = {head_.recycled};
   result_.want_experts = false;
 }

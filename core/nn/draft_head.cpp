@@ -86,6 +86,51 @@ void parse_eagle3(const ConfigReader& config, DraftHeadSpec& head, int target_la
   }
 }
 
+/// Layers of a block that see the text before it, and the block whole unless they are causal. Those with a window are,
+/// if the configuration does not say otherwise.
+void set_block_attention(const ConfigReader& config, ModelSpec& spec) {
+  for (LayerSpec& layer : spec.layers) {
+    AttentionSpec& attention = layer.attention;
+    attention.whole_block = !config.boolean("is_causal", attention.window > 0);
+    SPECMOE_CHECK(!attention.whole_block || attention.window == 0, config.where("is_causal"),
+                  " = false is not supported for layers with a sliding_window");
+  }
+}
+
+/// As z-lab writes them: what is special to the head lies in an object of its own, or beside it.
+void parse_dflash(const ConfigReader& config, DraftHeadSpec& head, int target_layers) {
+  const ConfigReader own = *config.object("dflash_config");
+  const auto place = [&](const char* key) -> const ConfigReader& { return own.has(key) ? own : config; };
+  for (const char* key : {"selector_rank", "conv_kernel_size"}) {
+    SPECMOE_CHECK(!own.has(key), own.where(key), ": heads of DFlash 2 are not supported, those of DFlash are");
+  }
+  ModelSpec& spec = head.model;
+  FusionSpec& fusion = *spec.fusion;
+  constexpr std::int64_t kMostRows = 64;
+  fusion.block_size = static_cast<int>(place("block_size").integer("block_size", 16, 2, kMostRows));
+  const ConfigReader& of_taps = place("target_layer_ids");
+  const auto left = of_taps.integers("target_layer_ids", 0, target_layers - 1);
+  SPECMOE_CHECK(left && !left->empty() && left->size() <= kMaxTaps, of_taps.where("target_layer_ids"),
+                " must name 1 to ", kMaxTaps, " layers of the target");
+  // What leaves the last layer comes behind the final norm.
+  for (const std::int64_t layer : *left)
+    head.taps.push_back(static_cast<int>(layer) + (layer + 1 < target_layers ? 1 : 2));
+  fusion.taps = static_cast<int>(head.taps.size());
+  fusion.feature_norm = FeatureNorm::kAfter;
+  const ConfigReader& of_mask = place("mask_token_id");
+  SPECMOE_CHECK(of_mask.has("mask_token_id"), of_mask.where("mask_token_id"), " is missing");
+  spec.mask_token = static_cast<TokenId>(of_mask.integer("mask_token_id", 0, 0, spec.vocab_size - 1));
+  spec.embedding_scale = static_cast<float>(place("input_embedding_scale").number("input_embedding_scale", 1.0));
+  spec.logit_scale = static_cast<float>(place("output_multiplier").number("output_multiplier", 1.0));
+  const ConfigReader& of_cap = place("final_logit_softcapping");
+  if (of_cap.has("final_logit_softcapping")) {
+    spec.logit_softcap = static_cast<float>(of_cap.number("final_logit_softcapping", 0.0, 0.0));
+  }
+  set_block_attention(config, spec);
+  spec.names.feature_norms = {{"hidden_norm.weight"}};
+  spec.names.ignored = {"embed_tokens.", "lm_head."};  // copies of the target's
+}
+
 /// The layer behind the last one of a DeepSeek-V3 checkpoint, which is a layer like the last one. A second such module
 /// would predict the token after next; the first one, on what it handed on, does that too.
 void parse_mtp(DraftHeadSpec& head) {
@@ -122,8 +167,10 @@ void check_sizes(const ConfigReader& config, const ModelSpec& spec, const ModelS
 }  // namespace
 
 bool is_draft_head(const ConfigReader& config) {
-  return config.contains("speculators_model_type") || config.contains("draft_vocab_size");
+  return config.contains("speculators_model_type") || config.contains("draft_vocab_size") || is_block_head(config);
 }
+
+bool is_block_head(const ConfigReader& config) { return config.has("dflash_config"); }
 
 DraftHeadSpec parse_draft_head(const ConfigReader& config, const ModelSpec& target) {
   const std::string format = config.text("speculators_model_type", "eagle3");
@@ -143,17 +190,25 @@ DraftHeadSpec parse_draft_head(const ConfigReader& config, const ModelSpec& targ
                   spec.first_layer, ": this head was made for another model, the target has ", target.layers.size());
     return head;
   }
-  SPECMOE_CHECK(spec.layers.size() == 1 && !spec.layers[0].ffn.router && !spec.layers[0].attention.latent &&
+  const bool blocks = is_block_head(config);
+  SPECMOE_CHECK((blocks || spec.layers.size() == 1) && !spec.layers[0].ffn.router && !spec.layers[0].attention.latent &&
                     spec.norm == NormKind::kRms && spec.block_order == BlockOrder::kPreNorm,
-                shape.where("num_hidden_layers"), ": a head is one layer of llama's kind, or what a deepseek_v3 ",
-                "checkpoint has behind its layers (num_nextn_predict_layers); got ", spec.layers.size(), " layers of ",
-                spec.model_type);
+                shape.where("num_hidden_layers"),
+                ": a head is one layer of llama's kind (of dflash several), or what a ",
+                "deepseek_v3 checkpoint has behind its layers (num_nextn_predict_layers); got ", spec.layers.size(),
+                " layers of ", spec.model_type);
   const int tap_size = parse_size(config, "target_hidden_size", target.hidden_size);
   SPECMOE_CHECK(tap_size == target.hidden_size, config.where("target_hidden_size"), " = ", tap_size,
                 ": this head was made for another model, the target's hidden size is ", target.hidden_size);
   spec.names.fusion = {"fc"};
   const int target_layers = static_cast<int>(target.layers.size());
-  is_draft_head(config) ? parse_eagle3(config, head, target_layers) : parse_eagle(config, head, target_layers);
+  if (blocks) {
+    parse_dflash(config, head, target_layers);
+  } else if (is_draft_head(config)) {
+    parse_eagle3(config, head, target_layers);
+  } else {
+    parse_eagle(config, head, target_layers);
+  }
   check_sizes(shape, spec, target);
   return head;
 }

@@ -17,12 +17,14 @@ struct DraftHeadSpec {
   int recycled = 0;
 };
 
-/// Whether a config.json says that it belongs to an EAGLE-3 head. Those of EAGLE heads look like a model's.
+/// Whether a config.json says that it belongs to an EAGLE-3 or a DFlash head. Those of EAGLE heads look like a model's.
 bool is_draft_head(const ConfigReader& config);
+/// The same of a DFlash head alone.
+bool is_block_head(const ConfigReader& config);
 
 /// Heads for `target` of EAGLE and EAGLE-2 (which has the same ones), of EAGLE-3 as its authors, SpecForge and
-/// speculators write them, and the multi-token prediction module of a DeepSeek-V3 checkpoint. Throws Error for what is
-/// not supported and for a head made for another target.
+/// speculators write them, of DFlash as its authors do, and the multi-token prediction module of a DeepSeek-V3
+/// checkpoint. Throws Error for what is not supported and for a head made for another target.
 DraftHeadSpec parse_draft_head(const ConfigReader& config, const ModelSpec& target);
 
 /// The same of a folder. model.tied_embeddings: it has no embedding of its own.

@@ -97,7 +97,7 @@ Cost fusion_cost(const ModelSpec& spec, DType dtype) {
   cost.matrix(spec.hidden_size, spec.fusion_inputs(), dtype);
   if (spec.fusion->bias) cost.vector(spec.hidden_size);
   if (spec.fusion->normed_embedding) cost.vector(spec.hidden_size);
-  if (spec.fusion->feature_norm != FeatureNorm::kNone) cost.vector(spec.fusion->taps * spec.fusion->tap_size);
+  cost.vector(spec.feature_norm_size());
   return cost;
 }
 

@@ -153,7 +153,8 @@ ModelSpec read_spec(const std::string& path) {
   SPECMOE_CHECK(fs::exists(config, ignored), "model folder ", path, " has no config.json");
   const ConfigReader reader = ConfigReader::read(config.string());
   SPECMOE_CHECK(!is_draft_head(reader), "'", path,
-                "' is a draft head for another model, not a model; open it as drafter eagle(path=", path, ")");
+                "' is a draft head for another model, not a model; open it as drafter ",
+                is_block_head(reader) ? "dflash" : "eagle", "(path=", path, ")");
   const bool medusa = reader.contains("medusa_num_heads");
   SPECMOE_CHECK(!medusa || reader.has("model_type"), "'", path,
                 "' holds Medusa heads for another model, not a model; open it as drafter medusa(path=", path, ")");

@@ -55,6 +55,7 @@ ModelInfo describe_model(const ModelSpec& spec, kernels::DType dtype, kernels::D
   info.kv_bytes_per_token = KvStorage::bytes(spec, kv_dtype, 1);
   info.stop_tokens = spec.stop_tokens;
   info.mask_token = spec.mask_token;
+  info.block_size = spec.fusion ? spec.fusion->block_size : 0;
   return info;
 }
 

@@ -77,8 +77,9 @@ struct AttentionSpec {
   int chunk = 0;          // C > 0: position p sees keys of its own chunk p / C
   bool qkv_bias = false;  // with latent: of the projections to low rank
   bool output_bias = false;
-  bool sinks = false;  // one more logit per query head: it takes weight in the softmax and adds no value
-  float clip = 0.0F;   // > 0: queries, keys and values are clamped to +-clip
+  bool whole_block = false;  // rows that are staged together see each other all, not their ancestors alone
+  bool sinks = false;        // one more logit per query head: it takes weight in the softmax and adds no value
+  float clip = 0.0F;         // > 0: queries, keys and values are clamped to +-clip
   QkNorm qk_norm = QkNorm::kNone;
   std::optional<RopeSpec> rope;  // nothing: the layer knows no positions. With latent: rotary_dim = rope_dim
   std::optional<TemperatureSpec> temperature;
@@ -170,11 +171,16 @@ enum class FeatureNorm {
   kNone,
   kEach,   // every tapped row by itself
   kWhole,  // all taps of a token as one row
+  kAfter,  // what fc makes of them
 };
 
 /// How a draft head makes the rows of its one layer out of tokens and of features: tapped rows of its target, `taps` of
 /// `tap_size` a row, or hidden_size values that it handed on itself (DraftHead).
 struct FusionSpec {
+  /// > 0: DFlash (arXiv:2602.06036). Rows with features are the target's text, norm(fc(features)): every layer caches
+  /// keys and values of them, and nothing else is made of them. Rows without are tokens as in any model, a block of so
+  /// many, which attend to those and to each other. Embedding and output matrix are the target's.
+  int block_size = 0;
   /// EAGLE-3 (arXiv:2503.01840): the stream is fc(tapped rows), or what was handed on as it is; attention reads
   /// [norm(embedding), norm(stream)]. Otherwise the stream is fc([embedding, features]) and the output matrix is the
   /// target's: EAGLE (arXiv:2401.15077) with a bias and without the norms before attention and output, the module of
@@ -182,11 +188,11 @@ struct FusionSpec {
   bool wide_attention = false;
   int taps = 1;
   int tap_size = 0;
-  bool bias = false;                              // of fc
-  bool normed_embedding = false;                  // before fc; wide: before attention, always
-  FeatureNorm feature_norm = FeatureNorm::kNone;  // before fc
-  bool normed_residual = false;                   // wide: attention adds to norm(stream)
-  int draft_vocab_size = 0;                       // wide: tokens that it can propose, rows of its output matrix
+  bool bias = false;              // of fc
+  bool normed_embedding = false;  // before fc; wide: before attention, always
+  FeatureNorm feature_norm = FeatureNorm::kNone;
+  bool normed_residual = false;  // wide: attention adds to norm(stream)
+  int draft_vocab_size = 0;      // wide: tokens that it can propose, rows of its output matrix
 };
 
 /// A decoder-only transformer as pure data. Built by one parser per model_type; the transformer knows nothing else
@@ -222,7 +228,15 @@ struct ModelSpec {
   /// Columns of what attention projects.
   int attention_inputs() const { return fusion && fusion->wide_attention ? 2 * hidden_size : hidden_size; }
   /// Columns of fc.
-  int fusion_inputs() const { return (fusion->wide_attention ? 0 : hidden_size) + fusion->taps * fusion->tap_size; }
+  int fusion_inputs() const {
+    const bool features_alone = fusion->wide_attention || fusion->block_size > 0;
+    return (features_alone ? 0 : hidden_size) + fusion->taps * fusion->tap_size;
+  }
+  /// Values of FusionWeights::feature_norm.
+  int feature_norm_size() const {
+    if (fusion->feature_norm == FeatureNorm::kNone) return 0;
+    return fusion->feature_norm == FeatureNorm::kAfter ? hidden_size : fusion->taps * fusion->tap_size;
+  }
   /// Rows of the output matrix.
   int head_rows() const { return fusion && fusion->wide_attention ? fusion->draft_vocab_size : vocab_size; }
 };

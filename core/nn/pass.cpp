@@ -16,6 +16,7 @@ void Pass::check(const ModelSpec& spec, const void* owner, std::span<const RowBl
     check_length(spec, *cache, block);
     check_features(spec, b, block);
   }
+  if (spec.fusion && spec.fusion->block_size > 0) check_block_head(requests, taps);
   const int last = static_cast<int>(spec.layers.size()) + 1;
   for (const int boundary : taps) {
     SPECMOE_CHECK(boundary >= 0 && boundary <= last, "forward: ", spec.name, " has boundaries 0 to ", last,
@@ -23,8 +24,19 @@ void Pass::check(const ModelSpec& spec, const void* owner, std::span<const RowBl
   }
 }
 
+/// Rows with features are only cached.
+void Pass::check_block_head(std::span<const RowBlock> requests, std::span<const int> taps) {
+  for (const RowBlock& block : requests) {
+    SPECMOE_CHECK(block.features.empty() == requests[0].features.empty(),
+                  "forward: a pass of this head has features in all of its blocks or in none");
+    SPECMOE_CHECK(block.features.empty() || (block.logits == LogitsWanted::kNone && taps.empty()),
+                  "forward: rows with features are only cached by this head; they have no logits and no boundaries");
+  }
+}
+
 void Pass::check_features(const ModelSpec& spec, std::size_t index, const RowBlock& block) {
-  const std::size_t own = spec.fusion ? static_cast<std::size_t>(spec.hidden_size) : 0;
+  const bool hands_on = spec.fusion && spec.fusion->block_size == 0;
+  const std::size_t own = hands_on ? static_cast<std::size_t>(spec.hidden_size) : 0;
   const std::size_t tapped = spec.fusion ? static_cast<std::size_t>(spec.fusion->taps * spec.fusion->tap_size) : 0;
   const std::size_t rows = block.tokens.size();
   SPECMOE_CHECK(block.features.size() == rows * own || block.features.size() == rows * tapped, "forward: block ", index,
@@ -57,7 +69,7 @@ void Pass::stage(std::span<const RowBlock> requests) {
     const int staged = cache->staged();
     cache->stage(request.parents);
     const auto width = static_cast<std::int64_t>(request.features.size() / request.tokens.size());
-    blocks.push_back({cache, first, count, staged, kernels::contiguous(request.features.data(), count, width)});
+    blocks.push_back({cache, first, count, staged, 0, kernels::contiguous(request.features.data(), count, width)});
     tokens.insert(tokens.end(), request.tokens.begin(), request.tokens.end());
     for (int i = 0; i < count; ++i) {
       positions.push_back(cache->committed() + cache->depths()[staged + i] - 1);
@@ -67,6 +79,18 @@ void Pass::stage(std::span<const RowBlock> requests) {
       }
     }
     row_begin.push_back(static_cast<std::int32_t>(wanted.size()));
+  }
+}
+
+void Pass::mask_whole_blocks() {
+  whole_masks.clear();
+  for (Block& block : blocks) {
+    block.whole_mask = whole_masks.size();
+    for (int row = 0; row < block.rows; ++row) {
+      for (int left = block.cache->staged(); left > 0; left -= 64) {
+        whole_masks.push_back(left >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << left) - 1);
+      }
+    }
   }
 }
 

@@ -251,7 +251,7 @@ void Mapper::take_fusion(ModelTensors& model) {
   model.fusion.fc = from_.take_linear(names.fusion, hidden, spec_.fusion_inputs(), fusion.bias);
   if (fusion.normed_embedding) model.fusion.embedding_norm = from_.take(names.embedding_norm, {hidden});
   const std::int64_t normed =
-      std::int64_t{fusion.tap_size} * (fusion.feature_norm == FeatureNorm::kWhole ? fusion.taps : 1);
+      fusion.feature_norm == FeatureNorm::kEach ? fusion.tap_size : std::int64_t{spec_.feature_norm_size()};
   for (const Alternatives& name : names.feature_norms) {
     model.fusion.feature_norms.push_back(from_.take(name, {normed}));
   }

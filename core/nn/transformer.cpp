@@ -94,6 +94,7 @@ void Transformer::forward(std::span<const RowBlock> blocks, ForwardResult& resul
   }
   workspace_.reserve(spec_, rows, positions);
   pass_.stage(blocks);
+  if (spec_.fusion && spec_.fusion->block_size > 0) pass_.mask_whole_blocks();
   pass_.size_result(spec_, result);
   result_ = &result;
   if (rows > 0) pool_->run(run_);
@@ -114,7 +115,9 @@ std::shared_ptr<kernels::ThreadPool> Transformer::pool_of_head(std::int64_t weig
 }
 
 void Transformer::run(Member& member) {
-  if (spec_.fusion) {
+  const bool proposes_blocks = spec_.fusion && spec_.fusion->block_size > 0;
+  if (proposes_blocks && pass_.has_features()) return cache_context(member);
+  if (spec_.fusion && !proposes_blocks) {
     fuse(member);
   } else {
     embed(member.shard());

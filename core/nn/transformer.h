@@ -73,6 +73,7 @@ class Transformer final : public LanguageModel {
   void embed(kernels::Shard shard);
   void tap(int boundary, kernels::Shard shard);
   void fuse(Member& member);
+  void cache_context(Member& member);
   bool skips_fc(const Pass::Block& block) const;
   void take_features(kernels::Range rows);
   void put_features(const float* features, float* input) const;
@@ -91,6 +92,8 @@ class Transformer final : public LanguageModel {
   void expand_latent(std::size_t layer, Member& member);
   void normalise_flat(std::size_t layer, kernels::Shard shard);
   void attend(std::size_t layer, const Pass::Block& block, int kv_head, Private& mine);
+  void store_head(std::size_t layer, const Pass::Block& block, int kv_head, Private& mine);
+  const std::uint64_t* seen_rows(std::size_t layer, const Pass::Block& block) const;
   void take_head(std::size_t layer, const Pass::Block& block, int kv_head, kernels::Rows<float> key,
                  kernels::Rows<float> value) const;
   void turn(std::size_t layer, const Pass::Block& block, const std::vector<float>& norm_weight,

@@ -201,7 +201,24 @@ void Transformer::sharpen(const TemperatureSpec& temperature, const Pass::Block&
   }
 }
 
-/// Turns this kv head's queries and keys, appends keys and values to the cache, attends.
+/// Turns this kv head's keys, and appends keys and values to the cache.
+void Transformer::store_head(std::size_t layer, const Pass::Block& block, int kv_head, Private& mine) {
+  const AttentionSpec& spec = spec_.layers[layer].attention;
+  const Rows<float> key = contiguous(mine.key.data(), std::int64_t{block.rows}, std::int64_t{spec.head_dim});
+  const Rows<float> value = contiguous(mine.value.data(), std::int64_t{block.rows}, std::int64_t{spec.value_dim()});
+  take_head(layer, block, kv_head, key, value);
+  turn(layer, block, layers_[layer]->key_norm, key);
+  clip(value, spec.clip);
+  static_cast<const KvStorage&>(*block.cache).put(static_cast<int>(layer), kv_head, block.first_staged, key, value);
+}
+
+/// The masks of the staged rows that a block's rows attend to.
+const std::uint64_t* Transformer::seen_rows(std::size_t layer, const Pass::Block& block) const {
+  return spec_.layers[layer].attention.whole_block ? pass_.whole_masks.data() + block.whole_mask
+                                                   : block.cache->ancestors(block.first_staged);
+}
+
+/// Stores this kv head's keys and values, turns its queries, attends.
 void Transformer::attend(std::size_t layer, const Pass::Block& block, int kv_head, Private& mine) {
   const AttentionSpec& spec = spec_.layers[layer].attention;
   const LayerWeights& weights = *layers_[layer];
@@ -209,13 +226,7 @@ void Transformer::attend(std::size_t layer, const Pass::Block& block, int kv_hea
   const std::int64_t value_dim = spec.value_dim();
   const std::int64_t group = spec.heads / spec.kv_heads;
   const auto& cache = static_cast<const KvStorage&>(*block.cache);
-  const Rows<float> key = contiguous(mine.key.data(), std::int64_t{block.rows}, head_dim);
-  const Rows<float> value = contiguous(mine.value.data(), std::int64_t{block.rows}, value_dim);
-  take_head(layer, block, kv_head, key, value);
-  turn(layer, block, weights.key_norm, key);
-  clip(value, spec.clip);
-  cache.put(static_cast<int>(layer), kv_head, block.first_staged, key, value);
-
+  store_head(layer, block, kv_head, mine);
   const Rows<float> query =
       part(query_heads(layer, block), 0, block.rows, kv_head * group * head_dim, group * head_dim);
   for (std::int64_t h = 0; h < group; ++h) {
@@ -225,8 +236,8 @@ void Transformer::attend(std::size_t layer, const Pass::Block& block, int kv_hea
   const float* sinks = weights.sinks.empty() ? nullptr : weights.sinks.data() + kv_head * group;
   const Rows<float> attended = part(rows(workspace_.attended, spec.heads * value_dim), block.first_row, block.rows,
                                     kv_head * group * value_dim, group * value_dim);
-  kernels_.tree_attention(query, cache.head(static_cast<int>(layer), kv_head), cache.ancestors(block.first_staged),
-                          cache.words(), {head_dim, value_dim, spec.scale, spec.window, spec.chunk, sinks}, attended,
+  kernels_.tree_attention(query, cache.head(static_cast<int>(layer), kv_head), seen_rows(layer, block), cache.words(),
+                          {head_dim, value_dim, spec.scale, spec.window, spec.chunk, sinks}, attended,
                           mine.attention.data());
   scale(attended, spec_.product_scale());
 }

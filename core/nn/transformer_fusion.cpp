@@ -8,6 +8,7 @@ namespace specmoe::nn {
 using kernels::contiguous;
 using kernels::Range;
 using kernels::Rows;
+using kernels::Shard;
 using kernels::split;
 
 /// The rows that enter the layer, each a token and its features.
@@ -30,6 +31,36 @@ void Transformer::fuse(Member& member) {
       const Rows<float> row = contiguous(x.row(t), 1, x.cols);
       if (spec.normed_residual) normalise(row, layers_[0]->attention_norm, row);
     }
+  }
+}
+
+/// Caches keys and values of rows that the target has been at (FusionSpec::block_size).
+void Transformer::cache_context(Member& member) {
+  const Shard shard = member.shard();
+  Private& mine = own(shard);
+  const FusionWeights& fusion = weights_->fusion;
+  const Rows<float> x = rows(workspace_.x, spec_.hidden_size);
+  for (const Pass::Block& block : pass_.blocks) {
+    kernels_.packed_linear(block.features, fusion.fc, data_or_null(fusion.bias), {},
+                           {x.row(block.first_row), block.rows, x.cols, x.stride}, fusion.fc.share(shard));
+  }
+  member.barrier();
+  const Rows<float> context = rows(mine.normed, spec_.hidden_size);
+  kernels_.rms_norm(x, fusion.feature_norm.data(), spec_.norm_eps, context);
+  for (std::size_t layer = 0; layer < spec_.layers.size(); ++layer) {
+    const AttentionSpec& spec = spec_.layers[layer].attention;
+    const LayerWeights& weights = *layers_[layer];
+    const std::int64_t first = std::int64_t{spec.heads} * spec.head_dim / kernels::PackedMatrix::kPanel;  // of keys
+    const Range panels = split(weights.qkv.panels() - first, shard);
+    kernels_.packed_linear(context, weights.qkv, data_or_null(weights.qkv_bias), {},
+                           rows(workspace_.qkv, weights.qkv.rows()), Range{first + panels.begin, first + panels.end});
+    member.barrier();
+    const Range heads = split(static_cast<std::int64_t>(pass_.blocks.size()) * spec.kv_heads, shard);
+    for (std::int64_t i = heads.begin; i < heads.end; ++i) {
+      store_head(layer, pass_.blocks[static_cast<std::size_t>(i / spec.kv_heads)], static_cast<int>(i % spec.kv_heads),
+                 mine);
+    }
+    member.barrier();
   }
 }
 

@@ -53,7 +53,7 @@ struct FusionWeights {
   kernels::PackedMatrix fc;             // [D, fusion_inputs()]
   std::vector<float> bias;              // [D]
   std::vector<float> embedding_norm;    // [D]
-  std::vector<float> feature_norm;      // [taps * tap_size]
+  std::vector<float> feature_norm;      // [feature_norm_size()]
   std::vector<TokenId> token_of_draft;  // [draft_vocab_size] ascending; empty: they are the target's
 };
 

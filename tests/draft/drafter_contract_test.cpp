@@ -31,6 +31,7 @@ std::shared_ptr<LanguageModel> load_toy(const std::string& path, const std::stri
 /// A spec for every registered drafter that needs parameters. A new drafter with required ones adds its line here.
 std::string example_spec(const std::string& name) {
   static const std::map<std::string, std::string> kExamples = {
+      {"dflash", "dflash(path=block)"},
       {"eagle", "eagle(path=toy)"},
       {"independent", "independent(path=toy)"},
       {"medusa", "medusa(path=toy)"},

@@ -497,6 +497,18 @@ def make(name: str) -> None:
     else:
         config, *how, file = MEDUSA_CASES[name]
         tensors, expected, seed = build_medusa(config, *how)
+    write_fixture(name, config, file, tensors, expected, seed)
+
+
+def write_fixture(
+    name: str,
+    config: dict,
+    file: str,
+    tensors: dict[str, Tensor],
+    expected: dict[str, Tensor],
+    seed: int,
+) -> None:
+    """The folder of a head."""
     folder = GOLDEN / "heads" / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -98,6 +98,7 @@ class ToyModel final : public LanguageModel {
     info_.instruction_set = "none";
     info_.vocab_size = options.vocab;
     info_.mask_token = options.vocab - 1;
+    info_.block_size = options.block_size;
     info_.max_positions = options.max_positions;
     info_.hidden_size = 1;
     info_.layers = options.layers;
@@ -124,8 +125,8 @@ class ToyModel final : public LanguageModel {
       SPECMOE_CHECK(cache.committed() + cache.staged() + rows <= cache.capacity(), "toy cache: ", cache.capacity(),
                     " rows are too few");
       const std::size_t features = block.features.size() / block.tokens.size();
-      const bool fits =
-          features == (options_.head_taps > 0 ? 1 : 0) || static_cast<int>(features) == options_.head_taps;
+      const int own = options_.head_taps > 0 && options_.block_size == 0 ? 1 : 0;
+      const bool fits = static_cast<int>(features) == own || static_cast<int>(features) == options_.head_taps;
       SPECMOE_CHECK(fits, "toy model: ", block.features.size(), " features for ", rows, " rows");
       for (int i = 0; i < rows; ++i) {
         SPECMOE_CHECK(block.parents[i] < cache.staged(), "toy model: parent after child");
@@ -155,6 +156,7 @@ class ToyModel final : public LanguageModel {
     ToyOptions options = options_;
     options.own_seed = 98;
     options.head_taps = static_cast<int>(taps.size());
+    options.block_size = path == "block" ? 4 : 0;
     return {make_toy_model(options), taps, info_.layers};
   }
 

@@ -31,6 +31,7 @@ struct ToyOptions {
   int experts = 8;
   int experts_per_token = 2;
   int head_taps = 0;   // of a draft head: how many features come with a token
+  int block_size = 0;  // of a draft head that proposes blocks: their rows
   std::string path{};  // where it says it was opened from, for its tokenizer
 };
 

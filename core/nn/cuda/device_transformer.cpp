@@ -182,6 +182,8 @@ DraftHead DeviceTransformer::draft_head(const std::string& path) const {
   kernels::ThreadPool pool(0);
   auto [head, packed] = pack_draft_head(path, spec_, dtype(), kernels::Backend::kScalar, pool);
   ModelSpec& spec = head.model;
+  SPECMOE_CHECK(spec.fusion->block_size == 0, "draft head '", path, "': heads that propose blocks (dflash) are for ",
+                "device cpu, not for ", info_.device);
   check_sizes(spec);
   check_device_memory(device_weight_table(spec, dtype(), spec.tied_embeddings), spec.name, info_.device,
                       kernels::cuda::device_info(device_));

@@ -1,0 +1,260 @@
+// Heads that propose whole blocks against a plain implementation in torch (tests/golden/make_block_head_fixtures.py),
+// and against themselves.
+#include <map>
+
+#include "core/engine.h"
+#include "core/grow.h"
+#include "core/nn/draft_head.h"
+#include "core/nn/model_family.h"
+#include "core/tree_policy.h"
+#include "tests/nn/head_fixture.h"
+#include "tests/support/tapped.h"
+
+namespace specmoe::nn::testing {
+namespace {
+
+const std::string kTarget = SPECMOE_TEST_DATA "/golden/models/mixtral_a";
+
+/// A head for kTarget, a text's features, the block behind it, and what its rows must give.
+struct BlockFixture {
+  std::string folder;
+  std::vector<float> features;  // [9, W]
+  std::vector<TokenId> block;   // [B]
+  std::vector<float> logits;    // [B, V]
+
+  explicit BlockFixture(const std::string& name) : folder(kHeads + name) {
+    const SafetensorsFile file(folder + "/expected.safetensors");
+    for (const Tensor& tensor : file.tensors()) {
+      const auto copy = [&tensor](auto& values) {
+        values.resize((tensor.end - tensor.begin) / sizeof(values[0]));
+        std::memcpy(values.data(), tensor.data, tensor.end - tensor.begin);
+      };
+      if (tensor.name == "features") copy(features);
+      if (tensor.name == "block") copy(block);
+      if (tensor.name == "logits") copy(logits);
+    }
+  }
+};
+
+constexpr std::size_t kText = 9;
+
+class BlockHeadTest : public ::testing::TestWithParam<std::string> {
+ protected:
+  DraftHead open(kernels::DType dtype = kernels::DType::kFloat32, int threads = 1) const {
+    return load(kTarget, dtype, threads)->draft_head(fixture_.folder);
+  }
+  std::span<const float> features(std::size_t first, std::size_t count) const {
+    const std::size_t width = fixture_.features.size() / kText;
+    return std::span(fixture_.features).subspan(first * width, count * width);
+  }
+  /// Puts features of the text into a cache. What its tokens are does not matter.
+  void read(const DraftHead& head, KVCache& cache, std::size_t first, std::size_t count) const {
+    prefill(*head.model, cache, std::vector<TokenId>(count, static_cast<TokenId>(first)), {}, features(first, count));
+  }
+  ForwardResult propose(const DraftHead& head, KVCache& cache) const {
+    std::vector<std::int32_t> chain(fixture_.block.size());
+    std::iota(chain.begin(), chain.end(), -1);
+    ForwardResult result = run_rows(*head.model, cache, fixture_.block, chain);
+    cache.truncate(cache.committed());
+    return result;
+  }
+
+  BlockFixture fixture_{GetParam()};
+};
+
+TEST_P(BlockHeadTest, AgreesWithThePlainOne) {
+  for (const int threads : {1, 2}) {
+    const DraftHead head = open(kernels::DType::kFloat32, threads);
+    EXPECT_EQ(head.model->info().block_size, static_cast<int>(fixture_.block.size()));
+    EXPECT_EQ(head.model->info().mask_token, fixture_.block[1]);
+    const auto cache = head.model->new_cache(64);
+    read(head, *cache, 0, kText);
+    for (const int again : {0, 1}) {  // a block leaves nothing behind
+      expect_near_plain(propose(head, *cache).logits, fixture_.logits, concat("logits ", again));
+    }
+  }
+}
+
+TEST_P(BlockHeadTest, BlocksHaveTheSameBitsHoweverTheTextWasReadAndBesideOthers) {
+  for (const auto dtype : {kernels::DType::kFloat32, kernels::DType::kBFloat16, kernels::DType::kInt8}) {
+    const DraftHead head = open(dtype);
+    const auto whole = head.model->new_cache(64);
+    read(head, *whole, 0, kText);
+    const ForwardResult expected = propose(head, *whole);
+    const auto pieces = head.model->new_cache(64);
+    for (std::size_t i = 0; i < kText; ++i) read(head, *pieces, i, 1);
+    EXPECT_TRUE(same_bits(propose(head, *pieces).logits, expected.logits));
+
+    const auto other = head.model->new_cache(64);
+    read(head, *other, 3, 2);
+    const ForwardResult alone = propose(head, *other);
+    std::vector<std::int32_t> chain(fixture_.block.size());
+    std::iota(chain.begin(), chain.end(), -1);
+    const RowBlock blocks[] = {{other.get(), fixture_.block, chain}, {pieces.get(), fixture_.block, chain}};
+    ForwardResult together;
+    head.model->forward(blocks, together);
+    EXPECT_TRUE(same_bits(std::span(together.logits).first(alone.logits.size()), alone.logits));
+    EXPECT_TRUE(same_bits(std::span(together.logits).last(expected.logits.size()), expected.logits));
+    const DraftHead team = open(dtype, 3);
+    const auto shared = team.model->new_cache(64);
+    read(team, *shared, 0, kText);
+    EXPECT_TRUE(same_bits(propose(team, *shared).logits, expected.logits));
+  }
+}
+
+TEST_P(BlockHeadTest, RefusesPassesThatAreNeitherTextNorBlocks) {
+  const DraftHead head = open();
+  const auto text = head.model->new_cache(64), block = head.model->new_cache(64);
+  const std::vector<TokenId> token = {5};
+  const std::vector<std::int32_t> root = {-1};
+  const auto error = [&](const std::vector<RowBlock>& blocks, const std::vector<int>& taps = {}) -> std::string {
+    ForwardResult result;
+    result.taps = taps;
+    try {
+      head.model->forward(blocks, result);
+    } catch (const Error& caught) {
+      return caught.what();
+    }
+    return "";
+  };
+  const RowBlock read = {text.get(), token, root, LogitsWanted::kNone, features(0, 1)};
+  EXPECT_NE(error({{text.get(), token, root, LogitsWanted::kAll, features(0, 1)}}).find("no logits"),
+            std::string::npos);
+  EXPECT_NE(error({read}, {0}).find("no boundaries"), std::string::npos);
+  EXPECT_NE(error({read, {block.get(), token, root}}).find("in all of its blocks or in none"), std::string::npos);
+  EXPECT_EQ(text->staged() + block->staged(), 0);
+  EXPECT_EQ(error({read}), "");
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, BlockHeadTest, ::testing::Values("dflash", "dflash_window"),
+                         [](const auto& info) { return info.param; });
+
+/// Row i of the block is the proposal i places behind the root, whatever was accepted before.
+TEST(DflashDraft, EachDepthHasItsRowOfTheBlock) {
+  const auto target = load(kTarget);
+  const std::string folder = kHeads + "dflash";
+  const DraftHead head = target->draft_head(folder);
+  const auto drafter = drafters().create("dflash(path=" + folder + ")");
+  drafter->attach({target, {}});
+  EXPECT_EQ(drafter->taps(), head.taps);
+  const auto tree = tree_policies().create("chain(7)");
+  std::vector<TokenId> text = {5, 7, 11, 13, 17};
+  test::Tapped tapped(target, *drafter);
+  const auto state = tapped.open(*drafter, text);
+  for (const int accepted : {2, 0, 4}) {
+    const SamplingParams sampling{.temperature = 0.0};
+    PhiloxUniforms uniforms(1, 0, 0);
+    Draft<float> draft;
+    draft.reset(text.back(), target->info().vocab_size);
+    LogitChanges changes;
+    GrowRequest request{state.get(), &draft, &sampling, &changes, &uniforms, tree->max_depth()};
+    GrowWorkspace workspace;
+    grow({&request, 1}, *drafter, *tree, workspace);
+
+    const auto read = std::span(text).first(text.size() - 1);
+    const std::vector<float> rows = prefill(*target, *target->new_cache(64), read, head.taps);
+    const auto cache = head.model->new_cache(64);
+    prefill(*head.model, *cache, read, {}, rows);
+    std::vector<TokenId> block(5, *head.model->info().mask_token);
+    block[0] = text.back();
+    const std::vector<std::int32_t> chain = {-1, 0, 1, 2, 3};
+    const ForwardResult expected = run_rows(*head.model, *cache, block, chain);
+    ASSERT_EQ(draft.tree.size(), 5) << "nothing is proposed deeper than the block";
+    for (int node = 1; node < 5; ++node) EXPECT_EQ(draft.tree.token(node), expected.argmax[node]) << node;
+
+    Verdict verdict;
+    for (NodeId node = 1; node <= accepted; ++node) verdict.accepted.push_back(node);
+    verdict.next = 19 + accepted;
+    tapped.commit(*drafter, *state, draft.tree, verdict);
+    for (const NodeId node : verdict.accepted) text.push_back(draft.tree.token(node));
+    text.push_back(verdict.next);
+  }
+}
+
+/// Drafts of random heads are right now and then.
+TEST(DflashDraft, GreedyTextIsThePlainText) {
+  const auto target = load(kTarget, kernels::DType::kBFloat16, 2);
+  std::vector<Request> requests(3);
+  requests[0].prompt = {5};
+  requests[1].prompt = {5, 7, 11, 13};
+  requests[2].prompt = {90, 4};
+  for (Request& request : requests) request.max_new_tokens = 140;  // the head's context ends before
+  const auto plain = Engine(target, {}).generate(requests);
+  int accepted = 0, drafted = 0;
+  for (const std::string& spec : {kHeads + "dflash", kHeads + "dflash_window", kHeads + "dflash,block=3"}) {
+    for (const std::string& tree : tree_policies().names()) {
+      Engine engine(target, {.drafter = "dflash(path=" + spec + ")", .tree = tree, .allow_lossy = true});
+      const auto records = engine.generate(requests, 2);
+      for (std::size_t i = 0; i < requests.size(); ++i) {
+        EXPECT_EQ(records[i].tokens, plain[i].tokens) << spec << " " << tree << " " << i;
+        for (const StepRecord& step : records[i].steps) accepted += step.accepted;
+        drafted += records[i].steps.back().drafted;
+      }
+    }
+  }
+  EXPECT_GT(accepted, 0);
+  EXPECT_EQ(drafted, 0) << "beyond its context a head proposes nothing";
+}
+
+/// What the error says of a head whose config.json was changed by `change`.
+std::string refusal(const std::string& drafter, const std::string& fixture,
+                    const std::function<void(nlohmann::json&)>& change) {
+  const FolderCopy copy(kHeads + fixture);
+  nlohmann::json config = copy.config();
+  change(config);
+  copy.set_config(config);
+  try {
+    drafters().create(drafter + "(path=" + copy.path() + ")")->attach({load(kTarget), {}});
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(DflashInput, SaysWhatDoesNotFit) {
+  const auto own = [](const char* key, const nlohmann::json& value) {
+    return [key, value](nlohmann::json& config) { config["dflash_config"][key] = value; };
+  };
+  const auto top = [](const char* key, const nlohmann::json& value) {
+    return [key, value](nlohmann::json& config) { config[key] = value; };
+  };
+  const auto nothing = [](nlohmann::json&) {};
+  const std::vector<std::tuple<std::string, std::function<void(nlohmann::json&)>, std::string>> cases = {
+      {"dflash", top("vocab_size", 200), "made for another model"},
+      {"dflash", top("hidden_size", 32), "made for another model"},
+      {"dflash", top("model_type", "mixtral"), "one layer"},
+      {"dflash", top("block_size", 1), "block_size"},
+      {"dflash", top("block_size", 65), "block_size"},
+      {"dflash", own("target_layer_ids", {0, 2}), "target_layer_ids"},
+      {"dflash", own("target_layer_ids", nlohmann::json::array()), "must name 1 to 64 layers"},
+      {"dflash", own("target_layer_ids", {0}), "fc.weight"},
+      {"dflash", own("target_layer_ids", nullptr), "must name 1 to 64 layers"},
+      {"dflash", own("mask_token_id", nullptr), "mask_token_id is missing"},
+      {"dflash", own("mask_token_id", 199), "mask_token_id"},
+      {"dflash", own("selector_rank", 256), "heads of DFlash 2 are not supported"},
+      {"dflash_window", top("is_causal", false), "is_causal = false is not supported for layers with a sliding_window"},
+      {"eagle3_safeailab", nothing, "does not propose blocks"},
+  };
+  for (const auto& [fixture, change, expected] : cases) {
+    const std::string said = refusal("dflash", fixture, change);
+    EXPECT_TRUE(said.starts_with("dflash: ")) << said;
+    EXPECT_NE(said.find(expected), std::string::npos) << fixture << ", expected '" << expected << "', got: " << said;
+  }
+  EXPECT_NE(refusal("eagle", "dflash", nothing).find("draft with dflash(path="), std::string::npos);
+  EXPECT_EQ(refusal("dflash", "dflash", nothing), "");
+  try {
+    load(kHeads + "dflash");
+    FAIL() << "loaded";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("dflash(path="), std::string::npos) << error.what();
+  }
+}
+
+TEST(DflashInput, LayersAreNamedByWhatLeavesThem) {
+  const ModelSpec target = read_spec(kTarget);
+  EXPECT_EQ(read_draft_head(Checkpoint(kHeads + "dflash"), target).taps, (std::vector<int>{1, 3}));
+  EXPECT_EQ(read_draft_head(Checkpoint(kHeads + "dflash_window"), target).taps, (std::vector<int>{1}));
+}
+
+}  // namespace
+}  // namespace specmoe::nn::testing
