@@ -62,6 +62,8 @@ class Dflash final : public Drafter {
     for (std::size_t i = 0; i + 1 < prompt.size(); ++i) append(*state, prompt[i], hidden, static_cast<std::int64_t>(i));
     prefill(*head_.model, *state->cache, state->text, {}, state->features);
     state->features.clear();
+    state->features.reserve(static_cast<std::size_t>(rows_ * hidden.cols));  // a step keeps no more than a block
+    state->text.reserve(static_cast<std::size_t>(capacity));
     return state;
   }
 

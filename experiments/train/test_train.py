@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
+import train_dflash
 import train_medusa
 import train_pard
 import training
@@ -21,8 +22,8 @@ from corpus import BEGIN_ID, Corpus, code_files
 from evaluate import generate, held_out_problems, tokens_per_step
 from export import check, export, load
 from model import LanguageModel, SoftCrossEntropy
-from train_eagle import EagleHead, Lesson, Streams, export_head, head_config, losses
-from training import Learner, schedule
+from train_eagle import EagleHead, Lesson, export_head, head_config, losses
+from training import Learner, Streams, schedule
 from word_problems import KINDS, is_held_out, make_problem, read_answer, wrong_sums
 
 HERE = Path(__file__).parent
@@ -298,6 +299,74 @@ def test_medusa_heads_start_as_the_target_learn_a_batch_and_leave_the_target_alo
     assert least < seen[-1] < least + (seen[0] - least) / 2
     for name, value in target.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def small_dflash() -> tuple[LanguageModel, train_dflash.DflashHead]:
+    """A target, and a head for it with random weights."""
+    target = random_model(small(RECIPE["target"])).requires_grad_(False)
+    settings = RECIPE["dflash"] | {"taps": [1, 2], "block_size": 4, "mask_token": 3, "head_dim": 16}
+    head = train_dflash.DflashHead(train_dflash.head_config(settings, target.config))
+    generator = torch.Generator().manual_seed(4)
+    for tensor in head.parameters():
+        torch.nn.init.normal_(tensor, mean=float(tensor.dim() == 1), std=0.15, generator=generator)
+    return target, head
+
+
+def test_blocks_are_those_that_the_exported_head_drafts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE.parents[1] / "tests" / "golden"))
+    import make_block_head_fixtures as reference
+
+    target, head = small_dflash()
+    train_dflash.export_head(head.state_dict(), head.config, tmp_path / "head")
+    tensors = load_file(tmp_path / "head" / "model.safetensors")
+    config = json.loads((tmp_path / "head" / "config.json").read_text())
+    shape = reference.BlockShape(config)
+    assert {name: tuple(value.shape) for name, value in tensors.items()} == shape.tensors()
+    assert {value.dtype for value in tensors.values()} == {torch.bfloat16}
+    head.load_state_dict({name: value.float() for name, value in tensors.items()})
+    of_target = {
+        "model.embed_tokens.weight": target.embed_tokens.weight,
+        "lm_head.weight": target.lm_head.weight,
+    }
+    generator = torch.Generator().manual_seed(6)
+    ids = torch.randint(4, target.config["vocab_size"], (2, 9), generator=generator)
+    features = torch.randn(2, 9, 2 * 32, generator=generator)
+    anchors = torch.tensor([[5, 1, 8], [3, 3, 7]])
+    blocks = torch.full((2, 3, 4), 3)
+    blocks[:, :, 0] = ids.gather(1, anchors)
+    logits = target.lm_head(head(target.embed_tokens(blocks), features, anchors))
+    for row, of_row in enumerate(anchors.tolist()):
+        for i, anchor in enumerate(of_row):
+            plain = reference.BlockHead(shape, tensors)
+            expected = plain.logits(blocks[row, i], features[row, :anchor], of_target)
+            torch.testing.assert_close(logits[row, i].double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_dflash_losses_are_those_of_the_law_behind_each_anchor():
+    target, head = small_dflash()
+    streams = Streams(target, [1, 2])
+    generator = torch.Generator().manual_seed(7)
+    ids = torch.randint(4, target.config["vocab_size"], (3, 21), generator=generator)
+    counts = torch.rand(3, 20, generator=generator) < 0.8
+    lesson = training.Lesson(target, ids, counts)
+    features, law = streams.last(), target(ids[:, :-1]).softmax(-1)
+    anchors = train_dflash.choose_anchors(counts, 12, generator)
+    assert bool((counts.gather(1, anchors) & (anchors > 0)).all())
+    entropies, agreements = train_dflash.losses(head, target, lesson, features, ids, anchors)
+    blocks = torch.full((3, 12, 4), 3)
+    blocks[:, :, 0] = ids.gather(1, anchors)
+    logits = target.lm_head(head(target.embed_tokens(blocks), features, anchors))
+    for i in range(1, 4):
+        expected, hits = [], []
+        for row in range(3):
+            for block, anchor in enumerate(anchors[row].tolist()):
+                if anchor + i - 1 >= 20 or not counts[row, anchor + i - 1]:
+                    continue
+                wanted, own = law[row, anchor + i - 1], logits[row, block, i]
+                expected.append(-(wanted * own.log_softmax(-1)).sum())
+                hits.append(float(own.argmax() == wanted.argmax()))
+        torch.testing.assert_close(entropies[i - 1], torch.stack(expected).mean())
+        assert agreements[i - 1] == pytest.approx(sum(hits) / len(hits))
 
 
 def test_pard_depths_are_those_of_the_text_with_masks_behind_it():

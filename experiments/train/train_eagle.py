@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from corpus import Corpus
 from export import load, new_folder, swap_in
 from model import DenseMlp, LanguageModel, RMSNorm, SoftCrossEntropy, parameter_count, rope_tables, rotate
-from training import HERE, HeadRun, Learner, add_run_options
+from training import HERE, HeadRun, Learner, Streams, add_run_options
 
 
 def head_config(settings: dict, target: dict) -> dict:
@@ -140,23 +140,6 @@ class EagleHead(nn.Module):
             cos, sin = self.cos[j : j + columns], self.sin[j : j + columns]
             state = self.midlayer(embedded[:, 1 + j :], state[:, :columns], cos, sin, steps)
             yield self.norm(state)
-
-
-class Streams:
-    """The residual stream of a target at boundaries: entering that layer, or leaving the last one."""
-
-    def __init__(self, target: LanguageModel, boundaries: list[int]):
-        self.boundaries, self.kept = boundaries, {}
-        for boundary in boundaries:
-            module = target.layers[boundary - 1] if boundary else target.embed_tokens
-            module.register_forward_hook(lambda _, inputs, output, at=boundary: self.keep(at, output))
-
-    def keep(self, boundary: int, stream: Tensor) -> None:
-        self.kept[boundary] = stream
-
-    def last(self) -> Tensor:
-        """Those of the last forward pass, side by side [B, T, boundaries * H]."""
-        return torch.cat([self.kept[boundary] for boundary in self.boundaries], dim=-1)
 
 
 class Lesson:

@@ -171,6 +171,23 @@ class TrainingRun:
         self.export()
 
 
+class Streams:
+    """The residual stream of a target at boundaries: entering that layer, or leaving the last one."""
+
+    def __init__(self, target: LanguageModel, boundaries: list[int]):
+        self.boundaries, self.kept = boundaries, {}
+        for boundary in boundaries:
+            module = target.layers[boundary - 1] if boundary else target.embed_tokens
+            module.register_forward_hook(lambda _, inputs, output, at=boundary: self.keep(at, output))
+
+    def keep(self, boundary: int, stream: Tensor) -> None:
+        self.kept[boundary] = stream
+
+    def last(self) -> Tensor:
+        """Those of the last forward pass, side by side [B, T, boundaries * H]."""
+        return torch.cat([self.kept[boundary] for boundary in self.boundaries], dim=-1)
+
+
 class Lesson:
     """A frozen target on ids [B, T + 1] where `counts` [B, T]: hidden rows [B, T, H] after the final norm,
     its law [n, V] where `counts` holds, row [B, T] the place of a position in it.

@@ -22,8 +22,8 @@ std::shared_ptr<LanguageModel> load_on(const std::string& device, const std::str
   return load_model(folder, options);
 }
 
-/// Of each name in tests/golden.
-class NamedDeviceTest : public ::testing::TestWithParam<std::string> {
+template <class Base>
+class OnDevice : public Base {
  protected:
   void SetUp() override {
     if (kernels::cuda::device_count() == 0) GTEST_SKIP() << "this machine has no CUDA device";
@@ -32,6 +32,9 @@ class NamedDeviceTest : public ::testing::TestWithParam<std::string> {
 #endif
   }
 };
+
+/// Of each name in tests/golden.
+using NamedDeviceTest = OnDevice<::testing::TestWithParam<std::string>>;
 
 class DeviceHeadTest : public NamedDeviceTest {
  protected:
@@ -54,6 +57,29 @@ TEST_P(DeviceHeadTest, RowsHaveTheSameBitsHoweverTheyAreBatched) {
 
 INSTANTIATE_TEST_SUITE_P(Formats, DeviceHeadTest, ::testing::ValuesIn(HeadFixture::kNames),
                          [](const auto& info) { return info.param; });
+
+class DeviceBlockHeadTest : public OnDevice<::testing::Test> {
+ protected:
+  DraftHead open(const std::string& name, kernels::DType dtype) const {
+    return load_on("cuda", SPECMOE_TEST_DATA "/golden/models/mixtral_a", dtype)->draft_head(testing::kHeads + name);
+  }
+};
+
+TEST_F(DeviceBlockHeadTest, AgreesWithThePlainOneAndRowsStandAlone) {
+  const testing::BlockFixture fixture("dflash");
+  fixture.expect_plain_results(open("dflash", kernels::DType::kFloat32));
+  const DraftHead head = open("dflash", kernels::DType::kBFloat16);
+  fixture.expect_rows_stand_alone(head, head);
+}
+
+TEST_F(DeviceBlockHeadTest, RefusesLayersOfTwoKinds) {
+  try {
+    open("dflash_window", kernels::DType::kFloat32);
+    FAIL() << "opened";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("partly causal"), std::string::npos) << error.what();
+  }
+}
 
 class DeviceMedusaTest : public NamedDeviceTest {
  protected:
@@ -191,6 +217,7 @@ TEST_P(DevicePartTest, DraftersWriteThePlainTextAndAcceptWhatTheCpuAccepts) {
   const std::string host = "steps led by the host: no device leads this drafter";
   for (const auto& [drafter, leader] : {std::pair{"eagle(path=" + testing::kHeads + "eagle3_specforge)", host},
                                         {"medusa(path=" + testing::kHeads + "medusa_borrowing)", host},
+                                        {"dflash(path=" + testing::kHeads + "dflash)", host},
                                         {"self", std::string("whole steps on cuda:0")},
                                         {"self(skip=1)", std::string("whole steps on cuda:0")}}) {
     const EngineSpec spec = {drafter, "expansion(2,1)"};

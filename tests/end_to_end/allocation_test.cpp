@@ -60,6 +60,7 @@ std::vector<Case> cases() {
       {"shared_vocabulary",
        {.drafter = "independent(path=" + thinned.path() + ",vocabulary=shared)", .tree = "expansion(2,2)"}},
       {"pard", {.drafter = "pard(path=" + kModels + "/pard)", .tree = "expansion(2,2,1)"}, 300},
+      {"dflash", {.drafter = "dflash(path=" + kModels + "/dflash)", .tree = "expansion(2,2,1)"}, 300},
       {"eagle", {.drafter = "eagle(path=" + kModels + "/eagle)", .tree = "expansion(2,2)"}},
       {"medusa", {.drafter = "medusa(path=" + medusa.path() + ")", .tree = "expansion(2,2)"}},
       {"medusa_ranks", {.drafter = "medusa(path=" + medusa.path() + ")", .tree = "static_ranks(preset=medusa)"}, 300},

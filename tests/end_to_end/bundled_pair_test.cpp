@@ -18,6 +18,7 @@ const std::string kModels = std::string(SPECMOE_SOURCE_ROOT) + "/experiments/mod
 const std::string kIndependent = "independent(path=" + kModels + "/drafter)";
 const std::string kEagle = "eagle(path=" + kModels + "/eagle)";
 const std::string kPard = "pard(path=" + kModels + "/pard)";
+const std::string kDflash = "dflash(path=" + kModels + "/dflash)";
 
 const std::vector<std::string> kPrompts = {
     "Problem: Maria buys 5 maps at 6 coins each and 4 tickets at 4 coins each. Maria pays with 63 coins. How many "
@@ -99,6 +100,7 @@ TEST_P(BundledPair, GreedySpeculationEqualsPlainDecoding) {
   const std::vector<std::string> drafters = {kIndependent,
                                              kEagle,
                                              kPard,
+                                             kDflash,
                                              "ngram",
                                              "self(experts=1)",
                                              "synthetic(alpha=0.8)",
@@ -125,7 +127,7 @@ TEST_P(BundledPair, GreedySpeculationWithChangedLogitsEqualsPlainDecoding) {
   std::vector<std::string> trees = {"chain(4)", "expansion(2,2,1)"};
   if (GetParam().name() == "bfloat16") trees = tree_policies().names();
   for (const std::string& drafter :
-       {kIndependent, kEagle, kPard, std::string("ngram"), std::string("self(experts=1)")}) {
+       {kIndependent, kEagle, kPard, kDflash, std::string("ngram"), std::string("self(experts=1)")}) {
     for (const std::string& tree : trees) {
       expect_texts(pair.engine({.drafter = drafter, .tree = tree, .allow_lossy = true}), requests, plain);
     }

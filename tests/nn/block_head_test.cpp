@@ -15,90 +15,22 @@ namespace {
 
 const std::string kTarget = SPECMOE_TEST_DATA "/golden/models/mixtral_a";
 
-/// A head for kTarget, a text's features, the block behind it, and what its rows must give.
-struct BlockFixture {
-  std::string folder;
-  std::vector<float> features;  // [9, W]
-  std::vector<TokenId> block;   // [B]
-  std::vector<float> logits;    // [B, V]
-
-  explicit BlockFixture(const std::string& name) : folder(kHeads + name) {
-    const SafetensorsFile file(folder + "/expected.safetensors");
-    for (const Tensor& tensor : file.tensors()) {
-      const auto copy = [&tensor](auto& values) {
-        values.resize((tensor.end - tensor.begin) / sizeof(values[0]));
-        std::memcpy(values.data(), tensor.data, tensor.end - tensor.begin);
-      };
-      if (tensor.name == "features") copy(features);
-      if (tensor.name == "block") copy(block);
-      if (tensor.name == "logits") copy(logits);
-    }
-  }
-};
-
-constexpr std::size_t kText = 9;
-
 class BlockHeadTest : public ::testing::TestWithParam<std::string> {
  protected:
   DraftHead open(kernels::DType dtype = kernels::DType::kFloat32, int threads = 1) const {
     return load(kTarget, dtype, threads)->draft_head(fixture_.folder);
-  }
-  std::span<const float> features(std::size_t first, std::size_t count) const {
-    const std::size_t width = fixture_.features.size() / kText;
-    return std::span(fixture_.features).subspan(first * width, count * width);
-  }
-  /// Puts features of the text into a cache. What its tokens are does not matter.
-  void read(const DraftHead& head, KVCache& cache, std::size_t first, std::size_t count) const {
-    prefill(*head.model, cache, std::vector<TokenId>(count, static_cast<TokenId>(first)), {}, features(first, count));
-  }
-  ForwardResult propose(const DraftHead& head, KVCache& cache) const {
-    std::vector<std::int32_t> chain(fixture_.block.size());
-    std::iota(chain.begin(), chain.end(), -1);
-    ForwardResult result = run_rows(*head.model, cache, fixture_.block, chain);
-    cache.truncate(cache.committed());
-    return result;
   }
 
   BlockFixture fixture_{GetParam()};
 };
 
 TEST_P(BlockHeadTest, AgreesWithThePlainOne) {
-  for (const int threads : {1, 2}) {
-    const DraftHead head = open(kernels::DType::kFloat32, threads);
-    EXPECT_EQ(head.model->info().block_size, static_cast<int>(fixture_.block.size()));
-    EXPECT_EQ(head.model->info().mask_token, fixture_.block[1]);
-    const auto cache = head.model->new_cache(64);
-    read(head, *cache, 0, kText);
-    for (const int again : {0, 1}) {  // a block leaves nothing behind
-      expect_near_plain(propose(head, *cache).logits, fixture_.logits, concat("logits ", again));
-    }
-  }
+  for (const int threads : {1, 2}) fixture_.expect_plain_results(open(kernels::DType::kFloat32, threads));
 }
 
 TEST_P(BlockHeadTest, BlocksHaveTheSameBitsHoweverTheTextWasReadAndBesideOthers) {
   for (const auto dtype : {kernels::DType::kFloat32, kernels::DType::kBFloat16, kernels::DType::kInt8}) {
-    const DraftHead head = open(dtype);
-    const auto whole = head.model->new_cache(64);
-    read(head, *whole, 0, kText);
-    const ForwardResult expected = propose(head, *whole);
-    const auto pieces = head.model->new_cache(64);
-    for (std::size_t i = 0; i < kText; ++i) read(head, *pieces, i, 1);
-    EXPECT_TRUE(same_bits(propose(head, *pieces).logits, expected.logits));
-
-    const auto other = head.model->new_cache(64);
-    read(head, *other, 3, 2);
-    const ForwardResult alone = propose(head, *other);
-    std::vector<std::int32_t> chain(fixture_.block.size());
-    std::iota(chain.begin(), chain.end(), -1);
-    const RowBlock blocks[] = {{other.get(), fixture_.block, chain}, {pieces.get(), fixture_.block, chain}};
-    ForwardResult together;
-    head.model->forward(blocks, together);
-    EXPECT_TRUE(same_bits(std::span(together.logits).first(alone.logits.size()), alone.logits));
-    EXPECT_TRUE(same_bits(std::span(together.logits).last(expected.logits.size()), expected.logits));
-    const DraftHead team = open(dtype, 3);
-    const auto shared = team.model->new_cache(64);
-    read(team, *shared, 0, kText);
-    EXPECT_TRUE(same_bits(propose(team, *shared).logits, expected.logits));
+    fixture_.expect_rows_stand_alone(open(dtype), open(dtype, 3));
   }
 }
 
@@ -117,8 +49,8 @@ TEST_P(BlockHeadTest, RefusesPassesThatAreNeitherTextNorBlocks) {
     }
     return "";
   };
-  const RowBlock read = {text.get(), token, root, LogitsWanted::kNone, features(0, 1)};
-  EXPECT_NE(error({{text.get(), token, root, LogitsWanted::kAll, features(0, 1)}}).find("no logits"),
+  const RowBlock read = {text.get(), token, root, LogitsWanted::kNone, fixture_.features(0, 1)};
+  EXPECT_NE(error({{text.get(), token, root, LogitsWanted::kAll, fixture_.features(0, 1)}}).find("no logits"),
             std::string::npos);
   EXPECT_NE(error({read}, {0}).find("no boundaries"), std::string::npos);
   EXPECT_NE(error({read, {block.get(), token, root}}).find("in all of its blocks or in none"), std::string::npos);
@@ -126,7 +58,7 @@ TEST_P(BlockHeadTest, RefusesPassesThatAreNeitherTextNorBlocks) {
   EXPECT_EQ(error({read}), "");
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, BlockHeadTest, ::testing::Values("dflash", "dflash_window"),
+INSTANTIATE_TEST_SUITE_P(Formats, BlockHeadTest, ::testing::ValuesIn(BlockFixture::kNames),
                          [](const auto& info) { return info.param; });
 
 /// Row i of the block is the proposal i places behind the root, whatever was accepted before.

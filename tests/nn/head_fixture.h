@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/language_model.h"
+#include "core/logit_rows.h"
 #include "tests/nn/model_fixture.h"
 
 // What tests/golden/make_head_fixtures.py computed with draft heads and Medusa heads, and what holds for them on every
@@ -135,6 +136,88 @@ class HeadFixture {
   std::vector<float> features_;   // [8, W] of the target; the other four rows go on from what the head handed on
   std::vector<float> logits_;     // [12, V]
   std::vector<float> handed_on_;  // [12, D]
+};
+
+/// A head for the model mixtral_a that proposes blocks, a text's features, the block behind it, and what its rows must
+/// give (make_block_head_fixtures.py).
+class BlockFixture {
+ public:
+  inline static const std::vector<std::string> kNames = {"dflash", "dflash_window"};
+
+  explicit BlockFixture(const std::string& name) : folder(kHeads + name) {
+    const SafetensorsFile file(folder + "/expected.safetensors");
+    for (const Tensor& tensor : file.tensors()) {
+      const auto copy = [&tensor](auto& values) {
+        values.resize((tensor.end - tensor.begin) / sizeof(values[0]));
+        std::memcpy(values.data(), tensor.data, tensor.end - tensor.begin);
+      };
+      if (tensor.name == "features") copy(features_);
+      if (tensor.name == "block") copy(block_);
+      if (tensor.name == "logits") copy(logits_);
+    }
+  }
+
+  std::span<const float> features(std::size_t first, std::size_t count) const {
+    const std::size_t width = features_.size() / kText;
+    return std::span(features_).subspan(first * width, count * width);
+  }
+
+  void expect_plain_results(const DraftHead& head) const {
+    EXPECT_EQ(head.model->info().block_size, static_cast<int>(block_.size()));
+    EXPECT_EQ(head.model->info().mask_token, block_[1]);
+    const auto cache = head.model->new_cache(64);
+    read(head, *cache, 0, kText);
+    for (const int again : {0, 1}) {  // a block leaves nothing behind
+      expect_near_plain(propose(head, *cache).logits, logits_, concat("logits ", again));
+    }
+  }
+
+  /// other  the same head, perhaps on more threads
+  void expect_rows_stand_alone(const DraftHead& head, const DraftHead& other) const {
+    const auto whole = head.model->new_cache(64);
+    read(head, *whole, 0, kText);
+    const ForwardResult expected = propose(head, *whole);
+    const auto pieces = head.model->new_cache(64);
+    for (std::size_t i = 0; i < kText; ++i) read(head, *pieces, i, 1);
+    EXPECT_TRUE(same_bits(propose(head, *pieces).logits, expected.logits));
+
+    const auto shorter = head.model->new_cache(64);
+    read(head, *shorter, 3, 2);
+    const ForwardResult alone = propose(head, *shorter);
+    const std::vector<std::int32_t> rows = chain();
+    const RowBlock blocks[] = {{shorter.get(), block_, rows}, {pieces.get(), block_, rows}};
+    ForwardResult together;
+    head.model->forward(blocks, together);
+    EXPECT_TRUE(same_bits(std::span(together.logits).first(alone.logits.size()), alone.logits));
+    EXPECT_TRUE(same_bits(std::span(together.logits).last(expected.logits.size()), expected.logits));
+    const auto again = other.model->new_cache(64);
+    read(other, *again, 0, kText);
+    EXPECT_TRUE(same_bits(propose(other, *again).logits, expected.logits));
+  }
+
+  std::string folder;
+
+ private:
+  static constexpr std::size_t kText = 9;
+
+  std::vector<std::int32_t> chain() const {
+    std::vector<std::int32_t> rows(block_.size());
+    std::iota(rows.begin(), rows.end(), -1);
+    return rows;
+  }
+  /// Puts features of the text into a cache. What its tokens are does not matter.
+  void read(const DraftHead& head, KVCache& cache, std::size_t first, std::size_t count) const {
+    prefill(*head.model, cache, std::vector<TokenId>(count, static_cast<TokenId>(first)), {}, features(first, count));
+  }
+  ForwardResult propose(const DraftHead& head, KVCache& cache) const {
+    ForwardResult result = run_rows(*head.model, cache, block_, chain());
+    cache.truncate(cache.committed());
+    return result;
+  }
+
+  std::vector<float> features_;  // [9, W]
+  std::vector<TokenId> block_;   // [B]
+  std::vector<float> logits_;    // [B, V]
 };
 
 /// Medusa heads for the model mixtral_a, and what they must give.

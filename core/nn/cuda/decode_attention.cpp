@@ -9,10 +9,7 @@ using kernels::cuda::RowCount;
 void DecodeStep::attention(const DeviceLayer& layer, const Size& size) {
   const Rows<float> x = rows_of(buffers_.x, size, model_.hidden);
   const Rows<float> attended = rows_of(buffers_.attended, size, layer.output.cols);
-  const Rows<const float> input = attention_input(layer, size);
-  project(size, input, layer.qkv, layer.qkv_bias, {}, rows_of(buffers_.qkv, size, layer.qkv.rows));
-  normalise_flat(layer, size);
-  const Rows<float> queries = layer.plain_heads() ? append_plain(layer, size) : append_by_rule(layer, size);
+  const Rows<float> queries = append_heads(layer, attention_input(layer, size), size);
   kernels::cuda::tree_attention(queries, inputs_.tiles.device, size.rows, inputs_.rows.device, inputs_.sequences.device,
                                 layer.attention, size.chunks, buffers_.attention.data(),
                                 buffers_.attention_counters.data(), attended, stream_);
@@ -24,6 +21,13 @@ void DecodeStep::attention(const DeviceLayer& layer, const Size& size) {
   project(size, attended, layer.output, layer.output_bias, {}, branch);
   kernels::cuda::add_normed(branch, all_rows(size), layer.attention_out_norm, model_.norm_eps, model_.residual_scale, x,
                             stream_);
+}
+
+/// Projects heads, caches keys and values. Returns the queries.
+Rows<float> DecodeStep::append_heads(const DeviceLayer& layer, Rows<const float> input, const Size& size) {
+  project(size, input, layer.qkv, layer.qkv_bias, {}, rows_of(buffers_.qkv, size, layer.qkv.rows));
+  normalise_flat(layer, size);
+  return layer.plain_heads() ? append_plain(layer, size) : append_by_rule(layer, size);
 }
 
 /// All query heads as one vector, all key heads as another.

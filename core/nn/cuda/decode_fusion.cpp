@@ -26,6 +26,18 @@ void DecodeStep::fuse(const Size& size) {
   if (fusion.spec.normed_residual) normalise(x, rows, model_.layers[0].attention_norm, x);
 }
 
+/// Caches keys and values of rows that the target has been at (FusionSpec::block_size).
+void DecodeStep::cache_context(const Size& size) {
+  const DeviceFusion& fusion = *model_.fusion;
+  const Rows<float> features = rows_of(buffers_.features, size, model_.feature_cols());
+  const Rows<float> x = rows_of(buffers_.x, size, model_.hidden);
+  const Rows<float> context = rows_of(buffers_.normed, size, model_.hidden);
+  kernels::cuda::packed_linear(columns(features, 0, fusion.fc.cols), all_rows(size), fusion.fc, fusion.bias, {}, x,
+                               stream_);
+  normalise(x, all_rows(size), {fusion.feature_norm}, context);
+  for (const DeviceLayer& layer : model_.layers) append_heads(layer, context, size);
+}
+
 /// Copies every row's features, normed where they are.
 void DecodeStep::put_features(const Size& size, Rows<float> to) {
   const DeviceFusion& fusion = *model_.fusion;

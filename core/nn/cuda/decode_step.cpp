@@ -68,7 +68,8 @@ DecodeStep::Size DecodeStep::upload(const DevicePass& pass) {
   std::copy(pass.rows.begin(), pass.rows.end(), inputs_.rows.host);
   std::copy(pass.sequences.begin(), pass.sequences.end(), inputs_.sequences.host);
   inputs_.upload(stream_);
-  if (model_.fusion) upload_features(pass);
+  if (!pass.features.empty()) upload_features(pass);
+  size.context = model_.proposes_blocks() && !pass.features.empty();
   return size;
 }
 
@@ -80,7 +81,7 @@ void DecodeStep::upload_features(const DevicePass& pass) {
 }
 
 DecodeStep::Size DecodeStep::size_of(int rows, int wanted, int longest) {
-  return {round_up_to_power(rows), wanted == 0 ? 0 : round_up_to_power(wanted), chunk_count(longest), false, {}};
+  return {round_up_to_power(rows), wanted == 0 ? 0 : round_up_to_power(wanted), chunk_count(longest), false, false, {}};
 }
 
 bool DecodeStep::takes_dense(const DevicePass& pass) const {
@@ -121,7 +122,8 @@ void DecodeStep::run_directly(const DevicePass& pass) {
 }
 
 void DecodeStep::queue(const Size& size) {
-  if (model_.fusion) {
+  if (size.context) return cache_context(size);
+  if (model_.fusion && !model_.proposes_blocks()) {
     fuse(size);
   } else {
     embed(size, model_.embedding_scale, rows_of(buffers_.x, size, model_.hidden));

@@ -22,7 +22,7 @@ struct DevicePass {
   std::vector<int> taps;                                 // boundaries wanted of all rows (ForwardResult::taps)
   int longest = 0;                                       // longest text of a row: committed + depth
 
-  // Of a draft head.
+  // Of a draft head; empty for blocks.
   std::vector<float> features;          // [T, feature_cols()], zeros behind the last
   std::vector<std::int32_t> handed_on;  // [T] 1: the features are what the head itself handed on
 };
@@ -83,6 +83,7 @@ class DecodeStep {
     int wanted = 0;
     int chunks = 0;
     bool dense = false;
+    bool context = false;  // rows that a head of blocks only caches
     std::vector<int> taps;
     auto operator<=>(const Size&) const = default;
   };
@@ -111,12 +112,14 @@ class DecodeStep {
 
   // decode_fusion.cpp
   void fuse(const Size& size);
+  void cache_context(const Size& size);
   void put_features(const Size& size, kernels::Rows<float> to);
   kernels::Rows<const float> attention_input(const DeviceLayer& layer, const Size& size);
 
   // decode_attention.cpp
   void attention(const DeviceLayer& layer, const Size& size);
   void normalise_flat(const DeviceLayer& layer, const Size& size);
+  kernels::Rows<float> append_heads(const DeviceLayer& layer, kernels::Rows<const float> input, const Size& size);
   kernels::Rows<float> append_plain(const DeviceLayer& layer, const Size& size);
   kernels::Rows<float> append_by_rule(const DeviceLayer& layer, const Size& size);
   kernels::cuda::HeadInputs projected(const DeviceLayer& layer, const Size& size) const;

@@ -76,7 +76,7 @@ struct DeviceFusion {
   kernels::cuda::DeviceMatrix fc;
   const float* bias = nullptr;            // [hidden]
   const float* embedding_norm = nullptr;  // [hidden]
-  const float* feature_norm = nullptr;    // [taps * tap_size]
+  const float* feature_norm = nullptr;    // as FusionWeights has it
   const std::int32_t* places = nullptr;   // [vocab] of spread_logits(); null: it proposes all of the target's tokens
 };
 
@@ -98,6 +98,7 @@ struct DeviceModel {
   std::vector<DeviceLayer> layers;
   std::optional<DeviceFusion> fusion;
 
+  bool proposes_blocks() const { return fusion && fusion->spec.block_size > 0; }
   /// Values of a draft head's row that its target, or it itself, hands to it.
   int feature_cols() const { return std::max(hidden, fusion->spec.taps * fusion->spec.tap_size); }
 };

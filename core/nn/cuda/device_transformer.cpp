@@ -22,8 +22,9 @@ using kernels::cuda::DeviceInfo;
 using kernels::cuda::Stream;
 
 DeviceTransformer::DeviceTransformer(ModelSpec spec, std::shared_ptr<const DeviceWeights> weights, ModelInfo info,
-                                     int device, kernels::DType kv_dtype, int dense_rows)
+                                     int device, kernels::DType kv_dtype, int dense_rows, int threads)
     : DeviceTransformer(std::move(spec), weights, weights->model(), std::move(info), device, kv_dtype) {
+  threads_ = threads;
   if (dense_rows > 0) dense_ = std::make_unique<DenseLinear>(dense_rows, dense_products(model_), *stream_);
 }
 
@@ -44,6 +45,7 @@ std::unique_ptr<KVCache> DeviceTransformer::new_cache(int capacity, std::optiona
 void DeviceTransformer::forward(std::span<const RowBlock> blocks, ForwardResult& result) {
   pass_.check(spec_, this, blocks, result.taps);
   pass_.stage(blocks);
+  if (sees_whole_blocks()) pass_.mask_whole_blocks();
   pass_.size_result(spec_, result);
   if (pass_.rows() == 0) return;
   try {
@@ -82,7 +84,8 @@ void DeviceTransformer::fill_device_pass(const ForwardResult& result) {
                                    pass_.positions[static_cast<std::size_t>(block.first_row + i)], i});
     }
     first_word.push_back(ancestors_.size());
-    const std::uint64_t* masks = cache.ancestors(block.first_staged);
+    const std::uint64_t* masks =
+        sees_whole_blocks() ? pass_.whole_masks.data() + block.whole_mask : cache.ancestors(block.first_staged);
     ancestors_.insert(ancestors_.end(), masks, masks + static_cast<std::ptrdiff_t>(block.rows) * cache.words());
     device_pass_.sequences.push_back(
         {cache.keys(), cache.values(), cache.capacity(), cache.committed(), cache.words(), nullptr, cache.text()});
@@ -96,9 +99,11 @@ void DeviceTransformer::fill_device_pass(const ForwardResult& result) {
 }
 
 void DeviceTransformer::fill_features() {
+  device_pass_.features.clear();
+  device_pass_.handed_on.clear();
+  if (!pass_.has_features()) return;
   const auto cols = static_cast<std::size_t>(model_.feature_cols());
   device_pass_.features.assign(pass_.tokens.size() * cols, 0.0F);
-  device_pass_.handed_on.clear();
   float* to = device_pass_.features.data();
   for (const Pass::Block& block : pass_.blocks) {
     const bool handed_on = block.features.cols == spec_.hidden_size;
@@ -179,11 +184,14 @@ std::shared_ptr<LanguageModel> DeviceTransformer::partial(const ModelPart& part)
 }
 
 DraftHead DeviceTransformer::draft_head(const std::string& path) const {
-  kernels::ThreadPool pool(0);
+  kernels::ThreadPool pool(threads_);
   auto [head, packed] = pack_draft_head(path, spec_, dtype(), kernels::Backend::kScalar, pool);
   ModelSpec& spec = head.model;
-  SPECMOE_CHECK(spec.fusion->block_size == 0, "draft head '", path, "': heads that propose blocks (dflash) are for ",
-                "device cpu, not for ", info_.device);
+  for (const LayerSpec& layer : spec.layers) {
+    SPECMOE_CHECK(layer.attention.whole_block == spec.layers[0].attention.whole_block, "draft head '", path,
+                  "': blocks whose layers are partly causal (sliding_attention) are for device cpu, not for ",
+                  info_.device);
+  }
   check_sizes(spec);
   check_device_memory(device_weight_table(spec, dtype(), spec.tied_embeddings), spec.name, info_.device,
                       kernels::cuda::device_info(device_));
@@ -195,7 +203,7 @@ DraftHead DeviceTransformer::draft_head(const std::string& path) const {
 }
 
 std::shared_ptr<MedusaHeads> DeviceTransformer::medusa_heads(const std::string& path) const {
-  kernels::ThreadPool pool(0);
+  kernels::ThreadPool pool(threads_);
   const PackedMedusa packed = pack_medusa_heads(path, spec_, dtype(), kernels::Backend::kScalar, pool);
   MemoryTable table;
   table.add("heads", packed.spec.weight_bytes(dtype()));
@@ -229,7 +237,7 @@ std::shared_ptr<LanguageModel> load(ModelSpec spec, const ModelTensors& tensors,
   const Weights packed = pack_weights(spec, tensors, dtype, kernels::Backend::kScalar, pool);
   auto weights = std::make_shared<const DeviceWeights>(spec, packed, options.kv_dtype, device);
   return std::make_shared<DeviceTransformer>(std::move(spec), std::move(weights), std::move(info), device,
-                                             options.kv_dtype, dense_rows);
+                                             options.kv_dtype, dense_rows, pool.size());
 }
 
 std::shared_ptr<float> last_logits(LanguageModel& model) {

@@ -14,8 +14,9 @@ class DeviceTransformer final : public LanguageModel {
  public:
   /// kv_dtype    of its caches: float32 or bfloat16
   /// dense_rows  rows of a chunk of a prompt whose dense_products() go through DenseLinear; 0: those of no chunk do
+  /// threads     that pack the weights of its heads
   DeviceTransformer(ModelSpec spec, std::shared_ptr<const DeviceWeights> weights, ModelInfo info, int device,
-                    kernels::DType kv_dtype, int dense_rows = 0);
+                    kernels::DType kv_dtype, int dense_rows = 0, int threads = 1);
 
   const ModelInfo& info() const override { return info_; }
   std::unique_ptr<KVCache> new_cache(int capacity, std::optional<int> text) const override;
@@ -40,6 +41,7 @@ class DeviceTransformer final : public LanguageModel {
 
   kernels::DType dtype() const { return model_.head.dtype; }
   ModelInfo describe(const ModelSpec& spec, bool tied) const;
+  bool sees_whole_blocks() const { return spec_.layers[0].attention.whole_block; }
   void run(ForwardResult& result);
   void fill_device_pass(const ForwardResult& result);
   void fill_features();
@@ -52,6 +54,7 @@ class DeviceTransformer final : public LanguageModel {
   ModelInfo info_;
   kernels::DType kv_dtype_;
   int device_;
+  int threads_ = 1;
   std::shared_ptr<kernels::cuda::Stream> stream_;
   std::shared_ptr<const DeviceWeights> weights_;  // parts of a model share them
   DeviceModel model_;
