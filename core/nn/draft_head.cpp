@@ -131,8 +131,8 @@ void parse_dflash(const ConfigReader& config, DraftHeadSpec& head, int target_la
   spec.names.ignored = {"embed_tokens.", "lm_head."};  // copies of the target's
 }
 
-/// The layer behind the last one of a DeepSeek-V3 checkpoint, which is a layer like the last one. A second such module
-/// would predict the token after next; the first one, on what it handed on, does that too.
+/// The layer behind the last one of a checkpoint of DeepSeek-V3's kind, which is a layer like the last one. A second
+/// such module would predict the token after next; the first one, on what it handed on, does that too.
 void parse_mtp(DraftHeadSpec& head) {
   ModelSpec& spec = head.model;
   FusionSpec& fusion = *spec.fusion;
@@ -183,7 +183,7 @@ DraftHeadSpec parse_draft_head(const ConfigReader& config, const ModelSpec& targ
   ModelSpec& spec = head.model;
   spec.stop_tokens = target.stop_tokens;
   spec.fusion.emplace().tap_size = target.hidden_size;
-  if (spec.model_type == "deepseek_v3" && config.integer("num_nextn_predict_layers", 0, 0, kMaxLayers) > 0) {
+  if (spec.prediction_layers > 0) {
     parse_mtp(head);
     check_sizes(shape, spec, target);
     SPECMOE_CHECK(spec.first_layer == static_cast<int>(target.layers.size()), shape.where("num_hidden_layers"), " = ",
@@ -194,9 +194,9 @@ DraftHeadSpec parse_draft_head(const ConfigReader& config, const ModelSpec& targ
   SPECMOE_CHECK((blocks || spec.layers.size() == 1) && !spec.layers[0].ffn.router && !spec.layers[0].attention.latent &&
                     spec.norm == NormKind::kRms && spec.block_order == BlockOrder::kPreNorm,
                 shape.where("num_hidden_layers"),
-                ": a head is one layer of llama's kind (of dflash several), or what a ",
-                "deepseek_v3 checkpoint has behind its layers (num_nextn_predict_layers); got ", spec.layers.size(),
-                " layers of ", spec.model_type);
+                ": a head is one layer of llama's kind (of dflash several), or what checkpoints of deepseek_v3's kind ",
+                "have behind their layers (num_nextn_predict_layers); got ", spec.layers.size(), " layers of ",
+                spec.model_type);
   const int tap_size = parse_size(config, "target_hidden_size", target.hidden_size);
   SPECMOE_CHECK(tap_size == target.hidden_size, config.where("target_hidden_size"), " = ", tap_size,
                 ": this head was made for another model, the target's hidden size is ", target.hidden_size);

@@ -23,8 +23,9 @@ bool is_draft_head(const ConfigReader& config);
 bool is_block_head(const ConfigReader& config);
 
 /// Heads for `target` of EAGLE and EAGLE-2 (which has the same ones), of EAGLE-3 as its authors, SpecForge and
-/// speculators write them, of DFlash as its authors do, and the multi-token prediction module of a DeepSeek-V3
-/// checkpoint. Throws Error for what is not supported and for a head made for another target.
+/// speculators write them, of DFlash as its authors do, and the multi-token prediction module of checkpoints of
+/// DeepSeek-V3's kind (ModelSpec::prediction_layers). Throws Error for what is not supported and for a head made for
+/// another target.
 DraftHeadSpec parse_draft_head(const ConfigReader& config, const ModelSpec& target);
 
 /// The same of a folder. model.tied_embeddings: it has no embedding of its own.

@@ -1,6 +1,8 @@
+#include "core/nn/family_deepseek.h"
+
+#include <algorithm>
 #include <cmath>
 
-#include "core/nn/model_family.h"
 #include "kernels/check.h"
 
 namespace specmoe::nn {
@@ -25,20 +27,7 @@ CommonDefaults v3_defaults() {
   return defaults;
 }
 
-/// What the two versions leave to different defaults.
-struct Version {
-  CommonDefaults common;
-  int shared_experts, expert_width, first_mixture;
-  double weight_scale;
-};
-
-void expect_text(const ConfigReader& config, const char* key, const char* known) {
-  const std::string value = config.has(key) ? config.text(key, known) : known;
-  SPECMOE_CHECK(value == known, config.where(key), " '", value,
-                "' is not supported for this model_type; known: ", known);
-}
-
-void add_deepseek_names(TensorNames& names) {
+void add_latent_names(TensorNames& names) {
   const std::string attention = "layers.{layer}.self_attn.";
   names.query_down = {attention + "q_a_proj"};
   names.query_down_norm = {attention + "q_a_layernorm.weight"};
@@ -46,6 +35,9 @@ void add_deepseek_names(TensorNames& names) {
   names.kv_down = {attention + "kv_a_proj_with_mqa"};
   names.kv_down_norm = {attention + "kv_a_layernorm.weight"};
   names.kv_up = {attention + "kv_b_proj"};
+}
+
+void add_mixture_names(TensorNames& names) {
   const std::string block = "layers.{layer}.mlp.";
   names.router = {block + "gate.weight"};
   names.choice_bias = {block + "gate.e_score_correction_bias"};
@@ -66,9 +58,10 @@ double score_scale(const ConfigReader& config, int head_dim, const RopeSpec& rop
 }
 
 /// The norms of the low-rank vectors keep LatentSpec's epsilon, whatever rms_norm_eps says.
-AttentionSpec parse_latent_attention(const ConfigReader& config, const ModelSpec& spec, const Version& version) {
+AttentionSpec parse_latent_attention(const ConfigReader& config, const ModelSpec& spec,
+                                     const CommonDefaults& defaults) {
   AttentionSpec attention;
-  attention.heads = parse_size(config, "num_attention_heads", version.common.heads, kMaxHeads);
+  attention.heads = parse_size(config, "num_attention_heads", defaults.heads, kMaxHeads);
   attention.kv_heads = attention.heads;
   if (config.has("num_key_value_heads")) {
     const int kv_heads = parse_size(config, "num_key_value_heads", attention.heads, kMaxHeads);
@@ -87,13 +80,51 @@ AttentionSpec parse_latent_attention(const ConfigReader& config, const ModelSpec
   attention.latent = latent;
   attention.qkv_bias = config.boolean("attention_bias", false);
   attention.output_bias = attention.qkv_bias;
-  attention.rope = parse_rope(config, latent.rope_dim, spec.max_positions, version.common.rope_theta);
+  attention.rope = parse_rope(config, latent.rope_dim, spec.max_positions, defaults.rope_theta);
   attention.rope->interleaved = true;
   attention.scale = static_cast<float>(score_scale(config, attention.head_dim, *attention.rope));
   return attention;
 }
 
-RouterSpec parse_groups(const ConfigReader& config, RouterSpec router, int groups, int kept_groups) {
+ModelSpec parse_deepseek(const ConfigReader& config, const CommonDefaults& defaults, const DeepseekMixture& mixture,
+                         const RouterSpec& router) {
+  SPECMOE_CHECK(config.integer("moe_layer_freq", 1, 1, kMaxLayers) == 1, config.where("moe_layer_freq"),
+                " other than 1 is not supported");
+  SPECMOE_CHECK(!config.boolean("mlp_bias", false), config.where("mlp_bias"), " is not supported for this model_type");
+  ModelSpec spec = parse_frame(config, defaults);
+  add_latent_names(spec.names);
+  LayerSpec layer;
+  layer.attention = parse_latent_attention(config, spec, defaults);
+  layer.ffn.width = parse_size(config, "intermediate_size", defaults.intermediate_size);
+  spec.layers.assign(spec.layers.size(), layer);
+  set_deepseek_mixtures(config, spec, mixture, router);
+  return spec;
+}
+
+}  // namespace
+
+void expect_text(const ConfigReader& config, const char* key, const char* known) {
+  const std::string value = config.has(key) ? config.text(key, known) : known;
+  SPECMOE_CHECK(value == known, config.where(key), " '", value,
+                "' is not supported for this model_type; known: ", known);
+}
+
+void set_deepseek_mixtures(const ConfigReader& config, ModelSpec& spec, const DeepseekMixture& defaults,
+                           const RouterSpec& router) {
+  add_mixture_names(spec.names);
+  FfnSpec mixture;
+  mixture.width = parse_size(config, "moe_intermediate_size", defaults.expert_width);
+  mixture.router = router;
+  mixture.router->scale = static_cast<float>(config.number("routed_scaling_factor", defaults.weight_scale, 0.0));
+  const int shared = parse_size(config, "n_shared_experts", defaults.shared_experts, kMaxExperts);
+  SPECMOE_CHECK(std::int64_t{shared} * mixture.width <= kMaxSize, config.where("n_shared_experts"), " = ", shared,
+                " times moe_intermediate_size = ", mixture.width, " is too wide");
+  mixture.shared = SharedExpertSpec{shared * mixture.width, false};
+  const auto first = config.integer("first_k_dense_replace", defaults.first_mixture, 0, kMaxLayers);
+  for (auto i = static_cast<std::size_t>(first); i < spec.layers.size(); ++i) spec.layers[i].ffn = mixture;
+}
+
+RouterSpec parse_expert_groups(const ConfigReader& config, RouterSpec router, int groups, int kept_groups) {
   constexpr int kMostGroups = 64;
   router.groups = parse_size(config, "n_group", groups, kMostGroups);
   router.kept_groups = parse_size(config, "topk_group", kept_groups, kMaxExperts);
@@ -109,29 +140,29 @@ RouterSpec parse_groups(const ConfigReader& config, RouterSpec router, int group
   return router;
 }
 
-ModelSpec parse_deepseek(const ConfigReader& config, const Version& version, const RouterSpec& router) {
-  SPECMOE_CHECK(config.integer("moe_layer_freq", 1, 1, kMaxLayers) == 1, config.where("moe_layer_freq"),
-                " other than 1 is not supported");
-  SPECMOE_CHECK(!config.boolean("mlp_bias", false), config.where("mlp_bias"), " is not supported for this model_type");
-  ModelSpec spec = parse_frame(config, version.common);
-  add_deepseek_names(spec.names);
-  LayerSpec dense;
-  dense.attention = parse_latent_attention(config, spec, version);
-  dense.ffn.width = parse_size(config, "intermediate_size", version.common.intermediate_size);
-  LayerSpec mixture = dense;
-  mixture.ffn.width = parse_size(config, "moe_intermediate_size", version.expert_width);
-  mixture.ffn.router = router;
-  mixture.ffn.router->scale = static_cast<float>(config.number("routed_scaling_factor", version.weight_scale, 0.0));
-  const int shared = parse_size(config, "n_shared_experts", version.shared_experts, kMaxExperts);
-  SPECMOE_CHECK(std::int64_t{shared} * mixture.ffn.width <= kMaxSize, config.where("n_shared_experts"), " = ", shared,
-                " times moe_intermediate_size = ", mixture.ffn.width, " is too wide");
-  mixture.ffn.shared = SharedExpertSpec{shared * mixture.ffn.width, false};
-  const auto first = config.integer("first_k_dense_replace", version.first_mixture, 0, kMaxLayers);
-  for (std::size_t i = 0; i < spec.layers.size(); ++i) {
-    spec.layers[i] = static_cast<std::int64_t>(i) < first ? dense : mixture;
-  }
-  return spec;
+RouterSpec parse_sigmoid_router(const ConfigReader& config, RouterSpec router, bool renormalise, int groups,
+                                int kept_groups) {
+  expect_text(config, "scoring_func", "sigmoid");
+  expect_text(config, "topk_method", "noaux_tc");
+  router.score = RouterSpec::Score::kSigmoid;
+  router.choice_bias = true;
+  router.renormalise = config.boolean("norm_topk_prob", renormalise);
+  router.epsilon = 1e-20F;
+  router.group_score = RouterSpec::GroupScore::kSumOfTopTwo;
+  return parse_expert_groups(config, router, groups, kept_groups);
 }
+
+void set_prediction_layers(const ConfigReader& config, ModelSpec& spec) {
+  for (const char* key : {"num_nextn_predict_layers", "num_mtp_layers"}) {
+    const auto count = config.has(key) ? config.integer(key, 0, 0, kMaxLayers) : 0;
+    spec.prediction_layers = std::max(spec.prediction_layers, static_cast<int>(count));
+  }
+  for (int i = 0; i < spec.prediction_layers; ++i) {
+    spec.names.ignored.push_back("layers." + std::to_string(spec.layers.size() + static_cast<std::size_t>(i)) + ".");
+  }
+}
+
+namespace {
 
 /// DeepSeek-V2 and V2-Lite (arXiv:2405.04434). Chosen weights are never renormalised; norm_topk_prob is not read.
 ModelSpec parse_deepseek_v2(const ConfigReader& config) {
@@ -146,34 +177,22 @@ ModelSpec parse_deepseek_v2(const ConfigReader& config) {
     for (const char* key : {"n_group", "topk_group"}) {
       SPECMOE_CHECK(config.has(key), config.where(key), " is missing, and topk_method group_limited_greedy needs it");
     }
-    router = parse_groups(config, router, 1, 1);
+    router = parse_expert_groups(config, router, 1, 1);
   }
-  return parse_deepseek(config, {v2_defaults(), 2, 1407, 0, 1.0}, router);
+  return parse_deepseek(config, v2_defaults(), {2, 1407, 0, 1.0}, router);
 }
 
 SPECMOE_MODEL_FAMILY("deepseek_v2", parse_deepseek_v2);
 
-/// DeepSeek-V3 and R1 (arXiv:2412.19437). A bias takes part in the choice and not in the weights. The layers after the
-/// last one predict further tokens: they are left out here, and drafter mtp opens the first.
+/// DeepSeek-V3 and R1 (arXiv:2412.19437). The layers after the last one predict further tokens: they are left out here,
+/// and drafter mtp opens the first.
 ModelSpec parse_deepseek_v3(const ConfigReader& config) {
-  expect_text(config, "scoring_func", "sigmoid");
-  expect_text(config, "topk_method", "noaux_tc");
-  RouterSpec router = parse_router(config, {"n_routed_experts", "num_local_experts"}, 256, 8);
-  router.score = RouterSpec::Score::kSigmoid;
-  router.choice_bias = true;
-  router.renormalise = config.boolean("norm_topk_prob", true);
-  router.epsilon = 1e-20F;
-  router.group_score = RouterSpec::GroupScore::kSumOfTopTwo;
-  router = parse_groups(config, router, 8, 4);
-  ModelSpec spec = parse_deepseek(config, {v3_defaults(), 1, 2048, 3, 2.5}, router);
+  const RouterSpec counts = parse_router(config, {"n_routed_experts", "num_local_experts"}, 256, 8);
+  const RouterSpec router = parse_sigmoid_router(config, counts, true, 8, 4);
+  ModelSpec spec = parse_deepseek(config, v3_defaults(), {1, 2048, 3, 2.5}, router);
   const bool interleaved = config.boolean("rope_interleave", true);
   for (LayerSpec& layer : spec.layers) layer.attention.rope->interleaved = interleaved;
-  for (const char* key : {"num_nextn_predict_layers", "num_mtp_layers"}) {
-    const auto count = config.has(key) ? config.integer(key, 0, 0, kMaxLayers) : 0;
-    for (std::int64_t i = 0; i < count; ++i) {
-      spec.names.ignored.push_back("layers." + std::to_string(static_cast<std::int64_t>(spec.layers.size()) + i) + ".");
-    }
-  }
+  set_prediction_layers(config, spec);
   return spec;
 }
 

@@ -38,7 +38,7 @@ AttentionSpec parse_attention(const ConfigReader& config, const CommonDefaults& 
   }
   SPECMOE_CHECK(attention.head_dim % 2 == 0, config.where("head_dim"), " must be even, got ", attention.head_dim);
   attention.scale = static_cast<float>(std::pow(attention.head_dim, -0.5));
-  attention.rope = parse_rope(config, attention.head_dim, max_positions, defaults.rope_theta);
+  attention.rope = parse_rope(config, attention.head_dim, max_positions, defaults.rope_theta, defaults.partial_rotary);
   return attention;
 }
 

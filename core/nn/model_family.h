@@ -53,6 +53,7 @@ struct CommonDefaults {
   int max_positions = 2048;
   double norm_eps = 1e-6;
   double rope_theta = 10000.0;
+  std::optional<double> partial_rotary;  // partial_rotary_factor; nothing: whole heads turn, and none may be given
   bool tied_embeddings = false;
   std::vector<TokenId> stop_tokens = {2};
   const char* activation_key = "hidden_act";
@@ -97,14 +98,18 @@ void add_expert_names(TensorNames& names, const std::string& block, const std::s
 ModelSpec parse_text_part(const ConfigReader& config, const char* model_type, FamilyParser parser);
 
 /// Rotary positions in the transformers 4 spelling (rope_theta, rope_scaling) or 5 (rope_parameters).
-RopeSpec parse_rope(const ConfigReader& config, int rotary_dim, int max_positions, double default_theta);
+///
+/// dim      elements of a head that may turn
+/// partial  which part of them does when config.json has no partial_rotary_factor; nothing: all of them, always
+RopeSpec parse_rope(const ConfigReader& config, int dim, int max_positions, double default_theta,
+                    std::optional<double> partial = std::nullopt);
 
 /// rope_scaling or rope_parameters, whichever says something.
 std::optional<ConfigReader> rope_object(const ConfigReader& config);
 
 /// The same from the object that holds them; theta is for one that says none.
-RopeSpec parse_rope_object(const ConfigReader& config, const std::optional<ConfigReader>& rope, int rotary_dim,
-                           int max_positions, double theta);
+RopeSpec parse_rope_object(const ConfigReader& config, const std::optional<ConfigReader>& rope, int dim,
+                           int max_positions, double theta, std::optional<double> partial = std::nullopt);
 
 /// YaRN's mscale: how much longer contexts sharpen the scores (Peng et al. 2023, arXiv:2309.00071).
 double yarn_sharpness(double stretch, double weight);

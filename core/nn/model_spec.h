@@ -217,6 +217,7 @@ struct ModelSpec {
   int fp8_block_rows = 128;
   int fp8_block_cols = 128;
   std::vector<LayerSpec> layers;
+  int prediction_layers = 0;         // behind them in the checkpoint, left out: drafter mtp opens the first
   int first_layer = 0;               // number of layers[0] in names: a target's own head comes after its layers
   std::optional<FusionSpec> fusion;  // of a draft head
   std::vector<TokenId> stop_tokens;

@@ -22,6 +22,23 @@ double number_or(const ConfigReader& rope, const std::string& key, double absent
   return rope.has(key) ? rope.number(key, absent, low) : absent;
 }
 
+/// Elements of a head of `dim` that turn. A factor inside the rope object wins over one beside it.
+int parse_rotary_dim(const ConfigReader& config, const std::optional<ConfigReader>& rope, int dim,
+                     std::optional<double> partial) {
+  const char* key = "partial_rotary_factor";
+  const ConfigReader& holder = rope && rope->has(key) ? *rope : config;
+  if (!partial) {
+    SPECMOE_CHECK(number_or(holder, key, 1.0, 0.0) == 1.0, holder.where(key),
+                  " other than 1 is not supported for this model_type");
+    return dim;
+  }
+  const double factor = number_or(holder, key, *partial, 0.0);
+  const int turning = factor <= 1.0 ? static_cast<int>(dim * factor) : 0;
+  SPECMOE_CHECK(turning > 0 && turning % 2 == 0, holder.where(key), " = ", factor,
+                " must make an even number of a head's ", dim, " elements turn");
+  return turning;
+}
+
 void parse_yarn(const ConfigReader& rope, RopeSpec& spec) {
   // Zero stands for "take the default" here, as in transformers.
   const auto or_default = [&](const char* key, double absent) {
@@ -100,15 +117,11 @@ std::optional<ConfigReader> rope_object(const ConfigReader& config) {
   return scaling ? scaling : config.object("rope_parameters");
 }
 
-RopeSpec parse_rope_object(const ConfigReader& config, const std::optional<ConfigReader>& rope, int rotary_dim,
-                           int max_positions, double theta) {
+RopeSpec parse_rope_object(const ConfigReader& config, const std::optional<ConfigReader>& rope, int dim,
+                           int max_positions, double theta, std::optional<double> partial) {
   RopeSpec spec;
-  spec.rotary_dim = rotary_dim;
+  spec.rotary_dim = parse_rotary_dim(config, rope, dim, partial);
   spec.theta = rope ? number_or(*rope, "rope_theta", theta, 0.0) : theta;
-  for (const ConfigReader* holder : {&config, rope ? &*rope : &config}) {
-    SPECMOE_CHECK(number_or(*holder, "partial_rotary_factor", 1.0, 0.0) == 1.0, holder->where("partial_rotary_factor"),
-                  " other than 1 is not supported for this model_type");
-  }
   if (!rope) return spec;
   const std::string key = rope->has("rope_type") || !rope->has("type") ? "rope_type" : "type";
   spec.kind = rope_kind(rope->text(key, "default"), rope->where(key));
@@ -116,9 +129,10 @@ RopeSpec parse_rope_object(const ConfigReader& config, const std::optional<Confi
   return spec;
 }
 
-RopeSpec parse_rope(const ConfigReader& config, int rotary_dim, int max_positions, double default_theta) {
+RopeSpec parse_rope(const ConfigReader& config, int dim, int max_positions, double default_theta,
+                    std::optional<double> partial) {
   const double theta = number_or(config, "rope_theta", default_theta, 0.0);
-  return parse_rope_object(config, rope_object(config), rotary_dim, max_positions, theta);
+  return parse_rope_object(config, rope_object(config), dim, max_positions, theta, partial);
 }
 
 }  // namespace specmoe::nn

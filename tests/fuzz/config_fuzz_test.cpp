@@ -74,8 +74,8 @@ class HeadConfigFuzz : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(HeadConfigFuzz, SpecOrError) {
   const std::string original = read_file(SPECMOE_TEST_DATA "/golden/heads/" + GetParam() + "/config.json");
-  const bool module = GetParam().starts_with("mtp");
-  const ModelSpec target = read_spec(load_fixture(module ? "deepseek_v3_a" : "mixtral_a").folder);
+  const bool module = GetParam().starts_with("mtp_");
+  const ModelSpec target = read_spec(load_fixture(module ? GetParam().substr(4) + "_a" : "mixtral_a").folder);
   specmoe::testing::ByteMutator mutate(8, kWords);
   int parsed = 0;
   for (int round = 0; round < kRounds; ++round) {
@@ -99,13 +99,13 @@ TEST_P(HeadConfigFuzz, SpecOrError) {
 
 INSTANTIATE_TEST_SUITE_P(Heads, HeadConfigFuzz,
                          ::testing::Values("eagle1", "eagle3_safeailab", "eagle3_specforge", "eagle3_speculators",
-                                           "mtp_deepseek_v3"),
+                                           "mtp_deepseek_v3", "mtp_glm4_moe"),
                          [](const auto& info) { return info.param; });
 
 INSTANTIATE_TEST_SUITE_P(Models, ConfigFuzz,
                          ::testing::Values("mixtral_a", "mixtral_c", "llama_llama3", "llama_yarn", "gemma3_text_a",
                                            "gemma3_text_b", "qwen2_moe_a", "gpt_oss_a", "phimoe_a", "deepseek_v2_b",
-                                           "deepseek_v3_fp8", "llama4_text_lists"),
+                                           "deepseek_v3_fp8", "glm4_moe_b", "llama4_text_lists"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

@@ -2,8 +2,8 @@
 
     .venv/bin/python tests/golden/make_head_fixtures.py [CASE ...]
 
-Heads of EAGLE-1 and EAGLE-3 for the target tests/golden/models/mixtral_a, one folder per dialect, and the
-multi-token-prediction module of DeepSeek-V3 for the target tests/golden/models/deepseek_v3_a. Every tensor
+Heads of EAGLE-1 and EAGLE-3 for the target tests/golden/models/mixtral_a, one folder per dialect, and
+multi-token-prediction modules as DeepSeek-V3 has them, mtp_X for the target tests/golden/models/X_a. Every tensor
 is random and matters, every value is exact in its storage type, and seeds are skipped until the best token
 of every row and every choice of a router have a clear margin. Beside each head lies expected.safetensors:
     tokens [ROWS] int32; features [TARGET_ROWS, W] float32, what the target gives to the first rows
@@ -32,7 +32,6 @@ from torch import Tensor
 
 GOLDEN = Path(__file__).parent
 TARGET = GOLDEN / "models" / "mixtral_a"
-MTP_TARGET = GOLDEN / "models" / "deepseek_v3_a"
 VOCABULARY = 199
 ROWS, TARGET_ROWS = 12, 8
 MARGIN = 1e-3
@@ -56,6 +55,15 @@ LLAMA = {
     "vocab_size": VOCABULARY,
 }
 EAGLE3 = LLAMA | {"architectures": ["LlamaForCausalLMEagle3"]}
+
+
+def mtp_target(family: str) -> Path:
+    return GOLDEN / "models" / f"{family}_a"
+
+
+def mtp_config(family: str) -> dict:
+    return json.loads((mtp_target(family) / "config.json").read_text()) | {"num_nextn_predict_layers": 1}
+
 
 # name: (config.json, storage)
 CASES = {
@@ -121,10 +129,8 @@ CASES = {
         },
         torch.bfloat16,
     ),
-    "mtp_deepseek_v3": (
-        json.loads((MTP_TARGET / "config.json").read_text()) | {"num_nextn_predict_layers": 1},
-        torch.bfloat16,
-    ),
+    "mtp_deepseek_v3": (mtp_config("deepseek_v3"), torch.bfloat16),
+    "mtp_glm4_moe": (mtp_config("glm4_moe"), torch.bfloat16),
 }
 
 # name: (config.json, storage, heads, whether they have output matrices, prefix of names, file)
@@ -210,7 +216,7 @@ class Shape:
 
 
 class MtpShape:
-    """What a DeepSeek-V3 target says of its multi-token-prediction module, which is the layer after its last."""
+    """What a target says of its multi-token-prediction module, which is the layer after its last."""
 
     features, copies = 1, {"embed_tokens": "model.embed_tokens", "shared_head.head": "lm_head"}
 
@@ -352,12 +358,12 @@ class MtpHead:
     """A multi-token-prediction module in float64 that takes one row after the other and runs all rows anew for each."""
 
     def __init__(self, shape: MtpShape, tensors: dict[str, Tensor]):
-        from transformers import DeepseekV3Config, DeepseekV3Model  # slow, and the other heads do without
+        from transformers import AutoConfig, AutoModel  # slow, and the other heads do without
 
         self.weights = {name.removeprefix(shape.prefix): value.double() for name, value in tensors.items()}
         layers = shape.config["num_hidden_layers"] + 1
-        self.config = DeepseekV3Config.from_dict(shape.config | {"num_hidden_layers": layers})
-        model = DeepseekV3Model._from_config(self.config, attn_implementation="eager", dtype=torch.float64).eval()
+        self.config = AutoConfig.for_model(**shape.config | {"num_hidden_layers": layers})
+        model = AutoModel.from_config(self.config, attn_implementation="eager", dtype=torch.float64).eval()
         model.set_experts_implementation("eager")
         self.layer, self.rotary = model.layers[-1], model.rotary_emb
         self.layer.load_state_dict(self.layer_state())
@@ -431,7 +437,7 @@ def compute(head: Head | MtpHead, tokens: Tensor, features: Tensor) -> tuple[Ten
 def build(config: dict, storage: torch.dtype) -> tuple[dict, dict, int]:
     """The checkpoint, what is expected of it, and the seed of both."""
     is_mtp = "num_nextn_predict_layers" in config
-    target = load_file((MTP_TARGET if is_mtp else TARGET) / "model.safetensors")
+    target = load_file((mtp_target(config["model_type"]) if is_mtp else TARGET) / "model.safetensors")
     shape = MtpShape(config, target) if is_mtp else Shape(config)
     for seed in range(1000):
         generator = torch.Generator().manual_seed(seed)

@@ -46,7 +46,7 @@ def randomise(model: torch.nn.Module, generator: torch.Generator, storage: torch
     """Values every one of which matters, exact in the storage type. Returns those tensors that are stored compressed."""
     config = model.config
     special = {"e_score_correction_bias": 0.3} | how.get("spread", {})
-    if config.model_type in ("deepseek_v2", "deepseek_v3"):
+    if naive_moe.ROUTERS.get(config.model_type) in (naive_moe.grouped_router_v2, naive_moe.grouped_router_v3):
         special["mlp.gate.weight"] = 0.3  # the sigmoid of a larger logit is 1
     lowest_norm = -0.5 if config.model_type == "gemma3_text" else 0.5
     buffers = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith("correction_bias")]
@@ -152,6 +152,8 @@ def old_rope(parameters: dict) -> dict:
         parameters = parameters["full_attention"]
     old["rope_theta"] = parameters.pop("rope_theta")
     kind = parameters.pop("rope_type")
+    if "partial_rotary_factor" in parameters:
+        old["partial_rotary_factor"] = parameters.pop("partial_rotary_factor")
     key = "rope_type" if "rope_local_base_freq" in old else "type"
     old["rope_scaling"] = None if kind == "default" else {key: kind} | parameters
     return old

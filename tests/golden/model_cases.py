@@ -7,6 +7,7 @@ from transformers import (
     DeepseekV2Config,
     DeepseekV3Config,
     Gemma3TextConfig,
+    Glm4MoeConfig,
     GptOssConfig,
     GraniteMoeConfig,
     Llama4TextConfig,
@@ -58,6 +59,14 @@ LATENT = SMALL | {
     "moe_intermediate_size": 12,
     "first_k_dense_replace": 1,
 }
+GLM = SMALL | {
+    "num_hidden_layers": 3,
+    "head_dim": 16,
+    "attention_bias": True,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 12,
+}
 LLAMA4 = SMALL | {
     "num_hidden_layers": 4,
     "head_dim": 16,
@@ -83,6 +92,7 @@ LIVELY = {
     "_proj.weight": 0.2,
     "_proj": 0.2,
 }  # layers that outweigh a tied embedding, or the text is one token again and again
+UNGROUPED = LIVELY | {"e_score_correction_bias": 0.1}  # a larger one leaves the same experts out at all tokens
 
 
 def rope(theta: float = 10000.0, **parameters) -> dict:
@@ -399,6 +409,28 @@ MOE_CASES = {
         LATENT | {"num_hidden_layers": 2, "q_lora_rank": 20, "n_group": 2, "topk_group": 2, "num_experts_per_tok": 4},
         BFLOAT16,
         {"quantize": "fp8"},
+    ),
+    "glm4_moe_a": (
+        Glm4MoeConfig,
+        GLM
+        | {"n_shared_experts": 2, "routed_scaling_factor": 1.4}
+        | rope(rope_type="default", partial_rotary_factor=0.75),
+        BFLOAT16,
+        {"drop": ["partial_rotary_factor"], "extra": "model.layers.3.enorm.weight", "spread": UNGROUPED},
+    ),
+    "glm4_moe_b": (
+        Glm4MoeConfig,
+        GLM
+        | {
+            "use_qk_norm": True,
+            "n_group": 4,
+            "topk_group": 2,
+            "first_k_dense_replace": 2,
+            "norm_topk_prob": False,
+        }
+        | yarn(original_max_position_embeddings=64),
+        BFLOAT16,
+        {"old": True, "fused": True, "drop": ["partial_rotary_factor"], "spread": LIVELY},
     ),
     "llama4_text_scout": (
         Llama4TextConfig,

@@ -91,6 +91,7 @@ ROUTERS = {
     "llama4_text": sigmoid_router,
     "deepseek_v2": grouped_router_v2,
     "deepseek_v3": grouped_router_v3,
+    "glm4_moe": grouped_router_v3,
 }
 
 

@@ -46,11 +46,11 @@ inline TokenId best_of(std::span<const float> logits) {
 /// A head, the model of tests/golden/models that it is for, and what it must give.
 class HeadFixture {
  public:
-  inline static const std::vector<std::string> kNames = {"eagle1", "eagle3_safeailab", "eagle3_specforge",
-                                                         "eagle3_speculators", "mtp_deepseek_v3"};
+  inline static const std::vector<std::string> kNames = {
+      "eagle1", "eagle3_safeailab", "eagle3_specforge", "eagle3_speculators", "mtp_deepseek_v3", "mtp_glm4_moe"};
 
   explicit HeadFixture(const std::string& name) : folder(kHeads + name), target(SPECMOE_TEST_DATA "/golden/models/") {
-    target += name.starts_with("mtp") ? "deepseek_v3_a" : "mixtral_a";
+    target += name.starts_with("mtp_") ? name.substr(4) + "_a" : "mixtral_a";
     const SafetensorsFile file(folder + "/expected.safetensors");
     const auto copy = [&file](const std::string& tensor_name, auto& values) {
       for (const Tensor& tensor : file.tensors()) {

@@ -26,10 +26,14 @@ struct Case {
 std::vector<Case> cases() {
   using kernels::Backend;
   const std::vector<std::string> everywhere = {"mixtral_a", "mixtral_b", "llama_bias"};
-  const std::vector<std::string> others = {
-      "mistral_a",     "qwen2_a",       "qwen3_b",           "gemma3_text_a",       "qwen2_moe_a",
-      "qwen3_moe_b",   "olmoe_a",       "phimoe_a",          "gpt_oss_a",           "granitemoe_a",
-      "deepseek_v2_b", "deepseek_v3_b", "llama4_text_scout", "llama4_text_maverick"};
+  const std::vector<std::string> others = {"mistral_a",         "qwen2_a",
+                                           "qwen3_b",           "gemma3_text_a",
+                                           "qwen2_moe_a",       "qwen3_moe_b",
+                                           "olmoe_a",           "phimoe_a",
+                                           "gpt_oss_a",         "granitemoe_a",
+                                           "deepseek_v2_b",     "deepseek_v3_b",
+                                           "llama4_text_scout", "llama4_text_maverick",
+                                           "glm4_moe_b"};
   const std::vector<std::string> few_attentions = {"mixtral_b", "deepseek_v2_b"};
   const std::vector<std::string> every_attention = {"mixtral_a", "mistral_a",     "gemma3_text_a", "qwen3_b",
                                                     "gpt_oss_a", "deepseek_v2_b", "deepseek_v3_b", "llama4_text_scout"};

@@ -101,6 +101,8 @@ const std::vector<Combined> kCombined = {
     {"gpt_oss_a", R"({"swiglu_limit": 6.0})"},
     {"deepseek_v2_a", R"({"topk_method": "group_limited_greedy", "n_group": 2, "topk_group": 1})"},
     {"deepseek_v3_b", R"({"rope_scaling": {"mscale_all_dim": 0.0}})"},
+    {"glm4_moe_a", R"({"use_qk_norm": true})"},
+    {"glm4_moe_b", R"({"partial_rotary_factor": 0.75})"},
     {"llama4_text_scout", R"({"attn_temperature_tuning": false})"},
     {"llama4_text_dense", R"({"attn_temperature_tuning": true})"},
 };

@@ -22,11 +22,13 @@ DENSE = {
 }
 EXPERTS = {"num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 18}
 LOCAL_EXPERTS = {"num_local_experts": 7, "num_experts_per_tok": 3, "intermediate_size": 18}
-LATENT = {
+ROUTED = {
     "n_routed_experts": 9,
     "num_experts_per_tok": 3,
     "moe_intermediate_size": 18,
     "first_k_dense_replace": 1,
+}
+LATENT = ROUTED | {
     "kv_lora_rank": 14,
     "qk_nope_head_dim": 10,
     "qk_rope_head_dim": 6,
@@ -149,6 +151,21 @@ CASES = {
         transformers.DeepseekV3Config,
         DENSE | LATENT | {"q_lora_rank": 26, "n_group": 3, "topk_group": 2, "first_k_dense_replace": 0},
     ),
+    "glm4_moe": (
+        transformers.Glm4MoeConfig,
+        DENSE
+        | ROUTED
+        | {
+            "head_dim": 24,
+            "num_key_value_heads": 2,
+            "attention_bias": True,
+            "use_qk_norm": True,
+            "n_group": 3,
+            "topk_group": 2,
+            "routed_scaling_factor": 1.6,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 300.0, "partial_rotary_factor": 0.25},
+        },
+    ),
     "llama4_text": (
         transformers.Llama4TextConfig,
         DENSE
@@ -167,13 +184,15 @@ CASES = {
     ),
 }
 
+NARROW_ROUTERS = ("deepseek_v2", "deepseek_v3", "glm4_moe", "llama4_text")  # the sigmoid of a larger logit is 1
+
 
 def spread(name, config):
     """Standard deviation of a tensor's values."""
     if name.endswith(("bias", "sinks")):
         return 0.3
     if "gate.weight" in name or "router.weight" in name:
-        return 0.3 if config.model_type in ("deepseek_v2", "deepseek_v3", "llama4_text") else 1.0
+        return 0.3 if config.model_type in NARROW_ROUTERS else 1.0
     return 0.1
 
 
