@@ -198,5 +198,10 @@ ModelSpec parse_deepseek_v3(const ConfigReader& config) {
 
 SPECMOE_MODEL_FAMILY("deepseek_v3", parse_deepseek_v3);
 
+/// Kimi K2 (arXiv:2507.20534) is DeepSeek-V3 in other sizes, all of which its config.json gives.
+ModelSpec parse_kimi_k2(const ConfigReader& config) { return parse_deepseek_v3(config); }
+
+SPECMOE_MODEL_FAMILY("kimi_k2", parse_kimi_k2);
+
 }  // namespace
 }  // namespace specmoe::nn

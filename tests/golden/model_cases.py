@@ -128,6 +128,7 @@ def llama3(**parameters) -> dict:
 #   add     keys written over config.json
 #   extra   a tensor that the model has no use for
 #   spread  standard deviation of tensors by the end of their names, where the usual one does not do
+#   release    config.json says with `add` and `drop` what the release says, and transformers does not read it
 #   quantize   "fp8" blocks of the matrices, "mxfp4" blocks of the experts
 DENSE_CASES = {
     "llama_default": (LlamaConfig, LLAMA | rope(rope_type="default"), FLOAT32, {}),
@@ -431,6 +432,42 @@ MOE_CASES = {
         | yarn(original_max_position_embeddings=64),
         BFLOAT16,
         {"old": True, "fused": True, "drop": ["partial_rotary_factor"], "spread": LIVELY},
+    ),
+    "kimi_k2": (
+        DeepseekV3Config,
+        LATENT
+        | {
+            "q_lora_rank": 20,
+            "n_group": 1,
+            "topk_group": 1,
+            "n_shared_experts": 1,
+            "routed_scaling_factor": 2.827,
+            "num_mtp_layers": 0,
+        }
+        | rope(
+            10.0,
+            rope_type="yarn",
+            factor=4.0,
+            beta_fast=1.0,
+            beta_slow=1.0,
+            original_max_position_embeddings=24,
+            mscale=1.0,
+            mscale_all_dim=1.0,
+        ),
+        BFLOAT16,
+        {
+            "old": True,
+            "drop": ["head_dim", "qk_head_dim", "rope_interleave"],
+            "add": {
+                "model_type": "kimi_k2",
+                "moe_layer_freq": 1,
+                "scoring_func": "sigmoid",
+                "seq_aux": True,
+                "topk_method": "noaux_tc",
+            },
+            "release": True,
+            "spread": UNGROUPED,
+        },
     ),
     "llama4_text_scout": (
         Llama4TextConfig,

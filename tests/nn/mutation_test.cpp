@@ -31,6 +31,7 @@ const std::set<std::string> kNeutral = {"_sliding_window_pattern",
                                         "pretraining_tp",
                                         "qk_head_dim",
                                         "router_aux_loss_coef",
+                                        "seq_aux",
                                         "torch_dtype",
                                         "transformers_version",
                                         "use_cache"};
