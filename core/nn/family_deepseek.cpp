@@ -126,8 +126,11 @@ void set_deepseek_mixtures(const ConfigReader& config, ModelSpec& spec, const De
 
 RouterSpec parse_expert_groups(const ConfigReader& config, RouterSpec router, int groups, int kept_groups) {
   constexpr int kMostGroups = 64;
-  router.groups = parse_size(config, "n_group", groups, kMostGroups);
-  router.kept_groups = parse_size(config, "topk_group", kept_groups, kMaxExperts);
+  const auto count = [&config](const char* key, int absent, int most) {
+    return config.contains(key) && !config.has(key) ? 1 : parse_size(config, key, absent, most);
+  };
+  router.groups = count("n_group", groups, kMostGroups);
+  router.kept_groups = count("topk_group", kept_groups, kMaxExperts);
   SPECMOE_CHECK(router.experts % router.groups == 0, config.where("n_group"), " = ", router.groups,
                 " must divide n_routed_experts = ", router.experts);
   SPECMOE_CHECK(router.experts / router.groups >= 2, config.where("n_group"), " = ", router.groups,

@@ -22,7 +22,8 @@ struct DeepseekMixture {
 void set_deepseek_mixtures(const ConfigReader& config, ModelSpec& spec, const DeepseekMixture& defaults,
                            const RouterSpec& router);
 
-/// Adds groups of experts (n_group, topk_group). Throws Error for those that the experts do not go into.
+/// Adds groups of experts (n_group, topk_group); null stands for one. Throws Error for those that the experts do not go
+/// into.
 RouterSpec parse_expert_groups(const ConfigReader& config, RouterSpec router, int groups, int kept_groups);
 
 /// The router of DeepSeek-V3: sigmoid scores, a bias that takes part in the choice and not in the weights, and groups.

@@ -6,6 +6,7 @@ import torch
 from transformers import (
     DeepseekV2Config,
     DeepseekV3Config,
+    Dots1Config,
     Gemma3TextConfig,
     Glm4MoeConfig,
     GptOssConfig,
@@ -66,6 +67,13 @@ GLM = SMALL | {
     "n_routed_experts": 8,
     "num_experts_per_tok": 3,
     "moe_intermediate_size": 12,
+}
+DOTS = SMALL | {
+    "num_hidden_layers": 3,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 12,
+    "first_k_dense_replace": 1,
 }
 LLAMA4 = SMALL | {
     "num_hidden_layers": 4,
@@ -410,6 +418,35 @@ MOE_CASES = {
         LATENT | {"num_hidden_layers": 2, "q_lora_rank": 20, "n_group": 2, "topk_group": 2, "num_experts_per_tok": 4},
         BFLOAT16,
         {"quantize": "fp8"},
+    ),
+    "dots1_a": (
+        Dots1Config,
+        DOTS
+        | {
+            "head_dim": 16,
+            "n_shared_experts": 2,
+            "sliding_window": 8,
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "norm_topk_prob": True,
+            "attention_bias": True,
+            "n_group": 4,
+            "topk_group": 2,
+        },
+        BFLOAT16,
+        {"spread": LIVELY},
+    ),
+    "dots1_b": (
+        Dots1Config,
+        DOTS
+        | {
+            "num_key_value_heads": 4,
+            "n_shared_experts": 1,
+            "sliding_window": 16,
+            "max_window_layers": 2,
+            "routed_scaling_factor": 2.5,
+        },
+        FLOAT16,
+        {"old": True, "fused": True, "drop": ["layer_types"], "spread": UNGROUPED},
     ),
     "glm4_moe_a": (
         Glm4MoeConfig,

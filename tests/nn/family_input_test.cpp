@@ -57,6 +57,8 @@ const std::vector<Refused> kRefused = {
      {"rope_parameters.partial_rotary_factor = 1.5 must make an even number of a head's 16 elements turn"}},
     {"glm4_moe_b", R"({"partial_rotary_factor": 0.2})", {"partial_rotary_factor = 0.2 must make an even number"}},
     {"glm4_moe_b", R"({"partial_rotary_factor": 0.05})", {"partial_rotary_factor = 0.05 must make an even number"}},
+    {"dots1_a", R"({"n_shared_experts": null})", {"n_shared_experts is missing"}},
+    {"dots1_a", R"({"scoring_func": "softmax"})", {"scoring_func 'softmax'", "known: sigmoid"}},
     {"llama4_text_scout", R"({"no_rope_layers": [1, 0]})", {"no_rope_layers must have one entry for each of 4 layers"}},
     {"llama4_text_scout", R"({"no_rope_layers": [1, 0, 2, 1]})", {"no_rope_layers must be a list of integers from 0"}},
     {"phimoe_a", R"({"num_experts_per_tok": 3})", {"num_experts_per_tok must be 2"}},
@@ -83,6 +85,23 @@ TEST(FamilyInput, Refused) {
       EXPECT_NE(text.find(part), std::string::npos) << name << " " << patch << ": " << part << " not in: " << text;
     }
   }
+}
+
+/// Of dots.llm1: no groups are one, no window is none.
+TEST(FamilyInput, Nulls) {
+  const FolderCopy copy(load_fixture("dots1_a").folder);
+  json config = copy.config();
+  config["n_group"] = config["topk_group"] = nullptr;
+  copy.set_config(config);
+  const RouterSpec router = *read_spec(copy.path()).layers.back().ffn.router;
+  EXPECT_EQ(router.groups, 1);
+  EXPECT_EQ(router.kept_groups, 1);
+  copy.set_config("sliding_window", nullptr);
+  EXPECT_NE(load_error(copy.path()).find("sliding_window is null, but layer_types has"), std::string::npos);
+  config = copy.config();
+  config.erase("layer_types");
+  copy.set_config(config);
+  EXPECT_EQ(read_spec(copy.path()).layers.back().attention.window, 0);
 }
 
 }  // namespace

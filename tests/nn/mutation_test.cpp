@@ -43,6 +43,7 @@ const std::map<std::string, std::set<std::string>> kOverruled = {
     {"deepseek_v3_a", {"head_dim"}},
     {"deepseek_v3_b", {"head_dim"}},
     {"deepseek_v3_fp8", {"head_dim"}},
+    {"dots1_a", {"max_window_layers"}},
     {"llama4_text_dense",
      {"attn_scale", "floor_scale", "interleave_moe_layer_step", "intermediate_size", "num_experts_per_tok",
       "num_local_experts", "router_jitter_noise"}},

@@ -166,6 +166,12 @@ CASES = {
             "rope_parameters": {"rope_type": "default", "rope_theta": 300.0, "partial_rotary_factor": 0.25},
         },
     ),
+    "dots1": (
+        transformers.Dots1Config,
+        DENSE
+        | ROUTED
+        | {"n_shared_experts": 1, "num_key_value_heads": 2, "sliding_window": 12, "max_window_layers": 1, "n_group": 3},
+    ),
     "llama4_text": (
         transformers.Llama4TextConfig,
         DENSE
@@ -184,7 +190,8 @@ CASES = {
     ),
 }
 
-NARROW_ROUTERS = ("deepseek_v2", "deepseek_v3", "glm4_moe", "llama4_text")  # the sigmoid of a larger logit is 1
+# The sigmoid of a larger logit is 1.
+NARROW_ROUTERS = ("deepseek_v2", "deepseek_v3", "dots1", "glm4_moe", "llama4_text")
 
 
 def spread(name, config):
