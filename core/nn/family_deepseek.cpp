@@ -155,14 +155,17 @@ RouterSpec parse_sigmoid_router(const ConfigReader& config, RouterSpec router, b
   return parse_expert_groups(config, router, groups, kept_groups);
 }
 
+void leave_out_layers(ModelSpec& spec, std::int64_t count) {
+  const auto first = static_cast<std::int64_t>(spec.layers.size());
+  for (std::int64_t i = 0; i < count; ++i) spec.names.ignored.push_back(concat("layers.", first + i, "."));
+}
+
 void set_prediction_layers(const ConfigReader& config, ModelSpec& spec) {
   for (const char* key : {"num_nextn_predict_layers", "num_mtp_layers"}) {
     const auto count = config.has(key) ? config.integer(key, 0, 0, kMaxLayers) : 0;
     spec.prediction_layers = std::max(spec.prediction_layers, static_cast<int>(count));
   }
-  for (int i = 0; i < spec.prediction_layers; ++i) {
-    spec.names.ignored.push_back("layers." + std::to_string(spec.layers.size() + static_cast<std::size_t>(i)) + ".");
-  }
+  leave_out_layers(spec, spec.prediction_layers);
 }
 
 namespace {

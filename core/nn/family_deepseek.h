@@ -32,6 +32,9 @@ RouterSpec parse_expert_groups(const ConfigReader& config, RouterSpec router, in
 RouterSpec parse_sigmoid_router(const ConfigReader& config, RouterSpec router, bool renormalise, int groups,
                                 int kept_groups);
 
+/// Ignores the tensors of `count` layers behind the last one.
+void leave_out_layers(ModelSpec& spec, std::int64_t count);
+
 /// Counts the layers behind the last one that predict further tokens, and leaves them out.
 void set_prediction_layers(const ConfigReader& config, ModelSpec& spec);
 

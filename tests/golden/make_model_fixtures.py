@@ -46,8 +46,8 @@ def randomise(model: torch.nn.Module, generator: torch.Generator, storage: torch
     """Values every one of which matters, exact in the storage type. Returns those tensors that are stored compressed."""
     config = model.config
     special = {"e_score_correction_bias": 0.3} | how.get("spread", {})
-    if naive_moe.ROUTERS.get(config.model_type) in (naive_moe.grouped_router_v2, naive_moe.grouped_router_v3):
-        special["mlp.gate.weight"] = 0.3  # the sigmoid of a larger logit is 1
+    if naive_moe.ROUTERS.get(config.model_type) in naive_moe.NARROW:
+        special["mlp.gate.weight"] = 0.3
     lowest_norm = -0.5 if config.model_type == "gemma3_text" else 0.5
     buffers = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith("correction_bias")]
     for name, parameter in [*model.named_parameters(), *buffers]:

@@ -13,6 +13,7 @@ from transformers import (
     GraniteMoeConfig,
     Llama4TextConfig,
     LlamaConfig,
+    MiniMaxM2Config,
     MistralConfig,
     MixtralConfig,
     OlmoeConfig,
@@ -74,6 +75,12 @@ DOTS = SMALL | {
     "num_experts_per_tok": 3,
     "moe_intermediate_size": 12,
     "first_k_dense_replace": 1,
+}
+MINIMAX = SMALL | {
+    "head_dim": 16,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 3,
+    "intermediate_size": 12,
 }
 LLAMA4 = SMALL | {
     "num_hidden_layers": 4,
@@ -469,6 +476,35 @@ MOE_CASES = {
         | yarn(original_max_position_embeddings=64),
         BFLOAT16,
         {"old": True, "fused": True, "drop": ["partial_rotary_factor"], "spread": LIVELY},
+    ),
+    "minimax_m2_a": (
+        MiniMaxM2Config,
+        MINIMAX | rope(5000.0, rope_type="default", partial_rotary_factor=0.75),
+        BFLOAT16,
+        {"drop": ["partial_rotary_factor"], "spread": UNGROUPED},
+    ),
+    "minimax_m2_b": (
+        MiniMaxM2Config,
+        MINIMAX | {"num_local_experts": 6} | rope(rope_type="default", partial_rotary_factor=0.5),
+        BFLOAT16,
+        {
+            "old": True,
+            "fused": True,
+            "drop": ["partial_rotary_factor"],
+            "add": {
+                "attn_type_list": [1, 1],
+                "num_mtp_modules": 3,
+                "qk_norm_type": "per_layer",
+                "rotary_dim": 8,
+                "scoring_func": "sigmoid",
+                "shared_intermediate_size": 0,
+                "use_mtp": True,
+                "use_qk_norm": True,
+                "use_routing_bias": True,
+            },
+            "release": True,
+            "spread": UNGROUPED,
+        },
     ),
     "kimi_k2": (
         DeepseekV3Config,

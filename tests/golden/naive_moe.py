@@ -64,6 +64,12 @@ def grouped_router_v3(logits, config, bias):
     return chosen, weights * config.routed_scaling_factor, 10.0 * min(margin, group_margin)
 
 
+def biased_sigmoid_router(logits, config, bias):
+    scores = logits.sigmoid()
+    chosen, margin = ranked(scores + bias, config.num_experts_per_tok)
+    return chosen, scores[chosen] / scores[chosen].sum(), 10.0 * margin
+
+
 def sparsemixer_router(logits, config, bias):
     chosen, weights, margin = [], [], float("inf")
     left = logits.clone()
@@ -93,7 +99,11 @@ ROUTERS = {
     "deepseek_v3": grouped_router_v3,
     "glm4_moe": grouped_router_v3,
     "dots1": grouped_router_v3,
+    "minimax_m2": biased_sigmoid_router,
 }
+
+# Those whose logits must be small: the sigmoid of a larger one is 1.
+NARROW = (grouped_router_v2, grouped_router_v3, biased_sigmoid_router)
 
 
 def is_moe(module: torch.nn.Module) -> bool:
@@ -106,7 +116,8 @@ def route(block, config, row: torch.Tensor):
     logits = router.weight.double() @ row
     if getattr(router, "bias", None) is not None:
         logits = logits + router.bias.double()
-    bias = getattr(router, "e_score_correction_bias", torch.zeros(1)).double()
+    holder = router if hasattr(router, "e_score_correction_bias") else block
+    bias = getattr(holder, "e_score_correction_bias", torch.zeros(1)).double()
     return ROUTERS[config.model_type](logits, config, bias)
 
 

@@ -25,6 +25,7 @@ const std::set<std::string> kNeutral = {"_sliding_window_pattern",
                                         "input_jitter_noise",
                                         "max_position_embeddings",
                                         "num_mtp_layers",
+                                        "num_mtp_modules",
                                         "num_nextn_predict_layers",
                                         "output_router_logits",
                                         "pad_token_id",
@@ -34,7 +35,8 @@ const std::set<std::string> kNeutral = {"_sliding_window_pattern",
                                         "seq_aux",
                                         "torch_dtype",
                                         "transformers_version",
-                                        "use_cache"};
+                                        "use_cache",
+                                        "use_mtp"};
 
 /// Fields that another one overrules in a checkpoint; kCombined turns them on.
 const std::map<std::string, std::set<std::string>> kOverruled = {
@@ -54,6 +56,8 @@ const std::map<std::string, std::set<std::string>> kOverruled = {
     {"llama_dynamic", {"factor"}},  // sets in beyond the context, where we refuse
     {"llama_longrope_long", {"short_factor"}},
     {"llama_longrope_short", {"long_factor", "original_max_position_embeddings"}},
+    {"minimax_m2_a", {"router_jitter_noise"}},
+    {"minimax_m2_b", {"router_jitter_noise"}},
     {"mixtral_a", {"router_jitter_noise"}},
     {"mixtral_b", {"router_jitter_noise"}},
     {"mixtral_c", {"router_jitter_noise"}},

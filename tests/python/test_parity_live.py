@@ -172,6 +172,16 @@ CASES = {
         | ROUTED
         | {"n_shared_experts": 1, "num_key_value_heads": 2, "sliding_window": 12, "max_window_layers": 1, "n_group": 3},
     ),
+    "minimax_m2": (
+        transformers.MiniMaxM2Config,
+        DENSE
+        | LOCAL_EXPERTS
+        | {
+            "head_dim": 12,
+            "num_key_value_heads": 3,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 300.0, "partial_rotary_factor": 0.5},
+        },
+    ),
     "llama4_text": (
         transformers.Llama4TextConfig,
         DENSE
@@ -191,7 +201,7 @@ CASES = {
 }
 
 # The sigmoid of a larger logit is 1.
-NARROW_ROUTERS = ("deepseek_v2", "deepseek_v3", "dots1", "glm4_moe", "llama4_text")
+NARROW_ROUTERS = ("deepseek_v2", "deepseek_v3", "dots1", "glm4_moe", "llama4_text", "minimax_m2")
 
 
 def spread(name, config):
