@@ -7,23 +7,6 @@
 #include "core/greedy_walk.h"
 
 namespace specmoe {
-namespace {
-
-/// Adds the time since it was made, or since the last call, to one stage after another.
-class StageClock {
- public:
-  void charge(std::int64_t& stage) {
-    const Clock::time_point now = Clock::now();
-    stage += ns_between(last_, now);
-    last_ = now;
-  }
-
- private:
-  Clock::time_point last_ = Clock::now();
-};
-
-}  // namespace
-
 void Engine::step(std::span<const std::unique_ptr<Sequence>> batch) {
   if (batch[0]->record->whole_steps) return whole_step(*batch[0]);
   StageTimes times;

@@ -76,6 +76,16 @@ class Engine {
   std::vector<RequestRecord> generate(std::span<const Request> requests, int batch = 1,
                                       const std::function<void()>& poll = {});
 
+  /// What generate() would record of requests whose greedy texts are known: the same steps, but for experts, which are
+  /// not there, and for times. What a drafter proposes after a text hangs on the text alone, so the target has nothing
+  /// to say; where the drafter reads its hidden rows, one pass over each text gives them.
+  ///
+  /// written  what plain decoding made of request i; it ends where that ended
+  /// throws   Error as generate() does, without a drafter, above temperature 0, for a policy that is not lossless, and
+  ///          for a text that is not of its request
+  std::vector<RequestRecord> replay(std::span<const Request> requests, std::span<const RequestRecord> written,
+                                    const std::function<void()>& poll = {});
+
   const LanguageModel& target() const { return *target_; }
   const Drafter* drafter() const { return drafter_.get(); }
   /// Whether every text it emits has exactly the target's distribution.
@@ -94,6 +104,8 @@ class Engine {
 
   void check_parts();
   void validate(const Request& request) const;
+  std::unique_ptr<Sequence> begin(const Request& request, RequestRecord& record) const;
+  void open_drafter(Sequence& sequence, std::span<const float> tapped) const;
   std::unique_ptr<Sequence> start(const Request& request, RequestRecord& record, int batch) const;
   void step(std::span<const std::unique_ptr<Sequence>> batch);
   void whole_step(Sequence& sequence);
@@ -103,6 +115,11 @@ class Engine {
   void commit(Sequence& sequence, int block);
   void emit(Sequence& sequence);
   void record(Sequence& sequence, const StageTimes& times, int batch);
+  void check_written(const Request& request, const RequestRecord& written) const;
+  RequestRecord replay_text(Request request, const RequestRecord& written, const std::function<void()>& poll);
+  void replay_step(const std::unique_ptr<Sequence>& sequence, std::span<const TokenId> text,
+                   std::span<const float> tapped);
+  void lend_rows(Sequence& sequence, std::span<const float> from_root);
 
   std::shared_ptr<LanguageModel> target_;
   std::shared_ptr<Drafter> drafter_;

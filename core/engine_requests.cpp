@@ -78,8 +78,7 @@ std::string Engine::step_leader(const SamplingParams& sampling) const {
   return whole_.why_not.empty() ? "" : concat("steps led by the host: ", whole_.why_not);
 }
 
-std::unique_ptr<Engine::Sequence> Engine::start(const Request& request, RequestRecord& record, int batch) const {
-  const Clock::time_point begin = Clock::now();
+std::unique_ptr<Engine::Sequence> Engine::begin(const Request& request, RequestRecord& record) const {
   auto sequence = std::make_unique<Sequence>();
   sequence->request = &request;
   sequence->record = &record;
@@ -89,31 +88,39 @@ std::unique_ptr<Engine::Sequence> Engine::start(const Request& request, RequestR
   const int room = target_->info().max_positions - prompt;
   sequence->remaining = std::min(request.max_new_tokens, room);
   sequence->context_bound = room < request.max_new_tokens;
+  sequence->longest = prompt + sequence->remaining;
   record.tokens.reserve(sequence->remaining);
   record.from_draft.reserve(sequence->remaining);
   record.steps.reserve(sequence->remaining);
-  record.unique_experts.reserve(static_cast<std::size_t>(sequence->remaining) * target_->info().layers);
-  const int text = prompt + sequence->remaining;
   sequence->root = request.prompt.back();
-  sequence->changes.reset(target_->info().vocab_size, text + (tree_ != nullptr ? tree_->max_depth() : 0),
+  sequence->changes.reset(target_->info().vocab_size, sequence->longest + (tree_ != nullptr ? tree_->max_depth() : 0),
                           request.prompt, request.sampling, request.logits_processor);
-  record.whole_steps = batch == 1 && whole_.step != nullptr && !sequence->changes.any() && whole_.step->takes(text);
+  return sequence;
+}
+
+void Engine::open_drafter(Sequence& sequence, std::span<const float> tapped) const {
+  if (drafter_ == nullptr) return;
+  const auto deepest = static_cast<std::size_t>(tree_->max_depth());  // which may first come late in a text
+  sequence.verdict.accepted.reserve(deepest);
+  sequence.path.reserve(deepest + 1);
+  sequence.draft_state = drafter_->open(sequence.request->prompt, workspace_->hidden_rows(tapped),
+                                        sequence.longest + tree_->max_grown_nodes());
+}
+
+std::unique_ptr<Engine::Sequence> Engine::start(const Request& request, RequestRecord& record, int batch) const {
+  const Clock::time_point started = Clock::now();
+  std::unique_ptr<Sequence> sequence = begin(request, record);
+  record.unique_experts.reserve(static_cast<std::size_t>(sequence->remaining) * target_->info().layers);
+  const int longest = sequence->longest;
+  record.whole_steps = batch == 1 && whole_.step != nullptr && !sequence->changes.any() && whole_.step->takes(longest);
   if (record.whole_steps) {
     whole_.step->open({request.prompt, request.sampling, sequence->remaining, request.stop_tokens});
-    record.prefill_ns = ns_between(begin, Clock::now());
-    return sequence;
+  } else {
+    sequence->cache = target_->new_cache(longest + (tree_ != nullptr ? tree_->max_nodes() : 1), longest);
+    const std::span<const TokenId> before_root = std::span(request.prompt).first(request.prompt.size() - 1);
+    open_drafter(*sequence, prefill(*target_, *sequence->cache, before_root, workspace_->result.taps));
   }
-  sequence->cache = target_->new_cache(text + (tree_ != nullptr ? tree_->max_nodes() : 1), text);
-  const std::vector<float> tapped =
-      prefill(*target_, *sequence->cache, std::span(request.prompt).first(prompt - 1), workspace_->result.taps);
-  if (drafter_ != nullptr) {
-    const auto longest = static_cast<std::size_t>(tree_->max_depth());  // which may first come late in a text
-    sequence->verdict.accepted.reserve(longest);
-    sequence->path.reserve(longest + 1);
-    sequence->draft_state =
-        drafter_->open(request.prompt, workspace_->hidden_rows(tapped), text + tree_->max_grown_nodes());
-  }
-  record.prefill_ns = ns_between(begin, Clock::now());
+  record.prefill_ns = ns_between(started, Clock::now());
   return sequence;
 }
 

@@ -7,7 +7,8 @@
 #include "core/grow.h"
 #include "core/logit_rows.h"
 
-/// What the engine's two sources share: core/engine.cpp is the step, core/engine_requests.cpp what is around it.
+/// What the engine's sources share: core/engine.cpp is the step, core/engine_requests.cpp what is around it,
+/// core/engine_replay.cpp the step over a text that is there already.
 namespace specmoe {
 
 using Clock = std::chrono::steady_clock;
@@ -15,6 +16,19 @@ using Clock = std::chrono::steady_clock;
 inline std::int64_t ns_between(Clock::time_point begin, Clock::time_point end) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(end - begin).count();
 }
+
+/// Adds the time since it was made, or since the last call, to one stage after another.
+class StageClock {
+ public:
+  void charge(std::int64_t& stage) {
+    const Clock::time_point now = Clock::now();
+    stage += ns_between(last_, now);
+    last_ = now;
+  }
+
+ private:
+  Clock::time_point last_ = Clock::now();
+};
 
 /// One running request.
 struct Engine::Sequence {
@@ -28,6 +42,7 @@ struct Engine::Sequence {
   LogitRows target_rows;
   Verdict verdict;
   TokenId root = 0;                 // last token of the text, not yet in the cache
+  int longest = 0;                  // tokens that the text may come to, prompt and output
   int remaining = 0;                // tokens that may still be emitted
   bool context_bound = false;       // `remaining` ends at the context, not at max_new_tokens
   std::vector<std::int32_t> path;   // staged rows kept: the root and the accepted nodes

@@ -7,6 +7,7 @@
 #include "core/grow.h"
 #include "core/tree_policy.h"
 #include "tests/support/every_third.h"
+#include "tests/support/step_counts.h"
 #include "tests/support/tapped.h"
 #include "tests/support/toy_model.h"
 
@@ -147,6 +148,29 @@ TEST_P(DrafterContract, GreedyTextIsThePlainText) {
     Engine engine(make_toy_model(kTarget), {.drafter = example_spec(GetParam()), .tree = tree, .allow_lossy = true},
                   load_toy);
     EXPECT_EQ(engine.generate({&request, 1})[0].tokens, test::toy_greedy(kTarget, request.prompt, 60)) << tree;
+  }
+}
+
+/// Over a text that is there already it drafts what it drafts in a run: from the text alone.
+TEST_P(DrafterContract, AReplayCountsWhatARunCounts) {
+  std::vector<Request> requests(3);
+  requests[0].prompt = {1, 2, 3, 1, 2, 3, 1};
+  requests[1].prompt = {4};
+  requests[2].prompt = {7, 7, 7};
+  requests[1].stop_tokens = {test::toy_greedy(kTarget, {4}, 30).back()};
+  requests[2].logits_processor = std::make_shared<test::EveryThird>();
+  for (Request& request : requests) request.max_new_tokens = 60;
+  const auto plain = Engine(make_toy_model(kTarget), {}).generate(requests);
+  for (const std::string& tree : tree_policies().names()) {
+    Engine engine(make_toy_model(kTarget), {.drafter = example_spec(GetParam()), .tree = tree, .allow_lossy = true},
+                  load_toy);
+    const auto run = engine.generate(requests, 3);
+    const auto replayed = engine.replay(requests, plain);
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      auto counts = test::step_counts(run[i]);
+      for (auto& step : counts) step.back() = step.front() + 1;  // rows of the pass: those of a batch, in the run
+      EXPECT_EQ(test::step_counts(replayed[i]), counts) << tree << " request " << i;
+    }
   }
 }
 

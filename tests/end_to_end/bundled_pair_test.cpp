@@ -10,6 +10,7 @@
 #include "core/nn/tokenizer.h"
 #include "tests/support/every_third.h"
 #include "tests/support/medusa_folder.h"
+#include "tests/support/step_counts.h"
 
 namespace specmoe {
 namespace {
@@ -130,6 +131,26 @@ TEST_P(BundledPair, GreedySpeculationWithChangedLogitsEqualsPlainDecoding) {
        {kIndependent, kEagle, kPard, kDflash, std::string("ngram"), std::string("self(experts=1)")}) {
     for (const std::string& tree : trees) {
       expect_texts(pair.engine({.drafter = drafter, .tree = tree, .allow_lossy = true}), requests, plain);
+    }
+  }
+}
+
+/// Bit for bit as well: hidden rows of one pass over the text are those of a run's steps.
+TEST_P(BundledPair, AReplayCountsWhatARunCounts) {
+  const Pair pair(GetParam());
+  std::vector<Request> requests = pair.requests(24);
+  requests.resize(2);
+  const auto plain = pair.engine({}).generate(requests);
+  const test::MedusaFolder medusa(pair.target->info().hidden_size);
+  for (const std::string& drafter :
+       {kIndependent, kPard, "medusa(path=" + medusa.path() + ")", "merged(" + kIndependent + ", " + kEagle + ")"}) {
+    for (const char* tree : {"adaptive_chain(threshold=0.7)", "best_first(nodes=8)"}) {
+      Engine engine = pair.engine({.drafter = drafter, .tree = tree});
+      const auto run = engine.generate(requests);
+      const auto replayed = engine.replay(requests, plain);
+      for (std::size_t i = 0; i < requests.size(); ++i) {
+        EXPECT_EQ(test::step_counts(replayed[i]), test::step_counts(run[i])) << drafter << " " << tree << " " << i;
+      }
     }
   }
 }
