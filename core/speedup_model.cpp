@@ -58,6 +58,7 @@ PassWork SpeedupModel::work_of(double rows) const {
 }
 
 double SpeedupModel::pass_seconds(double nodes) const {
+  if (nodes == 0) return plain_pass_seconds_;
   const PassWork work = work_of(sequences_ * (nodes + 1));
   return (byte_seconds_ * work.bytes + operation_seconds_ * work.operations) / sequences_;
 }
@@ -66,8 +67,26 @@ double SpeedupModel::draft_seconds(double nodes, double levels) const {
   return level_seconds_ * levels + node_seconds_ * nodes;
 }
 
-double SpeedupModel::speedup(double tau, double nodes, double levels) const {
-  return tau * plain_seconds_ / (pass_seconds(nodes) + draft_seconds(nodes, levels) + rest_seconds_);
+Prediction SpeedupModel::expect(double tau, double pass_seconds, double draft_seconds) const {
+  return {tau, pass_seconds / plain_pass_seconds_,
+          tau * plain_seconds_ / (pass_seconds + draft_seconds + rest_seconds_)};
+}
+
+Prediction SpeedupModel::predict(double tau, double nodes, double levels) const {
+  return expect(tau, pass_seconds(nodes), draft_seconds(nodes, levels));
+}
+
+Prediction SpeedupModel::predict(std::span<const RequestRecord> texts, double draft_seconds) const {
+  double steps = 0, emitted = 0, passes = 0;
+  for (const RequestRecord& text : texts) {
+    for (const StepRecord& step : text.steps) {
+      ++steps;
+      emitted += step.emitted;
+      passes += pass_seconds(step.drafted);
+    }
+  }
+  SPECMOE_CHECK(steps > 0, "a speed-up is predicted of steps, and these texts have none");
+  return expect(emitted / steps, passes / steps, draft_seconds);
 }
 
 double drafted_nodes(const Counts& counts) { return per_step(static_cast<double>(counts.drafted), counts); }

@@ -9,6 +9,15 @@
 
 namespace specmoe {
 
+/// What is expected of a method before it runs.
+///
+/// cost  r(T): time of its target passes over that of as many plain ones
+struct Prediction {
+  double tau = 0;
+  double cost = 0;
+  double speedup = 0;
+};
+
 /// Explains the speed-ups of one target and drafter on one kind of text, and predicts those of trees that were not run:
 ///
 ///     speed-up = tau * plain step / (target pass + drafting + rest)
@@ -26,20 +35,24 @@ class SpeedupModel {
   double routing_correlation() const { return correlation_; }
   /// Seconds of plain decoding for a token.
   double plain_seconds() const { return plain_seconds_; }
-  /// Seconds of the target pass of a step that drafts `nodes` tokens, one or more; in a batch, a sequence's share of
-  /// it.
+  /// Seconds of the target pass of a step that drafts `nodes` tokens; in a batch, a sequence's share of it. A plain
+  /// pass is measured and not fitted: kernels do otherwise with a single row.
   double pass_seconds(double nodes) const;
-  /// The same over a plain pass, which is measured and not fitted: kernels do otherwise with a single row.
+  /// The same over a plain pass.
   double cost_ratio(double nodes) const { return pass_seconds(nodes) / plain_pass_seconds_; }
   /// Seconds of a plain pass, measured.
   double plain_pass_seconds() const { return plain_pass_seconds_; }
   /// Seconds to draft `nodes` tokens in `levels` passes of the drafter.
   double draft_seconds(double nodes, double levels) const;
   /// Of steps that draft `nodes` tokens in `levels` levels and emit tau in the mean.
-  double speedup(double tau, double nodes, double levels) const;
+  Prediction predict(double tau, double nodes, double levels) const;
+  /// Of steps that are known, as those of Engine::replay() are: a pass for each that its own tree takes, and
+  /// `draft_seconds` in the mean.
+  Prediction predict(std::span<const RequestRecord> texts, double draft_seconds) const;
 
  private:
   PassWork work_of(double rows) const;
+  Prediction expect(double tau, double pass_seconds, double draft_seconds) const;
 
   ModelInfo target_;
   double sequences_;  // of a pass

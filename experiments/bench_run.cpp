@@ -184,7 +184,10 @@ class BlockRun {
     if (method.engine != nullptr && block_.batch == 1) cell.step_leader = method.engine->step_leader(options_.sampling);
     cell.failure = plain().runs() ? method.failure : "plain decoding failed: " + plain().failure;
     if (cell.failure.empty()) measured(method, cell.summary);
-    if (options_.show_text) cell.texts = std::move(method.texts);
+    if (options_.show_text) {
+      cell.texts = std::move(method.texts);
+      cell.requests = requests_;
+    }
     return cell;
   }
 

@@ -23,6 +23,7 @@ struct BenchCell {
   int threads = 0;
   std::string step_leader{};           // as Engine::step_leader()
   std::vector<RequestRecord> texts{};  // of the first run, by prompt; kept for --show-text
+  std::vector<Request> requests{};     // that they answer; kept with them
   std::string failure{};               // why it could not run; of the summary only the settings are there then
   std::string line{};                  // as it stands in result files
 };

@@ -18,11 +18,15 @@ constexpr const char* kHelp = R"(Usage: specmoe tune --target FOLDER --drafter S
 
 Which tree pays most for this target, this drafter and this kind of text. Runs short chains and stars of siblings beside
 plain decoding, fits a cost model to them (bytes and operations of a target pass by the distinct experts that its rows
-wake, time of a draft, acceptance along a chain and by rank), predicts chains of 1 to 16 tokens and the best fixed tree of up
-to 32 nodes, runs the best of both, and prints what was predicted beside what was measured. expert_aware, which weighs every
-node by the fitted times, and the trees of --tree are run as well, without a prediction; by default two chains that stop
-where the draft is unsure. --output FILE keeps every run of
-every prompt and a summary of every tree, as bench does, with what was predicted of it.
+wake, time of a draft, acceptance along a chain and by rank), predicts chains of 1 to 16 tokens and fixed trees of up to
+32 nodes, runs the best of both, and prints what was predicted beside what was measured.
+
+At temperature 0 the drafter and the topology are replayed over the texts, without the target: that tells exactly what
+every step drafts and accepts, also of trees that grow by what they see. A few small ones are predicted so, among them
+expert_aware, which weighs every node by the fitted times, and the best three are run; with --tree, those and
+expert_aware are predicted and run. Above temperature 0, for a policy that is not lossless, and for a drafter that goes by
+more than the text, they are run without a prediction. --output FILE keeps every run of every prompt and a summary of
+every tree, as bench does, with what was predicted of it.
 
 Exit code: 0; 1 when a lossless method did not reproduce plain decoding's greedy text; 2 for a mistake in the call.
 
@@ -72,15 +76,18 @@ void print_model(const Tuner& tuner) {
   table.print(std::cout);
 }
 
+std::vector<std::string> expected_row(const Candidate& tree) {
+  if (!tree.expected) return {"  " + tree.name, "-", "-", "-"};
+  return {"  " + tree.name, fixed(tree.expected->tau, 2), fixed(tree.expected->cost, 2),
+          fixed(tree.expected->speedup, 2)};
+}
+
 std::vector<std::string> tree_row(const TunedTree& tree) {
   const BenchSummary& summary = tree.cell.summary;
   const double tau = derive(summary.speculative, tree.cell.target.experts_per_token).tau;
   const double cost = verify_cost_ratio(summary.speculative, summary.plain);
-  std::vector<std::string> row = {"  " + tree.name, "-", "-", "-"};
-  if (tree.expected) {
-    row = {row[0], fixed(tree.expected->tau, 2), fixed(tree.expected->cost, 2), fixed(tree.expected->speedup, 2)};
-  }
   const std::string off = tree.expected ? error_text(tree.expected->speedup, tree.speedup()) : "-";
+  std::vector<std::string> row = expected_row(tree);
   row.insert(row.end(), {fixed(tau, 2), fixed(cost, 2), fixed(tree.speedup(), 2), off, interval_text(summary.speedup)});
   return row;
 }
@@ -97,6 +104,8 @@ void print_trees(const Tuner& tuner) {
   };
   add("fitted to", tuner.probes());
   add("chosen, and others", tuner.chosen());
+  if (!tuner.passed_over().empty()) table.row({"passed over"});
+  for (const Candidate& tree : tuner.passed_over()) table.row(expected_row(tree));
   std::cout << '\n';
   table.print(std::cout);
   for (const TunedTree& tree : tuner.trees()) {

@@ -38,7 +38,8 @@ def tune(config: Mapping[str, Any] | str | os.PathLike[str] | None = None, **fla
     flags   more of them, which win: max_new_tokens=64
     Returns one row per tree that ran, as load_results() does: the chains and stars that the model of their speed was
     fitted to, then the best that it found and those of `tree`. `predicted.tau`, `predicted.verify_cost_ratio` and
-    `predicted.tokens_per_s_ratio` are what was expected, missing for trees that grow by what they see. Plug-ins that
+    `predicted.tokens_per_s_ratio` are what was expected, missing for trees that grow by what they see where they cannot
+    be replayed: above temperature 0, for a lossy policy, and for a drafter that goes by more than the text. Plug-ins that
     were registered in Python take part. Raises Error for settings that cannot be run, or when plain decoding or a chain
     cannot.
     """

@@ -58,7 +58,34 @@ TEST(SpeedupModel, PredictsATreeThatWasNotRun) {
   EXPECT_NEAR(model.pass_seconds(5) / (1e-9 * pass_ns(6)), 1, 1e-3);
   EXPECT_NEAR(model.cost_ratio(5), pass_ns(6) / pass_ns(1), 1e-3);
   EXPECT_NEAR(model.draft_seconds(5, 3), 1e-9 * (500 * 3 + 100 * 5), 1e-12);
-  EXPECT_NEAR(model.speedup(2.5, 5, 3), 2.5 * pass_ns(1) / (pass_ns(6) + 500 * 3 + 100 * 5 + 50), 1e-3);
+  const Prediction expected = model.predict(2.5, 5, 3);
+  EXPECT_EQ(expected.tau, 2.5);
+  EXPECT_EQ(expected.cost, model.cost_ratio(5));
+  EXPECT_NEAR(expected.speedup, 2.5 * pass_ns(1) / (pass_ns(6) + 500 * 3 + 100 * 5 + 50), 1e-3);
+}
+
+StepRecord step_of(int drafted, int accepted, int emitted) {
+  StepRecord step;
+  step.drafted = drafted;
+  step.accepted = accepted;
+  step.emitted = emitted;
+  return step;
+}
+
+TEST(SpeedupModel, PredictsKnownStepsByTheTimeOfEach) {
+  Counts plain = counts_of(0, 0, 1);
+  plain.times.verify_ns /= 2;
+  const std::vector<Counts> probes = {counts_of(1, 1, 1.7), counts_of(8, 8, 3.9), counts_of(4, 1, 1.9)};
+  const SpeedupModel model(mixture(), plain, probes);
+  std::vector<RequestRecord> texts(3);
+  texts[0].steps = {step_of(8, 3, 4), step_of(0, 0, 1)};  // a step without a draft is a plain one
+  texts[2].steps = {step_of(3, 1, 2)};
+  const Prediction expected = model.predict(texts, 700e-9);
+  const double passes = (pass_ns(9) + pass_ns(1) / 2 + pass_ns(4)) / 3;
+  EXPECT_DOUBLE_EQ(expected.tau, 7.0 / 3);
+  EXPECT_NEAR(expected.cost, passes / (pass_ns(1) / 2), 5e-3);
+  EXPECT_NEAR(expected.speedup, expected.tau * pass_ns(1) / 2 / (passes + 700 + 50), 1e-3);
+  EXPECT_THROW(model.predict(std::span(texts).subspan(1, 1), 0), Error);
 }
 
 TEST(SpeedupModel, ABatchSharesAPass) {
@@ -89,14 +116,6 @@ TEST(SpeedupModel, WantsProbesWithSteps) {
   EXPECT_THROW(SpeedupModel(mixture(), counts_of(0, 0, 1), {}), Error);
   const Counts none;
   EXPECT_THROW(SpeedupModel(mixture(), counts_of(0, 0, 1), {&none, 1}), Error);
-}
-
-StepRecord step_of(int drafted, int accepted, int emitted) {
-  StepRecord step;
-  step.drafted = drafted;
-  step.accepted = accepted;
-  step.emitted = emitted;
-  return step;
 }
 
 TEST(ChainTokens, ReplaysShorterAndLongerChains) {
