@@ -57,9 +57,22 @@ double score_scale(const ConfigReader& config, int head_dim, const RopeSpec& rop
   return plain * sharpness * sharpness;
 }
 
+/// Sizes of the latent attention where config.json says none.
+LatentSpec deepseek_latent() {
+  LatentSpec latent;
+  latent.query_rank = 1536;
+  latent.kv_rank = 512;
+  latent.nope_dim = 128;
+  latent.rope_dim = 64;
+  latent.value_dim = 128;
+  return latent;
+}
+
 /// The norms of the low-rank vectors keep LatentSpec's epsilon, whatever rms_norm_eps says.
-AttentionSpec parse_latent_attention(const ConfigReader& config, const ModelSpec& spec,
-                                     const CommonDefaults& defaults) {
+///
+/// latent  defaults of its sizes
+AttentionSpec parse_latent_attention(const ConfigReader& config, const ModelSpec& spec, const CommonDefaults& defaults,
+                                     LatentSpec latent) {
   AttentionSpec attention;
   attention.heads = parse_size(config, "num_attention_heads", defaults.heads, kMaxHeads);
   attention.kv_heads = attention.heads;
@@ -68,13 +81,12 @@ AttentionSpec parse_latent_attention(const ConfigReader& config, const ModelSpec
     SPECMOE_CHECK(kv_heads == attention.heads, config.where("num_key_value_heads"), " = ", kv_heads,
                   " must be num_attention_heads = ", attention.heads, ": all heads share the latent vectors");
   }
-  LatentSpec latent;
   const bool plain = config.contains("q_lora_rank") && !config.has("q_lora_rank");
-  latent.query_rank = plain ? 0 : parse_size(config, "q_lora_rank", 1536);
-  latent.kv_rank = parse_size(config, "kv_lora_rank", 512);
-  latent.nope_dim = parse_size(config, "qk_nope_head_dim", 128, kMaxHeads);
-  latent.rope_dim = parse_size(config, "qk_rope_head_dim", 64, kMaxHeads);
-  latent.value_dim = parse_size(config, "v_head_dim", 128, kMaxHeads);
+  latent.query_rank = plain ? 0 : parse_size(config, "q_lora_rank", latent.query_rank);
+  latent.kv_rank = parse_size(config, "kv_lora_rank", latent.kv_rank);
+  latent.nope_dim = parse_size(config, "qk_nope_head_dim", latent.nope_dim, kMaxHeads);
+  latent.rope_dim = parse_size(config, "qk_rope_head_dim", latent.rope_dim, kMaxHeads);
+  latent.value_dim = parse_size(config, "v_head_dim", latent.value_dim, kMaxHeads);
   SPECMOE_CHECK(latent.rope_dim % 2 == 0, config.where("qk_rope_head_dim"), " must be even, got ", latent.rope_dim);
   attention.head_dim = latent.nope_dim + latent.rope_dim;
   attention.latent = latent;
@@ -86,15 +98,15 @@ AttentionSpec parse_latent_attention(const ConfigReader& config, const ModelSpec
   return attention;
 }
 
-ModelSpec parse_deepseek(const ConfigReader& config, const CommonDefaults& defaults, const DeepseekMixture& mixture,
-                         const RouterSpec& router) {
+ModelSpec parse_deepseek(const ConfigReader& config, const CommonDefaults& defaults, const LatentSpec& latent,
+                         const DeepseekMixture& mixture, const RouterSpec& router) {
   SPECMOE_CHECK(config.integer("moe_layer_freq", 1, 1, kMaxLayers) == 1, config.where("moe_layer_freq"),
                 " other than 1 is not supported");
   SPECMOE_CHECK(!config.boolean("mlp_bias", false), config.where("mlp_bias"), " is not supported for this model_type");
   ModelSpec spec = parse_frame(config, defaults);
   add_latent_names(spec.names);
   LayerSpec layer;
-  layer.attention = parse_latent_attention(config, spec, defaults);
+  layer.attention = parse_latent_attention(config, spec, defaults, latent);
   layer.ffn.width = parse_size(config, "intermediate_size", defaults.intermediate_size);
   spec.layers.assign(spec.layers.size(), layer);
   set_deepseek_mixtures(config, spec, mixture, router);
@@ -168,6 +180,15 @@ void set_prediction_layers(const ConfigReader& config, ModelSpec& spec) {
   leave_out_layers(spec, spec.prediction_layers);
 }
 
+ModelSpec parse_deepseek_v3_like(const ConfigReader& config, const CommonDefaults& defaults, const LatentSpec& latent,
+                                 const DeepseekMixture& mixture, const RouterSpec& router) {
+  ModelSpec spec = parse_deepseek(config, defaults, latent, mixture, router);
+  const bool interleaved = config.boolean("rope_interleave", true);
+  for (LayerSpec& layer : spec.layers) layer.attention.rope->interleaved = interleaved;
+  set_prediction_layers(config, spec);
+  return spec;
+}
+
 namespace {
 
 /// DeepSeek-V2 and V2-Lite (arXiv:2405.04434). Chosen weights are never renormalised; norm_topk_prob is not read.
@@ -185,21 +206,16 @@ ModelSpec parse_deepseek_v2(const ConfigReader& config) {
     }
     router = parse_expert_groups(config, router, 1, 1);
   }
-  return parse_deepseek(config, v2_defaults(), {2, 1407, 0, 1.0}, router);
+  return parse_deepseek(config, v2_defaults(), deepseek_latent(), {2, 1407, 0, 1.0}, router);
 }
 
 SPECMOE_MODEL_FAMILY("deepseek_v2", parse_deepseek_v2);
 
-/// DeepSeek-V3 and R1 (arXiv:2412.19437). The layers after the last one predict further tokens: they are left out here,
-/// and drafter mtp opens the first.
+/// DeepSeek-V3 and R1 (arXiv:2412.19437).
 ModelSpec parse_deepseek_v3(const ConfigReader& config) {
   const RouterSpec counts = parse_router(config, {"n_routed_experts", "num_local_experts"}, 256, 8);
   const RouterSpec router = parse_sigmoid_router(config, counts, true, 8, 4);
-  ModelSpec spec = parse_deepseek(config, v3_defaults(), {1, 2048, 3, 2.5}, router);
-  const bool interleaved = config.boolean("rope_interleave", true);
-  for (LayerSpec& layer : spec.layers) layer.attention.rope->interleaved = interleaved;
-  set_prediction_layers(config, spec);
-  return spec;
+  return parse_deepseek_v3_like(config, v3_defaults(), deepseek_latent(), {1, 2048, 3, 2.5}, router);
 }
 
 SPECMOE_MODEL_FAMILY("deepseek_v3", parse_deepseek_v3);

@@ -38,4 +38,11 @@ void leave_out_layers(ModelSpec& spec, std::int64_t count);
 /// Counts the layers behind the last one that predict further tokens, and leaves them out.
 void set_prediction_layers(const ConfigReader& config, ModelSpec& spec);
 
+/// Latent attention, mixtures and prediction layers, as DeepSeek-V3 has them.
+///
+/// latent  its sizes where config.json says none
+/// router  without its scale
+ModelSpec parse_deepseek_v3_like(const ConfigReader& config, const CommonDefaults& defaults, const LatentSpec& latent,
+                                 const DeepseekMixture& mixture, const RouterSpec& router);
+
 }  // namespace specmoe::nn

@@ -9,6 +9,7 @@ from transformers import (
     Dots1Config,
     Gemma3TextConfig,
     Glm4MoeConfig,
+    Glm4MoeLiteConfig,
     GptOssConfig,
     GraniteMoeConfig,
     Llama4TextConfig,
@@ -476,6 +477,25 @@ MOE_CASES = {
         | yarn(original_max_position_embeddings=64),
         BFLOAT16,
         {"old": True, "fused": True, "drop": ["partial_rotary_factor"], "spread": LIVELY},
+    ),
+    "glm4_moe_lite_a": (
+        Glm4MoeLiteConfig,
+        LATENT | {"q_lora_rank": 20, "mlp_layer_types": ["dense", "dense", "sparse"], "rms_norm_eps": 1e-3},
+        BFLOAT16,
+        {
+            "drop": ["first_k_dense_replace"],
+            "add": {"num_nextn_predict_layers": 1},
+            "extra": "model.layers.3.enorm.weight",
+            "spread": UNGROUPED,
+        },
+    ),
+    "glm4_moe_lite_b": (
+        Glm4MoeLiteConfig,
+        LATENT
+        | {"n_group": 2, "norm_topk_prob": False, "rope_interleave": False, "attention_bias": True}
+        | yarn(original_max_position_embeddings=64, mscale=1.0, mscale_all_dim=0.7),
+        BFLOAT16,
+        {"old": True, "fused": True, "drop": ["mlp_layer_types"], "spread": UNGROUPED},
     ),
     "minimax_m2_a": (
         MiniMaxM2Config,

@@ -98,6 +98,7 @@ ROUTERS = {
     "deepseek_v2": grouped_router_v2,
     "deepseek_v3": grouped_router_v3,
     "glm4_moe": grouped_router_v3,
+    "glm4_moe_lite": grouped_router_v3,
     "dots1": grouped_router_v3,
     "minimax_m2": biased_sigmoid_router,
 }

@@ -172,6 +172,10 @@ CASES = {
         | ROUTED
         | {"n_shared_experts": 1, "num_key_value_heads": 2, "sliding_window": 12, "max_window_layers": 1, "n_group": 3},
     ),
+    "glm4_moe_lite": (
+        transformers.Glm4MoeLiteConfig,
+        DENSE | LATENT | {"q_lora_rank": 26, "n_group": 3, "topk_group": 2, "n_shared_experts": 2},
+    ),
     "minimax_m2": (
         transformers.MiniMaxM2Config,
         DENSE
@@ -201,7 +205,7 @@ CASES = {
 }
 
 # The sigmoid of a larger logit is 1.
-NARROW_ROUTERS = ("deepseek_v2", "deepseek_v3", "dots1", "glm4_moe", "llama4_text", "minimax_m2")
+NARROW_ROUTERS = ("deepseek_v2", "deepseek_v3", "dots1", "glm4_moe", "glm4_moe_lite", "llama4_text", "minimax_m2")
 
 
 def spread(name, config):
