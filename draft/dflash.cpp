@@ -50,8 +50,7 @@ class Dflash final : public Drafter {
                   "' does not propose blocks: its config.json has no dflash_config; draft with eagle(path=", path_,
                   ")");
     rows_ = block_ == 0 ? info.block_size : block_;
-    parents_.resize(static_cast<std::size_t>(std::max(rows_, kPrefillRows)));
-    std::iota(parents_.begin(), parents_.end(), -1);
+    reserve_chain(static_cast<std::size_t>(rows_));
   }
 
   std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, HiddenRows hidden, int capacity) override {
@@ -100,6 +99,18 @@ class Dflash final : public Drafter {
     state.features.insert(state.features.end(), hidden.row(row), hidden.row(row) + hidden.cols);
   }
 
+  /// The end of the text that is not in the cache: long where the topology has not asked for a while.
+  static std::span<const TokenId> missing(const DflashState& state) {
+    return std::span(state.text).subspan(static_cast<std::size_t>(state.cache->committed()));
+  }
+
+  /// Makes parents_ long enough for so many rows that follow one another.
+  void reserve_chain(std::size_t rows) {
+    if (rows <= parents_.size()) return;
+    parents_.resize(rows);
+    std::iota(parents_.begin(), parents_.end(), -1);
+  }
+
   /// Whether the head's context has room for a block behind the text.
   bool fits(const DflashState& state) const {
     return static_cast<int>(state.text.size()) + rows_ <= head_.model->info().max_positions;
@@ -108,14 +119,14 @@ class Dflash final : public Drafter {
   /// Two passes: over the rows of the text that are new, and over the blocks.
   void run(std::span<const ProposeRequest> requests) {
     blocks_.clear();
+    for (const ProposeRequest& request : requests) reserve_chain(missing(state_of(request)).size());
     for (const ProposeRequest& request : requests) {
       DflashState& state = state_of(request);
       state.known.begin(fits(state) ? rows_ - 1 : 0);
-      if (!fits(state) || state.features.empty()) continue;
-      const auto cached = static_cast<std::size_t>(state.cache->committed());
-      const std::span<const TokenId> missing = std::span(state.text).subspan(cached);
+      const std::span<const TokenId> tokens = missing(state);
+      if (!fits(state) || tokens.empty()) continue;
       blocks_.push_back(
-          {state.cache.get(), missing, std::span(parents_).first(missing.size()), LogitsWanted::kNone, state.features});
+          {state.cache.get(), tokens, std::span(parents_).first(tokens.size()), LogitsWanted::kNone, state.features});
     }
     if (!blocks_.empty()) head_.model->forward(blocks_, context_);
     for (const RowBlock& block : blocks_) keep_all(*block.cache);

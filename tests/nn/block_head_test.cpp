@@ -69,19 +69,11 @@ TEST(DflashDraft, EachDepthHasItsRowOfTheBlock) {
   const auto drafter = drafters().create("dflash(path=" + folder + ")");
   drafter->attach({target, {}});
   EXPECT_EQ(drafter->taps(), head.taps);
-  const auto tree = tree_policies().create("chain(7)");
   std::vector<TokenId> text = {5, 7, 11, 13, 17};
   test::Tapped tapped(target, *drafter);
   const auto state = tapped.open(*drafter, text);
   for (const int accepted : {2, 0, 4}) {
-    const SamplingParams sampling{.temperature = 0.0};
-    PhiloxUniforms uniforms(1, 0, 0);
-    Draft<float> draft;
-    draft.reset(text.back(), target->info().vocab_size);
-    LogitChanges changes;
-    GrowRequest request{state.get(), &draft, &sampling, &changes, &uniforms, tree->max_depth()};
-    GrowWorkspace workspace;
-    grow({&request, 1}, *drafter, *tree, workspace);
+    const Draft<float> draft = test::draft_after(target, *drafter, *state, "chain(7)", text, {.temperature = 0.0});
 
     const auto read = std::span(text).first(text.size() - 1);
     const std::vector<float> rows = prefill(*target, *target->new_cache(64), read, head.taps);
@@ -101,6 +93,28 @@ TEST(DflashDraft, EachDepthHasItsRowOfTheBlock) {
     for (const NodeId node : verdict.accepted) text.push_back(draft.tree.token(node));
     text.push_back(verdict.next);
   }
+}
+
+/// What was emitted while the topology asked for nothing is read before the next block.
+TEST(DflashDraft, GoesOnAfterAPause) {
+  const auto target = load(kTarget);
+  const auto drafter = drafters().create("dflash(path=" + kHeads + "dflash)");
+  drafter->attach({target, {}});
+  const std::vector<TokenId> text = {5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43};
+  test::Tapped tapped(target, *drafter);
+  const auto state = tapped.open(*drafter, std::span(text).first(2));
+  for (std::size_t root = 1; root + 1 < text.size(); ++root) {
+    TokenTree tree;
+    tree.reset(text[root]);
+    Verdict verdict;
+    verdict.next = text[root + 1];
+    tapped.commit(*drafter, *state, tree, verdict);
+  }
+  const SamplingParams greedy{.temperature = 0.0};
+  const Draft<float> draft = test::draft_after(target, *drafter, *state, "chain(4)", text, greedy);
+  const Draft<float> fresh = test::first_draft(target, *drafter, "chain(4)", text, greedy);
+  EXPECT_EQ(fresh.tree.size(), 5);
+  EXPECT_TRUE(std::ranges::equal(draft.tree.tokens(), fresh.tree.tokens()));
 }
 
 /// Drafts of random heads are right now and then.

@@ -48,23 +48,30 @@ class Tapped {
   ForwardResult result_;
 };
 
+/// One draft of a sequence whose text is `text`, for a request with a logits processor, if there is one.
+inline Draft<float> draft_after(const std::shared_ptr<LanguageModel>& target, Drafter& drafter, DraftState& state,
+                                const std::string& tree_spec, const std::vector<TokenId>& text,
+                                const SamplingParams& sampling, std::shared_ptr<LogitsProcessor> processor = nullptr) {
+  const auto tree = tree_policies().create(tree_spec);
+  PhiloxUniforms uniforms(sampling.seed, 0, 0);
+  Draft<float> draft;
+  draft.reset(text.back(), target->info().vocab_size);
+  draft.law = effective_law(drafter, *tree, sampling);
+  LogitChanges changes;
+  changes.reset(target->info().vocab_size, 0, text, sampling, std::move(processor));
+  GrowRequest request{&state, &draft, &sampling, &changes, &uniforms, tree->max_depth()};
+  GrowWorkspace workspace;
+  grow({&request, 1}, drafter, *tree, workspace);
+  return draft;
+}
+
 /// The first draft after `prompt` of a drafter that is attached to `target`, for a request with a logits processor, if
 /// there is one.
 inline Draft<float> first_draft(const std::shared_ptr<LanguageModel>& target, Drafter& drafter,
                                 const std::string& tree_spec, const std::vector<TokenId>& prompt,
                                 const SamplingParams& sampling, std::shared_ptr<LogitsProcessor> processor = nullptr) {
-  const auto tree = tree_policies().create(tree_spec);
   const auto state = Tapped(target, drafter).open(drafter, prompt);
-  PhiloxUniforms uniforms(sampling.seed, 0, 0);
-  Draft<float> draft;
-  draft.reset(prompt.back(), target->info().vocab_size);
-  draft.law = effective_law(drafter, *tree, sampling);
-  LogitChanges changes;
-  changes.reset(target->info().vocab_size, 0, prompt, sampling, std::move(processor));
-  GrowRequest request{state.get(), &draft, &sampling, &changes, &uniforms, tree->max_depth()};
-  GrowWorkspace workspace;
-  grow({&request, 1}, drafter, *tree, workspace);
-  return draft;
+  return draft_after(target, drafter, *state, tree_spec, prompt, sampling, std::move(processor));
 }
 
 }  // namespace specmoe::test
