@@ -111,6 +111,7 @@ void print_trees(const Tuner& tuner) {
   for (const TunedTree& tree : tuner.trees()) {
     if (!tree.ran()) std::cout << "not run: " << tree.name << ": " << tree.cell.failure << '\n';
   }
+  if (!tuner.why_not_replayed().empty()) std::cout << "not replayed: " << tuner.why_not_replayed() << '\n';
   std::cout << "\n  tau       emitted tokens / steps"
                "\n  r(T)      time of a target pass / time of a plain one"
                "\n  speed-up  tokens per second / those of plain decoding, all prompts together\n";

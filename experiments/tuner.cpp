@@ -201,11 +201,14 @@ void Tuner::try_replay() {
     for (const TunedTree& probe : probes()) {
       if (!probe.ran()) continue;
       const Counts ran = counts_of(probe.cell.texts), counts = counts_of(replayed(probe.name));
-      if (counts.drafted != ran.drafted || counts.accepted != ran.accepted) return;
+      SPECMOE_CHECK(counts.drafted == ran.drafted && counts.accepted == ran.accepted,
+                    "the drafter goes by more than the text: ", probe.name, " drafted ", ran.drafted,
+                    " tokens, its replay ", counts.drafted);
       run += draft_seconds(probe.cell.summary.speculative);
       replay += draft_seconds(counts);
     }
-  } catch (const std::exception&) {
+  } catch (const std::exception& error) {
+    why_not_replayed_ = error.what();
     return;
   }
   drafting_ratio_ = run / replay;

@@ -48,6 +48,8 @@ class Tuner {
   std::span<const TunedTree> trees() const { return trees_; }
   std::span<const TunedTree> probes() const { return trees().first(probes_); }
   std::span<const TunedTree> chosen() const { return trees().subspan(probes_); }
+  /// Why trees that grow by what they see were not predicted; empty where they were.
+  const std::string& why_not_replayed() const { return why_not_replayed_; }
   /// Predicted and not run, the best first.
   std::span<const Candidate> passed_over() const { return passed_over_; }
   const SpeedupModel& model() const { return *model_; }
@@ -84,6 +86,7 @@ class Tuner {
   std::optional<SpeedupModel> model_;
   std::vector<Prediction> chains_;
   std::vector<double> rates_;
+  std::string why_not_replayed_;
   std::optional<double> drafting_ratio_;  // time of a draft in a run over that in a replay; nothing: none is to be had
 };
 

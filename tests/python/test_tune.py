@@ -68,7 +68,9 @@ def test_predicts_every_kind_of_drafter(drafter):
 
 @pytest.mark.parametrize("flags", [["--temperature", "0.7"], ["--accept", "typical", "--allow-lossy"]])
 def test_predicts_no_growth_where_texts_hang_on_the_draft(flags):
-    found = trees(ok(*TUNE, *flags).stdout)
+    text = ok(*TUNE, *flags).stdout
+    assert "\nnot replayed: " in text
+    found = trees(text)
     grown = {name: row[:3] for name, row in found.items() if name.startswith(("adaptive_chain", "expert_aware"))}
     assert len(grown) == 3
     assert set(map(tuple, grown.values())) == {("-", "-", "-")}
