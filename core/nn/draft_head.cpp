@@ -265,7 +265,7 @@ DraftHead Transformer::draft_head(const std::string& path) const {
   ModelSpec& spec = head.model;
   ModelInfo info = describe_model(spec, weights_->dtype, kv_, spec.tied_embeddings);
   info.instruction_set = info_.instruction_set;
-  auto pool = pool_of_head(info.weight_bytes);
+  auto pool = pool_of_head(info.active_weight_bytes);
   auto model = std::make_shared<Transformer>(std::move(spec), std::move(weights), std::move(info), kv_, backend_,
                                              std::move(pool), weights_);
   return {std::move(model), std::move(head.taps), head.recycled};

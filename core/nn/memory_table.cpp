@@ -101,7 +101,9 @@ Cost fusion_cost(const ModelSpec& spec, DType dtype) {
   return cost;
 }
 
-std::int64_t norm_floats(const ModelSpec& spec) {
+/// names  of its weight; draft heads lack some
+std::int64_t norm_floats(const ModelSpec& spec, const TensorNames::Alternatives& names) {
+  if (spec.fusion && names.empty()) return 0;
   return std::int64_t{spec.hidden_size} * (spec.norm == NormKind::kLayer ? 2 : 1);
 }
 
@@ -129,16 +131,17 @@ ModelSize model_size(const ModelSpec& spec, DType dtype, bool tied) {
   const std::int64_t table = std::int64_t{spec.vocab_size} * hidden;
   constexpr std::int64_t kFloat = sizeof(float);
   const std::int64_t head = std::int64_t{spec.head_rows()} * hidden;
+  const std::int64_t head_read = packed_bytes(spec.head_rows(), hidden, dtype);
   const Cost fusion = fusion_cost(spec, dtype);
   ModelSize size;
-  size.head_bytes = packed_bytes(spec.head_rows(), hidden, dtype);
+  size.head_bytes = spec.borrows_output() ? 0 : head_read;
   size.embedding_bytes = tied ? 0 : table * static_cast<std::int64_t>(kernels::dtype_bytes(table_dtype(dtype)));
-  const std::int64_t final_vectors = norm_floats(spec) + (spec.head_bias ? spec.vocab_size : 0);
+  const std::int64_t final_vectors = norm_floats(spec, spec.names.final_norm) + (spec.head_bias ? spec.vocab_size : 0);
   size.vector_bytes = (final_vectors + fusion.vector_floats) * kFloat;
   size.dense_bytes = fusion.bytes;
   // One token reads one row of the embedding and all of the head.
   const std::int64_t once = final_vectors + fusion.parameters + fusion.vector_parameters + head;
-  size.parameters = once + (tied ? 0 : table);
+  size.parameters = once + (tied ? 0 : table) - (spec.borrows_output() ? head : 0);
   size.active_parameters = once + (tied ? 0 : hidden);
   std::int64_t active_experts = 0;
   for (const LayerSpec& layer : spec.layers) {
@@ -149,7 +152,8 @@ ModelSize model_size(const ModelSpec& spec, DType dtype, bool tied) {
     const Cost shared = ffn.shared ? expert_cost(ffn.shared->width, false, hidden, dtype) : Cost{};
     const std::int64_t experts = ffn.router ? ffn.router->experts : 1;
     const std::int64_t chosen = ffn.router ? ffn.router->experts_per_token : 1;
-    const std::int64_t norms = norm_floats(spec) * (spec.block_order == BlockOrder::kSandwich ? 4 : 2);
+    const std::int64_t norms = (norm_floats(spec, spec.names.attention_norm) + norm_floats(spec, spec.names.ffn_norm)) *
+                               (spec.block_order == BlockOrder::kSandwich ? 2 : 1);
     const std::int64_t always = attention.parameters + attention.vector_parameters + router.parameters +
                                 router.vector_parameters + shared.parameters + norms;
     size.parameters += always + experts * (expert.parameters + expert.vector_parameters);
@@ -167,10 +171,9 @@ ModelSize model_size(const ModelSpec& spec, DType dtype, bool tied) {
       size.dense_bytes += expert.bytes;
     }
   }
-  const std::int64_t always =
-      size.head_bytes + size.attention_bytes + size.router_bytes + size.dense_bytes + size.vector_bytes;
-  size.weight_bytes = size.embedding_bytes + always + size.expert_total_bytes;
-  size.active_weight_bytes = always + active_experts;
+  const std::int64_t always = size.attention_bytes + size.router_bytes + size.dense_bytes + size.vector_bytes;
+  size.weight_bytes = size.embedding_bytes + size.head_bytes + always + size.expert_total_bytes;
+  size.active_weight_bytes = head_read + always + active_experts;
   return size;
 }
 

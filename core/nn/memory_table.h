@@ -42,8 +42,8 @@ struct ModelSize {
   std::int64_t active_weight_bytes = 0;  // streamed for one token: of an embedding table only one row
   std::int64_t expert_bytes = 0;         // one expert of one layer; 0: dense
   std::int64_t embedding_bytes = 0;      // a table beside the packed head
-  std::int64_t head_bytes = 0;
-  std::int64_t attention_bytes = 0;  // all layers
+  std::int64_t head_bytes = 0;           // 0: borrowed
+  std::int64_t attention_bytes = 0;      // all layers
   std::int64_t expert_total_bytes = 0;
   std::int64_t dense_bytes = 0;   // feed-forward parts without experts, and shared experts
   std::int64_t router_bytes = 0;  // with the gates of shared experts

@@ -238,6 +238,8 @@ struct ModelSpec {
     if (fusion->feature_norm == FeatureNorm::kNone) return 0;
     return fusion->feature_norm == FeatureNorm::kAfter ? hidden_size : fusion->taps * fusion->tap_size;
   }
+  /// Whether the output matrix is that of a draft head's target.
+  bool borrows_output() const { return fusion && !fusion->wide_attention; }
   /// Rows of the output matrix.
   int head_rows() const { return fusion && fusion->wide_attention ? fusion->draft_vocab_size : vocab_size; }
 };

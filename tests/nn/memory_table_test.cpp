@@ -4,12 +4,13 @@
 #include "core/nn/memory_table.h"
 
 #include "core/nn/checkpoint.h"
+#include "core/nn/draft_head.h"
 #include "core/nn/kv_storage.h"
 #include "core/nn/model_family.h"
 #include "core/nn/tensor_map.h"
 #include "core/nn/weights.h"
 #include "core/nn/workspace.h"
-#include "tests/nn/model_fixture.h"
+#include "tests/nn/head_fixture.h"
 
 namespace specmoe::nn::testing {
 namespace {
@@ -77,6 +78,20 @@ TEST_P(Memory, WeightsTakeWhatWasPredicted) {
 
 TEST_P(Memory, ParametersAreThoseOfTheFile) {
   EXPECT_EQ(load(fixture_.folder)->info().parameters, elements(spec_, Checkpoint(fixture_.folder)));
+}
+
+/// What a head borrows from its target is not its own.
+TEST(HeadMemory, ParametersAreThoseOfTheFile) {
+  std::vector<std::string> names = HeadFixture::kNames;
+  names.insert(names.end(), BlockFixture::kNames.begin(), BlockFixture::kNames.end());
+  for (const std::string& name : names) {
+    const Checkpoint checkpoint(kHeads + name);
+    const ModelSpec target =
+        read_spec(name.starts_with("dflash") ? SPECMOE_TEST_DATA "/golden/models/mixtral_a" : HeadFixture(name).target);
+    const ModelSpec spec = read_draft_head(checkpoint, target).model;
+    EXPECT_EQ(model_size(spec, kernels::DType::kFloat32, spec.tied_embeddings).parameters, elements(spec, checkpoint))
+        << name;
+  }
 }
 
 TEST_P(Memory, TableAddsUp) {

@@ -193,10 +193,8 @@ DraftHead DeviceTransformer::draft_head(const std::string& path) const {
                   info_.device);
   }
   check_sizes(spec);
-  MemoryTable table = device_weight_table(spec, dtype(), spec.tied_embeddings);
-  const bool borrows_output = packed.head.rows() == 0;
-  if (borrows_output) std::erase_if(table.lines, [](const MemoryLine& line) { return line.part == "output head"; });
-  check_device_memory(table, spec.name, info_.device, kernels::cuda::device_info(device_));
+  check_device_memory(device_weight_table(spec, dtype(), spec.tied_embeddings), spec.name, info_.device,
+                      kernels::cuda::device_info(device_));
   ModelInfo info = describe(spec, spec.tied_embeddings);
   auto weights = std::make_shared<const DeviceWeights>(spec, packed, kv_dtype_, device_, weights_);
   auto model =
