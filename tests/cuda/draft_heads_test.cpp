@@ -1,5 +1,6 @@
 // What drafts from a target on a device: heads on its hidden rows, and parts of it.
 #include "core/engine.h"
+#include "core/nn/cuda/device_weights.h"
 #include "core/nn/safetensors_writer.h"
 #include "tests/cuda/device_test.h"
 #include "tests/nn/head_fixture.h"
@@ -142,6 +143,25 @@ INSTANTIATE_TEST_SUITE_P(Models, DeviceBoundaryTest,
                          ::testing::Values("deepseek_v3_a", "gemma3_text_a", "gpt_oss_a", "mixtral_a", "phimoe_a"),
                          [](const auto& info) { return info.param; });
 
+/// A layer's keys and values move up in the cache where layers before it are left out.
+TEST(DevicePartPlaces, FollowOneAnother) {
+  ModelSpec spec;
+  spec.layers.resize(3);
+  DeviceModel whole;
+  CachePlaces places;
+  for (LayerSpec& layer : spec.layers) {
+    layer.attention.kv_heads = 2;
+    layer.attention.head_dim = 8;
+    places.take(layer.attention, whole.layers.emplace_back().attention);
+  }
+  EXPECT_EQ(whole.layers[2].attention.first, 32);
+  spec.layers.pop_back();
+  const DeviceModel part = part_of(whole, spec, std::vector<int>{0, 2});
+  ASSERT_EQ(part.layers.size(), 2U);
+  EXPECT_EQ(part.layers[0].attention.first, 0);
+  EXPECT_EQ(part.layers[1].attention.first, 16);
+}
+
 class DevicePartTest : public kernels::cuda::DeviceTest {};
 
 TEST_P(DevicePartTest, OfFewerExpertsIsTheCheckpointThatUsesFewer) {
@@ -219,7 +239,7 @@ TEST_P(DevicePartTest, DraftersWriteThePlainTextAndAcceptWhatTheCpuAccepts) {
                                         {"medusa(path=" + testing::kHeads + "medusa_borrowing)", host},
                                         {"dflash(path=" + testing::kHeads + "dflash)", host},
                                         {"self", std::string("whole steps on cuda:0")},
-                                        {"self(skip=1)", std::string("whole steps on cuda:0")}}) {
+                                        {"self(skip=0)", std::string("whole steps on cuda:0")}}) {
     const EngineSpec spec = {drafter, "expansion(2,1)"};
     const Drafted device = draft_on("cuda", mixtral, spec), cpu = draft_on("cpu", mixtral, spec);
     EXPECT_EQ(device.leader, leader);
