@@ -130,7 +130,7 @@ ModelSize model_size(const ModelSpec& spec, DType dtype, bool tied) {
   const std::int64_t hidden = spec.hidden_size;
   const std::int64_t table = std::int64_t{spec.vocab_size} * hidden;
   constexpr std::int64_t kFloat = sizeof(float);
-  const std::int64_t head = std::int64_t{spec.head_rows()} * hidden;
+  const std::int64_t head = spec.borrows_output() ? 0 : std::int64_t{spec.head_rows()} * hidden;
   const std::int64_t head_read = packed_bytes(spec.head_rows(), hidden, dtype);
   const Cost fusion = fusion_cost(spec, dtype);
   ModelSize size;
@@ -141,7 +141,7 @@ ModelSize model_size(const ModelSpec& spec, DType dtype, bool tied) {
   size.dense_bytes = fusion.bytes;
   // One token reads one row of the embedding and all of the head.
   const std::int64_t once = final_vectors + fusion.parameters + fusion.vector_parameters + head;
-  size.parameters = once + (tied ? 0 : table) - (spec.borrows_output() ? head : 0);
+  size.parameters = once + (tied ? 0 : table);
   size.active_parameters = once + (tied ? 0 : hidden);
   std::int64_t active_experts = 0;
   for (const LayerSpec& layer : spec.layers) {
