@@ -10,14 +10,13 @@ namespace {
 /// text      committed tokens but the root of the coming tree; what lies beyond the context is not remembered
 /// root      the last token
 /// features  [missing, W] the target's hidden rows at the end of the text that is not in the cache yet
-/// asked     the head has proposed in this step
+/// first_row of the block in the pass that this step's proposals come from
 struct DflashState final : DraftState {
   std::vector<TokenId> text;
   TokenId root = 0;
   std::vector<float> features;
   std::unique_ptr<KVCache> cache;
-  bool asked = false;
-  int first_row = 0;  // of the block's in the pass that this step's proposals come from
+  int first_row = 0;
   DepthProposals known;
   std::vector<TokenId> block_tokens;
 };

@@ -132,6 +132,22 @@ def export(state: dict[str, Tensor], config: dict, tokenizer: Path, folder: Path
     swap_in(new, folder)
 
 
+def export_head(
+    state: dict[str, Tensor],
+    config: dict,
+    folder: Path,
+    file: str = "model.safetensors",
+    tables: dict[str, Tensor] | None = None,
+) -> None:
+    """The folder of a draft head: configuration, weights in bf16, and tables as they are."""
+    new = new_folder(folder)
+    tensors = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in state.items()}
+    save_file(tensors | (tables or {}), new / file, metadata={"format": "pt"})
+    (new / file).chmod(0o644)
+    (new / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    swap_in(new, folder)
+
+
 def load(folder: Path) -> LanguageModel:
     """The model of an exported folder, float32."""
     model = LanguageModel(json.loads((folder / "config.json").read_text()))

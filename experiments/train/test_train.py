@@ -20,9 +20,9 @@ import train_pard
 import training
 from corpus import BEGIN_ID, Corpus, code_files
 from evaluate import generate, held_out_problems, tokens_per_step
-from export import check, export, load
+from export import check, export, export_head, load
 from model import LanguageModel, SoftCrossEntropy
-from train_eagle import EagleHead, Lesson, export_head, head_config, losses
+from train_eagle import EagleHead, Lesson, export_eagle, head_config, losses
 from training import Learner, Streams, schedule
 from word_problems import KINDS, is_held_out, make_problem, read_answer, wrong_sums
 
@@ -165,7 +165,7 @@ def test_training_time_test_is_drafting_with_the_exported_head(tmp_path, monkeyp
     import make_head_fixtures as reference
 
     target, head, kept = small_eagle()
-    export_head(head.state_dict(), head.config, kept, tmp_path / "head")
+    export_eagle(head.state_dict(), head.config, kept, tmp_path / "head")
     tensors = load_file(tmp_path / "head" / "model.safetensors")
     config = json.loads((tmp_path / "head" / "config.json").read_text())
     shape = reference.Shape(config)
@@ -317,7 +317,7 @@ def test_blocks_are_those_that_the_exported_head_drafts(tmp_path, monkeypatch):
     import make_block_head_fixtures as reference
 
     target, head = small_dflash()
-    train_dflash.export_head(head.state_dict(), head.config, tmp_path / "head")
+    export_head(head.state_dict(), head.config, tmp_path / "head")
     tensors = load_file(tmp_path / "head" / "model.safetensors")
     config = json.loads((tmp_path / "head" / "config.json").read_text())
     shape = reference.BlockShape(config)

@@ -18,12 +18,11 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from corpus import Corpus
-from export import load, new_folder, swap_in
+from export import export_head, load
 from model import DenseMlp, LanguageModel, RMSNorm, SoftCrossEntropy, parameter_count, rope_tables, rotate
 from training import HERE, HeadRun, Learner, Lesson, Streams, add_run_options
 
@@ -182,16 +181,6 @@ def losses(
         entropies.append(loss)
         agreements.append(float((probs.argmax(-1) == best).float().mean()))
     return entropies, agreements
-
-
-def export_head(state: dict[str, Tensor], config: dict, folder: Path) -> None:
-    """The folder of a head: configuration and weights in bf16."""
-    new = new_folder(folder)
-    tensors = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in state.items()}
-    save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
-    (new / "model.safetensors").chmod(0o644)
-    (new / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    swap_in(new, folder)
 
 
 class Trainer(HeadRun):

@@ -19,12 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from corpus import Corpus
-from export import load, new_folder, swap_in
+from export import export_head, load
 from model import DenseMlp, LanguageModel, RMSNorm, SoftCrossEntropy, parameter_count, rope_tables, rotate
 from training import HERE, HeadRun, Learner, Streams, add_run_options
 
@@ -190,17 +189,11 @@ def frequent_tokens(corpus: Corpus, settings: dict, vocabulary: int) -> Tensor:
     return torch.from_numpy(np.sort(order))
 
 
-def export_head(state: dict[str, Tensor], config: dict, kept: Tensor, folder: Path) -> None:
-    """The folder of a head: configuration and weights in bf16."""
-    new = new_folder(folder)
-    tensors = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in state.items()}
-    tensors["d2t"] = kept - torch.arange(len(kept))
-    tensors["t2d"] = torch.zeros(config["vocab_size"], dtype=torch.bool)
-    tensors["t2d"][kept] = True
-    save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
-    (new / "model.safetensors").chmod(0o644)
-    (new / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    swap_in(new, folder)
+def export_eagle(state: dict[str, Tensor], config: dict, kept: Tensor, folder: Path) -> None:
+    """The folder of a head, with the tables of its vocabulary."""
+    said = torch.zeros(config["vocab_size"], dtype=torch.bool)
+    said[kept] = True
+    export_head(state, config, folder, tables={"d2t": kept - torch.arange(len(kept)), "t2d": said})
 
 
 class Trainer(HeadRun):
@@ -226,7 +219,7 @@ class Trainer(HeadRun):
 
     def export(self) -> None:
         """Writes the averaged weights."""
-        export_head(self.learner.average.state, self.head.config, self.kept, self.args.export)
+        export_eagle(self.learner.average.state, self.head.config, self.kept, self.args.export)
         print(f"exported at step {self.step}", flush=True)
 
     def train_step(self, factor: float) -> None:

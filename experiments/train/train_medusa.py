@@ -19,12 +19,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from corpus import Corpus
-from export import load, new_folder, swap_in
+from export import export_head, load
 from model import LanguageModel, SoftCrossEntropy, parameter_count
 from training import HERE, HeadRun, Learner, Lesson, add_run_options
 
@@ -77,13 +76,8 @@ def losses(heads: MedusaHeads, lesson: Lesson) -> tuple[list[Tensor], list[float
 
 
 def export_heads(state: dict[str, Tensor], config: dict, folder: Path) -> None:
-    """The folder of heads: configuration and weights in bf16."""
-    new = new_folder(folder)
-    tensors = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in state.items()}
-    save_file(tensors, new / "medusa_lm_head.safetensors", metadata={"format": "pt"})
-    (new / "medusa_lm_head.safetensors").chmod(0o644)
-    (new / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    swap_in(new, folder)
+    """The folder of heads, in the file that the authors name so."""
+    export_head(state, config, folder, "medusa_lm_head.safetensors")
 
 
 class Trainer(HeadRun):

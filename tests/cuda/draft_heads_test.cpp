@@ -1,11 +1,11 @@
 // What drafts from a target on a device: heads on its hidden rows, and parts of it.
 #include "core/engine.h"
 #include "core/nn/cuda/device_weights.h"
-#include "core/nn/safetensors_writer.h"
 #include "tests/cuda/device_test.h"
 #include "tests/nn/head_fixture.h"
 #include "tests/nn/medusa_checks.h"
 #include "tests/nn/part_checks.h"
+#include "tests/nn/rewrite_tensors.h"
 
 namespace specmoe::nn::cuda {
 namespace {
@@ -178,32 +178,12 @@ TEST_P(DevicePartTest, OfFewerExpertsIsTheCheckpointThatUsesFewer) {
   }
 }
 
-/// Leaves the output matrix out of a checkpoint.
-void tie(const testing::FolderCopy& folder) {
-  folder.set_config("tie_word_embeddings", true);
-  std::filesystem::rename(folder / "model.safetensors", folder / "old");
-  const SafetensorsFile file((folder / "old").string());
-  std::vector<NewTensor> entries;
-  for (const Tensor& tensor : file.tensors()) {
-    if (tensor.name != "lm_head.weight") {
-      entries.push_back({tensor.name, tensor.dtype, tensor.shape, tensor.end - tensor.begin});
-    }
-  }
-  SafetensorsWriter writer((folder / "model.safetensors").string(), entries, {});
-  for (const Tensor& tensor : file.tensors()) {
-    if (tensor.name != "lm_head.weight") {
-      writer.write(tensor.name, 0, std::span(tensor.data, tensor.end - tensor.begin));
-    }
-  }
-  writer.finish("");
-  std::filesystem::remove(folder / "old");
-}
-
 // A head without an embedding reads a tied target's out of its output matrix.
 TEST_P(DevicePartTest, HeadsReadATiedTargetsEmbedding) {
   const HeadFixture fixture("eagle1");
   const testing::FolderCopy tied(fixture.target);
-  tie(tied);
+  tied.set_config("tie_word_embeddings", true);
+  testing::rewrite(tied, "model.safetensors", [](testing::Tensors& all) { all.erase("lm_head.weight"); });
   const auto logits = [&](const std::string& device) {
     const DraftHead head = load_on(device, tied.path())->draft_head(fixture.folder);
     const auto cache = head.model->new_cache(8);

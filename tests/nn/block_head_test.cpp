@@ -1,7 +1,5 @@
 // Heads that propose whole blocks against a plain implementation in torch (tests/golden/make_block_head_fixtures.py),
 // and against themselves.
-#include <map>
-
 #include "core/engine.h"
 #include "core/grow.h"
 #include "core/nn/draft_head.h"
@@ -86,12 +84,7 @@ TEST(DflashDraft, EachDepthHasItsRowOfTheBlock) {
     ASSERT_EQ(draft.tree.size(), 5) << "nothing is proposed deeper than the block";
     for (int node = 1; node < 5; ++node) EXPECT_EQ(draft.tree.token(node), expected.argmax[node]) << node;
 
-    Verdict verdict;
-    for (NodeId node = 1; node <= accepted; ++node) verdict.accepted.push_back(node);
-    verdict.next = 19 + accepted;
-    tapped.commit(*drafter, *state, draft.tree, verdict);
-    for (const NodeId node : verdict.accepted) text.push_back(draft.tree.token(node));
-    text.push_back(verdict.next);
+    tapped.advance(*drafter, *state, draft.tree, accepted, 19 + accepted, text);
   }
 }
 

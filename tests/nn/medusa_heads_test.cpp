@@ -10,6 +10,7 @@
 #include "core/tree_policy.h"
 #include "tests/nn/head_fixture.h"
 #include "tests/nn/medusa_checks.h"
+#include "tests/nn/rewrite_tensors.h"
 #include "tests/support/medusa_folder.h"
 #include "tests/support/tapped.h"
 
@@ -61,19 +62,11 @@ TEST(MedusaDraft, EachDepthHasItsHeadOnTheRowBeforeTheRoot) {
   const auto drafter = drafters().create("medusa(path=" + folder + ")");
   drafter->attach({target, {}});
   EXPECT_EQ(drafter->checkpoints().at(0).path, folder);
-  const auto tree = tree_policies().create("chain(7)");
   std::vector<TokenId> text = {5, 7, 11, 13, 17};
   test::Tapped tapped(target, *drafter);
   const auto state = tapped.open(*drafter, text);
   for (const int accepted : {2, 0, 3}) {
-    const SamplingParams sampling{.temperature = 0.0};
-    PhiloxUniforms uniforms(1, 0, 0);
-    Draft<float> draft;
-    draft.reset(text.back(), target->info().vocab_size);
-    LogitChanges changes;
-    GrowRequest request{state.get(), &draft, &sampling, &changes, &uniforms, tree->max_depth()};
-    GrowWorkspace workspace;
-    grow({&request, 1}, *drafter, *tree, workspace);
+    const Draft<float> draft = test::draft_after(target, *drafter, *state, "chain(7)", text, {.temperature = 0.0});
     ASSERT_EQ(draft.tree.size(), 1 + heads->count()) << "nothing is proposed deeper than the heads";
     const std::vector<float> row = last_row(*target, std::span(text).first(text.size() - 1));
     ForwardResult result;
@@ -81,12 +74,7 @@ TEST(MedusaDraft, EachDepthHasItsHeadOnTheRowBeforeTheRoot) {
       heads->forward(i, kernels::contiguous(row.data(), 1, static_cast<std::int64_t>(row.size())), result);
       EXPECT_EQ(draft.tree.token(i + 1), result.argmax[0]) << "depth " << i;
     }
-    Verdict verdict;
-    for (NodeId node = 1; node <= accepted; ++node) verdict.accepted.push_back(node);
-    verdict.next = 19 + accepted;
-    tapped.commit(*drafter, *state, draft.tree, verdict);
-    for (const NodeId node : verdict.accepted) text.push_back(draft.tree.token(node));
-    text.push_back(verdict.next);
+    tapped.advance(*drafter, *state, draft.tree, accepted, 19 + accepted, text);
   }
 }
 
@@ -111,25 +99,6 @@ TEST(MedusaDraft, GreedyTextIsThePlainText) {
     }
     EXPECT_GT(accepted, 0) << name;
   }
-}
-
-using Tensors = std::map<std::string, Tensor>;
-
-/// Changes the tensors in one file of a folder.
-void rewrite(const FolderCopy& copy, const std::string& name, const std::function<void(Tensors&)>& change) {
-  const std::filesystem::path old = copy / "old";
-  std::filesystem::rename(copy / name, old);
-  const SafetensorsFile file(old.string());
-  Tensors tensors;
-  for (const Tensor& tensor : file.tensors()) tensors.emplace(tensor.name, tensor);
-  change(tensors);
-  std::vector<NewTensor> entries;
-  for (const auto& [key, tensor] : tensors)
-    entries.push_back({key, tensor.dtype, tensor.shape, tensor.end - tensor.begin});
-  SafetensorsWriter writer((copy / name).string(), entries, {});
-  for (const auto& [key, tensor] : tensors) writer.write(key, 0, std::span(tensor.data, tensor.end - tensor.begin));
-  writer.finish("");
-  std::filesystem::remove(old);
 }
 
 void rename(Tensors& tensors, const std::string& from, const std::string& to) {

@@ -35,6 +35,17 @@ class Tapped {
     drafter.commit(state, tree, verdict, view(result_.tapped));
   }
 
+  /// Keeps the first `accepted` nodes of a chain and `next` behind them, and adds them to the text.
+  void advance(Drafter& drafter, DraftState& state, const TokenTree& chain, int accepted, TokenId next,
+               std::vector<TokenId>& text) {
+    Verdict verdict;
+    for (NodeId node = 1; node <= accepted; ++node) verdict.accepted.push_back(node);
+    verdict.next = next;
+    commit(drafter, state, chain, verdict);
+    for (const NodeId node : verdict.accepted) text.push_back(chain.token(node));
+    text.push_back(next);
+  }
+
  private:
   HiddenRows view(const std::vector<float>& rows) const {
     if (result_.taps.empty()) return {};

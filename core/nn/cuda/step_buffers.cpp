@@ -78,7 +78,7 @@ void StepBuffers::make_rows(const DeviceModel& model, int rows, int taps, int de
   tapped = buffer(std::int64_t{rows} * taps, model.hidden);
   if (!model.fusion) return;
   features = buffer(rows, model.feature_cols());
-  fusion_input = buffer(rows, model.fusion->fc.cols);
+  fusion_input = buffer(rows, model.proposes_blocks() ? 0 : model.fusion->fc.cols);
   wide = buffer(rows, model.fusion->spec.wide_attention ? 2 * model.hidden : 0);
   draft_logits = buffer(rows, model.fusion->places != nullptr ? model.head.rows : 0);
   handed_on = DeviceArray<std::int32_t>(static_cast<std::size_t>(rows), device);
