@@ -39,11 +39,12 @@ def test_loading_takes_little_more_than_the_packed_weights(tmp_path, random_chec
     folder = random_checkpoint(tmp_path / "model", 10)
     arguments = ("generate", "--target", folder, "--prompt", "Problem", "--max-new-tokens", 1)
     packed = (folder / "model.safetensors").stat().st_size  # bfloat16 too
+    # What is mapped of the file, bfloat16 whatever it is packed to, before the first thread releases it (16 MB, more
+    # where that thread is kept waiting), and the program itself: 11 to 27 MB in all.
+    slack = 0.15 * packed + 16e6
     empty = peak_bytes("list")
-    peak = peak_bytes(*arguments, "--threads", 2) - empty
-    assert peak < 1.15 * packed + 16e6
-    int8 = peak_bytes(*arguments, "--threads", 2, "--dtype", "int8") - empty
-    assert int8 < 1.15 * packed / 2 + 16e6
+    assert peak_bytes(*arguments, "--threads", 2) - empty < packed + slack
+    assert peak_bytes(*arguments, "--threads", 2, "--dtype", "int8") - empty < packed / 2 + slack
 
 
 RESIDENT = """
