@@ -50,7 +50,7 @@ class Bandwidth {
     for (const std::int64_t kilobytes : kKilobytes) {
       if (kilobytes <= std::int64_t{most_megabytes} << 10) read(kilobytes);
     }
-    for (const Backend backend : {Backend::kAvx2, Backend::kAvx512, Backend::kAvx512Bf16}) {
+    for (const Backend backend : {Backend::kAvx2, Backend::kAvx512, Backend::kAvx512Bf16, Backend::kAmx}) {
       if (kernels::backend_available(backend)) multiply(backend);
     }
     wait();

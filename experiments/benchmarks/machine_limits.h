@@ -63,7 +63,7 @@ namespace detail {
 inline constexpr int kChains = 12;  // more than two pipes of latency 4 or 6 need
 
 /// kChains chains of Op's multiply-add. Inlined into callers compiled for its instruction set. The empty asm keeps the
-/// compiler from seeing that the chains are equal and computing one for all.
+/// compiler from seeing that the chains are equal and computing one for all. Op::kMultiplyAdds are those of one step.
 template <class Op>
 [[gnu::always_inline]] inline void multiply(std::int64_t steps) {
   typename Op::Vector sums[kChains];
@@ -82,7 +82,7 @@ template <class Op>
 
 struct Avx2 {
   using Vector = __m256;
-  static constexpr int kLanes = 8;
+  static constexpr int kMultiplyAdds = 8 * kChains;
   __attribute__((target("avx2,fma"))) static void start(Vector& sum) { sum = _mm256_set1_ps(0.999F); }
   __attribute__((target("avx2,fma"))) static void next(Vector& sum) {
     const Vector factor = _mm256_set1_ps(0.999F);
@@ -93,7 +93,7 @@ struct Avx2 {
 
 struct Avx512 {
   using Vector = __m512;
-  static constexpr int kLanes = 16;
+  static constexpr int kMultiplyAdds = 16 * kChains;
   __attribute__((target("avx512f"))) static void start(Vector& sum) { sum = _mm512_set1_ps(0.999F); }
   __attribute__((target("avx512f"))) static void next(Vector& sum) {
     const Vector factor = _mm512_set1_ps(0.999F);
@@ -104,7 +104,7 @@ struct Avx512 {
 
 struct Avx512Bf16 {
   using Vector = __m512;
-  static constexpr int kLanes = 32;
+  static constexpr int kMultiplyAdds = 32 * kChains;
   __attribute__((target("avx512f,avx512bf16"))) static void start(Vector& sum) { sum = _mm512_set1_ps(0.999F); }
   __attribute__((target("avx512f,avx512bf16"))) static void next(Vector& sum) {
     const auto factor = (__m512bh)_mm512_set1_epi32(0x3f7f3f7f);
@@ -113,22 +113,45 @@ struct Avx512Bf16 {
   __attribute__((target("avx512f,avx512bf16"))) static void run(std::int64_t steps) { multiply<Avx512Bf16>(steps); }
 };
 
+/// Six sums of whole tiles: more than the latency of 52 cycles and one start in 16 need.
+struct Amx {
+  static constexpr int kMultiplyAdds = 6 * 16 * 16 * 32;
+  __attribute__((target("amx-tile,amx-bf16"))) static void run(std::int64_t steps) {
+    struct {
+      std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    } shape;
+    asm volatile("ldtilecfg %0" ::"m"(shape));
+    for (std::int64_t step = 0; step < steps; ++step) {
+      _tile_dpbf16ps(0, 6, 7);
+      _tile_dpbf16ps(1, 6, 7);
+      _tile_dpbf16ps(2, 6, 7);
+      _tile_dpbf16ps(3, 6, 7);
+      _tile_dpbf16ps(4, 6, 7);
+      _tile_dpbf16ps(5, 6, 7);
+    }
+    _tile_release();
+  }
+};
+
 }  // namespace detail
 
 /// Multiply-adds in registers, all members of a team at once, by the widest instruction the back end's products of
-/// bfloat16 weights use. Nothing for back ends without one here (scalar; AMX has no stand-in).
+/// bfloat16 weights use. Nothing for the scalar one.
 class ArithmeticProbe {
  public:
   explicit ArithmeticProbe(kernels::Backend backend) {
     if (backend == kernels::Backend::kAvx2) use<detail::Avx2>();
     if (backend == kernels::Backend::kAvx512) use<detail::Avx512>();
     if (backend == kernels::Backend::kAvx512Bf16) use<detail::Avx512Bf16>();
+    if (backend == kernels::Backend::kAmx) use<detail::Amx>();
   }
 
   bool known() const { return multiply_ != nullptr; }
   /// A multiply-add counts as two.
   double operations(const kernels::ThreadPool& pool) const {
-    return 2.0 * lanes_ * detail::kChains * static_cast<double>(kSteps) * pool.size();
+    return 2.0 * multiply_adds_ * static_cast<double>(kSteps) * pool.size();
   }
   void run(kernels::ThreadPool& pool) const {
     pool.run([this](kernels::ThreadPool::Member&) { multiply_(kSteps); });
@@ -140,10 +163,10 @@ class ArithmeticProbe {
   template <class Op>
   void use() {
     multiply_ = Op::run;
-    lanes_ = Op::kLanes;
+    multiply_adds_ = Op::kMultiplyAdds;
   }
   void (*multiply_)(std::int64_t) = nullptr;
-  int lanes_ = 0;
+  int multiply_adds_ = 0;
 };
 
 }  // namespace specmoe::bench
