@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include <cstddef>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -102,10 +103,11 @@ std::string to_json(const Result& self, const std::string& category) {
   return answer_json(self.record, context);
 }
 
-py::dict metrics_of(const std::vector<std::shared_ptr<Result>>& results) {
+/// results  references, which None does not become
+py::dict metrics_of(const std::vector<std::reference_wrapper<const Result>>& results) {
   Counts counts;
-  for (const auto& result : results) counts.add(counts_of(result->record));
-  const int experts_per_token = results.empty() ? 0 : results.front()->context.experts_per_token;
+  for (const Result& result : results) counts.add(counts_of(result.record));
+  const int experts_per_token = results.empty() ? 0 : results.front().get().context.experts_per_token;
   return to_dict(derive(counts, experts_per_token));
 }
 

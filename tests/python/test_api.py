@@ -250,6 +250,13 @@ def test_metrics_over_several_results_divide_sums(target, draft_path):
     assert set(specmoe.metric_definitions()) & set(together)
 
 
+def test_metrics_of_something_else_are_refused(target):
+    result = specmoe.Engine(target).generate(PROMPT, max_new_tokens=2)
+    for results in ([None], [result, None], [3]):
+        with pytest.raises(TypeError, match="incompatible"):
+            specmoe.metrics(results)
+
+
 def test_a_result_is_a_line_of_json(result):
     line = result.to_json(category="math")
     assert "\n" not in line
