@@ -25,7 +25,7 @@ def conversation(turns: list[str], answers: list[str]) -> list[dict[str, str]]:
 
 def read_questions(path: str) -> list[dict[str, object]]:
     try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
         raise Error(f"cannot read '{path}': {error.strerror}") from None
     rows = []
@@ -60,7 +60,7 @@ def main() -> None:
             rows = read_questions(arguments.prompts)
         for row in rows:
             text = render_chat(arguments.target, [*system, *conversation(row["turns"], row.get("answers", []))])
-            print(json.dumps({**row, "turns": [text], "rendered": True}, ensure_ascii=False))
+            print(json.dumps({**row, "turns": [text], "rendered": True}))
     except Error as error:
         print(f"specmoe.chat_prompts: {error}", file=sys.stderr)
         raise SystemExit(2) from None

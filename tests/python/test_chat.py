@@ -1,6 +1,7 @@
 """Chat templates: rendered as transformers renders them, refused in one line."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -129,6 +130,12 @@ def test_the_command_renders_questions(folder, tmp_path):
     questions.write_text(json.dumps({"turns": ["Hi <there> & \u00e9", "Bye"], "answers": [" Hello! "]}))
     second = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert second["turns"] == [specmoe.render_chat(tmp_path, TALK[:3])]
+    # What JSON allows inside a text and others take for the end of a line, on a terminal that knows ASCII alone.
+    odd = "a\u2028b\u0085c\u2029\u00e9"
+    questions.write_text(json.dumps({"turns": [odd]}, ensure_ascii=False) + "\n", encoding="utf-8")
+    ascii_alone = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    third = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=ascii_alone).stdout)
+    assert third["turns"] == [specmoe.render_chat(tmp_path, odd)]
     for text in ("{", '{"turns": []}', "[1]"):
         questions.write_text(json.dumps(rows[0]) + "\n" + text)
         refused = subprocess.run(command, capture_output=True, text=True)
