@@ -43,7 +43,7 @@ Purpose purpose_from_name(const std::string& name) {
 using Weights = py::array_t<double, py::array::c_style | py::array::forcecast>;
 
 /// Draws like the built-in policies do: sums in one fixed order, comparisons only.
-TokenId choose(const Uniform<double>& uniform, const Weights& weights) {
+TokenId choose(const LentUniform& uniform, const Weights& weights) {
   SPECMOE_CHECK(weights.ndim() == 1, "choose: expected weights [V], got ", weights.ndim(), " dimensions");
   const int count = static_cast<int>(weights.size());
   const double* values = weights.data();
@@ -103,11 +103,11 @@ void bind_values(py::module_& m) {
            "computed "
            "here.");
 
-  py::class_<Uniform<double>>(
-      m, "Uniform", "A uniform of [0, 1) that can only be compared, so that a proof may follow both outcomes.")
+  py::class_<LentUniform>(m, "Uniform",
+                          "A uniform of [0, 1) that can only be compared, so that a proof may follow both outcomes.")
       .def(
           "less",
-          [](const Uniform<double>& self, double numerator, double denominator) {
+          [](const LentUniform& self, double numerator, double denominator) {
             SPECMOE_CHECK(denominator > 0, "less: the denominator must be above 0, got ", denominator);
             return self.less(numerator, denominator);
           },
@@ -121,8 +121,8 @@ void bind_values(py::module_& m) {
       m, "Uniforms", "The uniforms of one step of one sequence, by address: the same address is the same number.")
       .def(
           "uniform",
-          [](const LentUniforms& self, NodeId node, const std::string& purpose, int slot) {
-            return self.at({node, purpose_from_name(purpose), slot});
+          [](const std::shared_ptr<LentUniforms>& self, NodeId node, const std::string& purpose, int slot) {
+            return LentUniform{self, self->at({node, purpose_from_name(purpose), slot})};
           },
           py::arg("node"), py::arg("purpose"), py::arg("slot") = UniformAddress{}.slot,
           "The Uniform of a node for one purpose.\n\n"

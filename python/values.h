@@ -41,13 +41,28 @@ class LentUniforms {
  public:
   explicit LentUniforms(UniformSource<double>& source) : source_(&source) {}
   Uniform<double> at(const UniformAddress& address) const {
-    SPECMOE_CHECK(source_ != nullptr, "uniforms can only be used during the call they were passed to");
+    check();
     return source_->at(address);
+  }
+  /// Throws Error once the call is over.
+  void check() const {
+    SPECMOE_CHECK(source_ != nullptr, "uniforms can only be used during the call they were passed to");
   }
   void end() { source_ = nullptr; }
 
  private:
   UniformSource<double>* source_;
+};
+
+/// One of them. Under proof it asks the source, so it ends with the call as well.
+struct LentUniform {
+  std::shared_ptr<const LentUniforms> lender;
+  Uniform<double> uniform;
+
+  bool less(double numerator, double denominator) const {
+    lender->check();
+    return uniform.less(numerator, denominator);
+  }
 };
 
 /// A draft as a plug-in sees it. The tree is a copy, which outlives the call; the rows do not.

@@ -230,14 +230,20 @@ def test_lent_things_end_with_the_call(target):
 
     class Keeper(Naive):
         def judge(self, draft, target, uniforms):
-            kept.append((draft, target, uniforms, target.row(0)))
+            kept.append((draft, target, uniforms, uniforms.uniform(0, "accept"), target.row(0)))
             return super().judge(draft, target, uniforms)
 
     engine = specmoe.Engine(target, drafter="synthetic", acceptance=Keeper(), tree="chain(gamma=2)")
     engine.generate(PROMPT, **SAMPLING)
-    draft, rows, uniforms, row = kept[0]
+    draft, rows, uniforms, uniform, row = kept[0]
     assert len(draft.tree) == 3 and abs(row.sum() - 1) < 1e-5 and row.dtype == np.float64
-    for use in (lambda: draft.row(1), lambda: rows.row(0), lambda: uniforms.uniform(0, "next")):
+    for use in (
+        lambda: draft.row(1),
+        lambda: rows.row(0),
+        lambda: uniforms.uniform(0, "next"),
+        lambda: uniform.less(0.5),
+        lambda: uniform.choose([1.0, 1.0]),
+    ):
         with pytest.raises(specmoe.Error, match="during the call"):
             use()
 
