@@ -141,8 +141,7 @@ class PythonDrafter final : public Drafter, public py::trampoline_self_life_supp
 
   static std::int32_t read_row(const py::object& proposed, const std::string& who, NodeId node,
                                StoredRows<float>& rows) {
-    const auto row = py::array_t < float, py::array::c_style | py::array::forcecast > ::ensure(as_array(proposed));
-    if (!row) throw py::error_already_set();
+    const auto row = to_floats(proposed, who);
     SPECMOE_CHECK(row.ndim() == 1 && row.size() == rows.vocab(), who, ": expected a probability row [V=", rows.vocab(),
                   "] for node ", node, ", got ", row.size(), " values in ", row.ndim(),
                   " dimensions; a drafter that proposes tokens says so by deterministic()");

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "python/values.h"
+
 namespace specmoe::python {
 namespace {
 
@@ -14,9 +16,7 @@ class PythonLogitsProcessor final : public LogitsProcessor {
     const py::gil_scoped_acquire locked;
     const py::array_t<float> row(static_cast<py::ssize_t>(logits.size()), logits.data());
     const py::object answer = call_(tokens_array(prompt), tokens_array(output), row);
-    const py::object from = answer.is_none() ? py::object(row) : as_array(answer);
-    const auto changed = py::array_t < float, py::array::c_style | py::array::forcecast > ::ensure(from);
-    if (!changed) throw py::error_already_set();
+    const auto changed = to_floats(answer.is_none() ? py::object(row) : answer, "logits_processor");
     SPECMOE_CHECK(changed.ndim() == 1 && changed.size() == row.size(),
                   "logits_processor: expected None or logits [V=", row.size(), "], got ", changed.size(), " values in ",
                   changed.ndim(), " dimensions");

@@ -109,6 +109,16 @@ std::string method_name(const Base* plugin, const char* name) {
   return py::type::of(self).attr("__name__").template cast<std::string>() + "." + name;
 }
 
+/// What a plug-in or a logits processor returned, as float32. Raises TypeError for anything that is no numbers.
+inline py::array_t<float, py::array::c_style | py::array::forcecast> to_floats(py::handle given,
+                                                                               const std::string& who) {
+  const auto floats = py::array_t < float, py::array::c_style | py::array::forcecast > ::ensure(as_array(given));
+  if (!floats) {
+    throw py::type_error(who + ": expected numbers, got " + py::repr(given).cast<std::string>().substr(0, 60));
+  }
+  return floats;
+}
+
 [[noreturn]] inline void must_define(const py::object& plugin, const char* signature) {
   PyErr_SetString(PyExc_NotImplementedError,
                   (py::type::of(plugin).attr("__name__").cast<std::string>() + " must define " + signature).c_str());

@@ -176,6 +176,9 @@ def test_a_logits_processor_may_return_what_it_wants(target):
         engine.generate(PROMPT, logits_processor=lambda prompt, output, row: row[:2])
     with pytest.raises(specmoe.Error, match="the logits processor forbids every token after node 0"):
         engine.generate(PROMPT, logits_processor=lambda prompt, output, row: row.fill(-np.inf))
+    for words in ("abc", ["a"] * 199, [object()]):
+        with pytest.raises(TypeError, match="logits_processor: expected numbers, got "):
+            engine.generate(PROMPT, logits_processor=lambda prompt, output, row, words=words: words)
     with pytest.raises(ZeroDivisionError):
         engine.generate(PROMPT, logits_processor=lambda prompt, output, row: 1 / 0)
     for wrong in (3, "every_third", [every_third, 4]):

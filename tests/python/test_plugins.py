@@ -180,6 +180,7 @@ def odd(base, name, value, *arguments):
         ("drafter", specmoe.Drafter, "propose", np.full((1, 199), 0.01), "sums to"),
         ("drafter", specmoe.Drafter, "propose", np.full((1, 199), np.nan), "nan"),
         ("drafter", specmoe.Drafter, "propose", np.full((1, 7), 1 / 7), "V=199"),
+        ("drafter", specmoe.Drafter, "propose", ["a"], "Odd.propose: expected numbers, got 'a'"),
     ],
 )
 def test_odd_answers_are_refused_with_the_method_named(target, key, base, name, value, words):
