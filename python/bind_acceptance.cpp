@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "core/acceptance.h"
@@ -12,15 +13,8 @@ namespace {
 /// Checks what a policy written in Python returned: it is code of the user's, so nothing is taken on trust.
 void read_verdict(const py::object& answer, const std::string& who, const TokenTree& tree, int vocab,
                   Verdict& verdict) {
-  std::pair<std::vector<NodeId>, TokenId> read;
-  try {
-    read = answer.cast<std::pair<std::vector<NodeId>, TokenId>>();
-  } catch (const py::cast_error&) {
-    throw py::type_error(who + " must return (accepted nodes, next token), got " +
-                         py::repr(answer).cast<std::string>());
-  }
-  verdict.accepted = std::move(read.first);
-  verdict.next = read.second;
+  std::tie(verdict.accepted, verdict.next) =
+      read_answer<std::pair<std::vector<NodeId>, TokenId>>(answer, who, "(accepted nodes, next token)");
   NodeId parent = TokenTree::kRoot;
   for (NodeId node : verdict.accepted) {
     SPECMOE_CHECK(node > TokenTree::kRoot && node < tree.size() && tree.parent(node) == parent, who,
@@ -37,16 +31,18 @@ class PythonAcceptance final : public AcceptancePolicy, public py::trampoline_se
   LawSet lossless_laws() const override {
     py::gil_scoped_acquire locked;
     LawSet laws;
-    for (const auto& name : ask("lossless_laws")().cast<std::vector<std::string>>()) laws.add(law_from_name(name));
+    for (const auto& name : answer<std::vector<std::string>>("lossless_laws", "a list of str")) {
+      laws.add(law_from_name(name));
+    }
     return laws;
   }
   bool judges_trees() const override {
     py::gil_scoped_acquire locked;
-    return ask("judges_trees")().cast<bool>();
+    return answer<bool>("judges_trees", "a bool");
   }
   bool samples() const override {
     py::gil_scoped_acquire locked;
-    return ask("samples")().cast<bool>();
+    return answer<bool>("samples", "a bool");
   }
   void judge(Draft<float>& draft, ProbRows<float>& target, UniformSource<double>& uniforms,
              Verdict& verdict) const override {
@@ -59,6 +55,10 @@ class PythonAcceptance final : public AcceptancePolicy, public py::trampoline_se
 
  private:
   py::object ask(const char* name) const { return method<AcceptancePolicy>(this, name); }
+  template <class Type>
+  Type answer(const char* name, const char* wanted) const {
+    return read_answer<Type>(ask(name)(), method_name<AcceptancePolicy>(this, name), wanted);
+  }
 
   template <class Real>
   void judge_in_python(Draft<Real>& draft, ProbRows<Real>& target, UniformSource<double>& uniforms,

@@ -48,12 +48,12 @@ class PythonDrafter final : public Drafter, public py::trampoline_self_life_supp
  public:
   bool deterministic() const override {
     py::gil_scoped_acquire locked;
-    return ask("deterministic")().cast<bool>();
+    return answer<bool>("deterministic", "a bool");
   }
   std::vector<DraftCheckpoint> checkpoints() const override {
     py::gil_scoped_acquire locked;
     std::vector<DraftCheckpoint> all;
-    for (const auto& path : ask("checkpoints")().cast<std::vector<std::string>>()) all.push_back({path});
+    for (const auto& path : answer<std::vector<std::string>>("checkpoints", "a list of str")) all.push_back({path});
     return all;
   }
   void attach(const DraftContext&) override {
@@ -62,7 +62,7 @@ class PythonDrafter final : public Drafter, public py::trampoline_self_life_supp
   }
   std::vector<int> taps() const override {
     py::gil_scoped_acquire locked;
-    return ask("taps")().cast<std::vector<int>>();
+    return answer<std::vector<int>>("taps", "a list of int");
   }
   std::unique_ptr<DraftState> open(std::span<const TokenId> prompt, HiddenRows hidden, int capacity) override {
     auto state = std::make_unique<PythonState>();
@@ -79,7 +79,7 @@ class PythonDrafter final : public Drafter, public py::trampoline_self_life_supp
   }
   void propose(std::span<const ProposeRequest> requests) override {
     py::gil_scoped_acquire locked;
-    const bool tokens = ask("deterministic")().cast<bool>();
+    const bool tokens = answer<bool>("deterministic", "a bool");
     for (const ProposeRequest& request : requests) {
       const auto& state = static_cast<const PythonState&>(*request.state);
       const Loan<LentUniforms> uniforms(*request.uniforms);
@@ -109,6 +109,10 @@ class PythonDrafter final : public Drafter, public py::trampoline_self_life_supp
 
  private:
   py::object ask(const char* name) const { return method<Drafter>(this, name); }
+  template <class Type>
+  Type answer(const char* name, const char* wanted) const {
+    return read_answer<Type>(ask(name)(), method_name<Drafter>(this, name), wanted);
+  }
 
   void read(const py::object& answer, bool tokens, const ProposeRequest& request) const {
     const std::string who = method_name<Drafter>(this, "propose");

@@ -40,11 +40,11 @@ struct LentGrowth {
 /// A TreePolicy whose shape is decided in Python.
 class PythonTopology final : public TreePolicy, public py::trampoline_self_life_support {
  public:
-  DraftLaw law() const override { return law_from_name(answer<std::string>("law")); }
-  int max_nodes() const override { return answer<int>("max_nodes"); }
-  int max_grown_nodes() const override { return answer<int>("max_grown_nodes"); }
-  int max_depth() const override { return answer<int>("max_depth"); }
-  bool branches() const override { return answer<bool>("branches"); }
+  DraftLaw law() const override { return law_from_name(answer<std::string>("law", "a str")); }
+  int max_nodes() const override { return answer<int>("max_nodes", "an int"); }
+  int max_grown_nodes() const override { return answer<int>("max_grown_nodes", "an int"); }
+  int max_depth() const override { return answer<int>("max_depth", "an int"); }
+  bool branches() const override { return answer<bool>("branches", "a bool"); }
 
   void expand(const GrowthView<float>& view, std::vector<Growth>& growth) const override { expand_in(view, growth); }
   void expand(const GrowthView<double>& view, std::vector<Growth>& growth) const override { expand_in(view, growth); }
@@ -64,23 +64,17 @@ class PythonTopology final : public TreePolicy, public py::trampoline_self_life_
   std::string who(const char* name) const { return method_name<TreePolicy>(this, name); }
 
   template <class Type>
-  Type answer(const char* name) const {
+  Type answer(const char* name, const char* wanted) const {
     py::gil_scoped_acquire locked;
-    return ask(name)().template cast<Type>();
+    return read_answer<Type>(ask(name)(), who(name), wanted);
   }
 
   template <class Real>
   void expand_in(const GrowthView<Real>& view, std::vector<Growth>& growth) const {
     py::gil_scoped_acquire locked;
     const Loan<LentGrowth> lent(view);
-    const py::object wanted = ask("expand")(*lent);
-    std::vector<std::pair<NodeId, int>> pairs;
-    try {
-      pairs = wanted.cast<std::vector<std::pair<NodeId, int>>>();
-    } catch (const py::cast_error&) {
-      throw py::type_error(who("expand") + " must return [(parent, children), …], got " +
-                           py::repr(wanted).cast<std::string>());
-    }
+    const auto pairs = read_answer<std::vector<std::pair<NodeId, int>>>(ask("expand")(*lent), who("expand"),
+                                                                        "[(parent, children), …]");
     int nodes = view.draft.tree.size();
     for (const auto& [parent, children] : pairs) {
       SPECMOE_CHECK(std::ranges::find(view.frontier, parent) != view.frontier.end(), who("expand"), ": node ", parent,
@@ -100,7 +94,8 @@ class PythonTopology final : public TreePolicy, public py::trampoline_self_life_
     py::gil_scoped_acquire locked;
     const Loan<LentGrowth> lent(view);
     const std::vector<NodeId> nodes(added.begin(), added.end());
-    for (NodeId node : ask("next_frontier")(*lent, nodes).template cast<std::vector<NodeId>>()) {
+    const py::object wanted = ask("next_frontier")(*lent, nodes);
+    for (NodeId node : read_answer<std::vector<NodeId>>(wanted, who("next_frontier"), "a list of node ids")) {
       SPECMOE_CHECK(std::ranges::find(added, node) != added.end(), who("next_frontier"), ": node ", node,
                     " was not just added");
       frontier.push_back(node);
@@ -112,7 +107,8 @@ class PythonTopology final : public TreePolicy, public py::trampoline_self_life_
     py::gil_scoped_acquire locked;
     const Loan<LentGrowth> lent(view);
     const py::object wanted = ask("prune")(*lent);
-    if (!wanted.is_none()) kept = wanted.cast<std::vector<NodeId>>();
+    if (wanted.is_none()) return;
+    kept = read_answer<std::vector<NodeId>>(wanted, who("prune"), "a list of node ids or None");
   }
 };
 

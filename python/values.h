@@ -109,6 +109,16 @@ std::string method_name(const Base* plugin, const char* name) {
   return py::type::of(self).attr("__name__").template cast<std::string>() + "." + name;
 }
 
+/// What a method of a plug-in returned. Raises TypeError: "MyTree.max_depth must return an int, got 2.5".
+template <class Type>
+Type read_answer(const py::object& answer, const std::string& who, const char* wanted) {
+  try {
+    return answer.cast<Type>();
+  } catch (const py::cast_error&) {
+    throw py::type_error(who + " must return " + wanted + ", got " + py::repr(answer).cast<std::string>());
+  }
+}
+
 /// What a plug-in or a logits processor returned, as float32. Raises TypeError for anything that is no numbers.
 inline py::array_t<float, py::array::c_style | py::array::forcecast> to_floats(py::handle given,
                                                                                const std::string& who) {

@@ -172,6 +172,13 @@ def odd(base, name, value, *arguments):
         ("tree", Widths, "expand", [(0, 10**9)], "max_nodes"),
         ("tree", Widths, "next_frontier", [7], "not just added"),
         ("tree", Widths, "prune", [5], "subset"),
+        ("tree", Widths, "prune", "12", "Odd.prune must return a list of node ids or None, got '12'"),
+        ("tree", Widths, "next_frontier", None, "Odd.next_frontier must return a list of node ids, got None"),
+        ("tree", Widths, "max_nodes", 2**40, "Odd.max_nodes must return an int, got 1099511627776"),
+        ("tree", Widths, "max_depth", 2.5, "Odd.max_depth must return an int, got 2.5"),
+        ("tree", Widths, "branches", "no", "Odd.branches must return a bool, got 'no'"),
+        ("acceptance", Token, "lossless_laws", "iid", "Odd.lossless_laws must return a list of str, got 'iid'"),
+        ("acceptance", Token, "samples", [], "Odd.samples must return a bool, got "),
         ("drafter", Repeat, "propose", None, "one proposal per frontier node"),
         ("drafter", Repeat, "propose", [[199]], "outside the vocabulary"),
         ("drafter", Repeat, "propose", [[1], [2]], "expected 1 proposals"),
@@ -181,6 +188,8 @@ def odd(base, name, value, *arguments):
         ("drafter", specmoe.Drafter, "propose", np.full((1, 199), np.nan), "nan"),
         ("drafter", specmoe.Drafter, "propose", np.full((1, 7), 1 / 7), "V=199"),
         ("drafter", specmoe.Drafter, "propose", ["a"], "Odd.propose: expected numbers, got 'a'"),
+        ("drafter", Repeat, "deterministic", "yes", "Odd.deterministic must return a bool, got 'yes'"),
+        ("drafter", Repeat, "taps", 1, "Odd.taps must return a list of int, got 1"),
     ],
 )
 def test_odd_answers_are_refused_with_the_method_named(target, key, base, name, value, words):
