@@ -4,6 +4,16 @@
 #include "core/engine_state.h"
 
 namespace specmoe {
+namespace {
+
+/// What a topology announces: caches and buffers are made by it.
+void check_size(const std::string& tree, const char* name, int size, int least) {
+  constexpr int kMost = 1 << 24;
+  SPECMOE_CHECK(size >= least && size <= kMost, "tree '", tree, "': ", name, " must be ", least, " to ", kMost,
+                ", got ", size);
+}
+
+}  // namespace
 
 Engine::Engine(std::shared_ptr<LanguageModel> target, const EngineSpec& spec, const ModelLoader& load_model,
                EngineParts parts)
@@ -36,6 +46,9 @@ Engine::Engine(std::shared_ptr<LanguageModel> target, const EngineSpec& spec, co
 Engine::~Engine() = default;
 
 void Engine::check_parts() {
+  check_size(spec_.tree, "max_nodes", tree_->max_nodes(), 1);
+  check_size(spec_.tree, "max_grown_nodes", tree_->max_grown_nodes(), 1);
+  check_size(spec_.tree, "max_depth", tree_->max_depth(), 0);
   SPECMOE_CHECK(!tree_->branches() || acceptance_->judges_trees(),
                 "this acceptance policy judges chains only, and the ", "tree '", spec_.tree,
                 "' branches; use a chain, or a policy that judges trees");

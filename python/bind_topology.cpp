@@ -75,7 +75,7 @@ class PythonTopology final : public TreePolicy, public py::trampoline_self_life_
     const Loan<LentGrowth> lent(view);
     const auto pairs = read_answer<std::vector<std::pair<NodeId, int>>>(ask("expand")(*lent), who("expand"),
                                                                         "[(parent, children), …]");
-    int nodes = view.draft.tree.size();
+    std::int64_t nodes = view.draft.tree.size();
     for (const auto& [parent, children] : pairs) {
       SPECMOE_CHECK(std::ranges::find(view.frontier, parent) != view.frontier.end(), who("expand"), ": node ", parent,
                     " is not in the frontier");
