@@ -146,6 +146,7 @@ std::vector<RequestRecord> Engine::generate(std::span<const Request> requests, i
   std::size_t next = 0;
   while (true) {
     while (next < requests.size() && active.size() < static_cast<std::size_t>(batch)) {
+      if (poll && !active.empty()) poll();
       active.push_back(start(requests[next], records[next], batch));
       ++next;
     }

@@ -292,5 +292,22 @@ TEST(Engine, PollCanEndARun) {
   EXPECT_EQ(engine.generate({&request, 1})[0].tokens.size(), 100U) << "the engine must be usable afterwards";
 }
 
+TEST(Engine, PollCanEndARunBeforeAllPromptsAreRead) {
+  struct Counting final : LogitsProcessor {
+    int asked = 0;
+    void process(std::span<const TokenId>, std::span<const TokenId>, std::span<float>) override { ++asked; }
+  };
+  const auto processor = std::make_shared<Counting>();
+  Engine engine = make_engine({});
+  std::vector<Request> requests(3, make_request({1}, 100));
+  for (Request& request : requests) request.logits_processor = processor;
+  int polled = 0;
+  const auto interrupt = [&] {
+    if (++polled == 2) throw std::runtime_error("interrupted");
+  };
+  EXPECT_THROW(engine.generate(requests, 3, interrupt), std::runtime_error);
+  EXPECT_EQ(processor->asked, 0) << "a step ran before the second prompt was followed by a poll";
+}
+
 }  // namespace
 }  // namespace specmoe
