@@ -1,5 +1,6 @@
 #include "core/params.h"
 
+#include <algorithm>
 #include <cctype>
 #include <charconv>
 #include <cmath>
@@ -60,6 +61,22 @@ std::size_t key_end(std::string_view argument) {
     return std::string_view::npos;
   }
   return equals;
+}
+
+/// A value as a spec has it: in quotes where it would be read as something else without.
+std::string as_argument(const std::string& value) {
+  int depth = 0, least = 0;
+  bool in_quotes = false, splits = false;
+  for (const char c : value) {
+    if (c == '"') in_quotes = !in_quotes;
+    if (in_quotes) continue;
+    depth += c == '(' ? 1 : c == ')' ? -1 : 0;
+    least = std::min(least, depth);
+    splits |= c == ',' && depth == 0;
+  }
+  const bool reads_back = !splits && depth == 0 && least == 0 && trim(value) == value && unquote(value) == value &&
+                          key_end(value) == std::string_view::npos;
+  return reads_back ? value : '"' + value + '"';
 }
 
 std::string format_real(double value) {
@@ -180,7 +197,7 @@ std::vector<std::string> Params::texts(std::string_view key, std::string_view me
   for (Given& given : given_) {
     if (given.taken || !given.key.empty()) continue;
     given.taken = true;
-    joined += (joined.empty() ? "" : ",") + given.value;
+    joined.append(joined.empty() ? "" : ",").append(as_argument(given.value));
     values.push_back(given.value);
   }
   declare(key, joined, meaning, true);
@@ -225,7 +242,7 @@ std::string Params::canonical() const {
   std::string inside;
   for (const Declared& one : declared_) {
     if (one.positional_list && one.value.empty()) continue;
-    const std::string item = one.positional_list ? one.value : one.key + "=" + one.value;
+    const std::string item = one.positional_list ? one.value : one.key + "=" + as_argument(one.value);
     inside += (inside.empty() ? "" : ",") + item;
   }
   return inside.empty() ? name_ : name_ + "(" + inside + ")";

@@ -44,6 +44,26 @@ TEST(Params, KeepsNestedSpecsAndPathsWhole) {
   EXPECT_EQ(quoted.required_text("path", ""), "a,b)");
 }
 
+TEST(Params, WhatNeedsQuotesKeepsThem) {
+  for (const std::string value : {"a,b", "a)b", "a)(b", "(a", " a", "a ", "a=b", "f(x,y)", "a/b=c", "plain"}) {
+    Params params = Params::parse("independent(path=\"" + value + "\",x=1)");
+    EXPECT_EQ(params.required_text("path", ""), value);
+    params.integer("x", 0, "");
+    Params again = Params::parse(params.canonical());
+    EXPECT_EQ(again.required_text("path", ""), value) << params.canonical();
+    again.integer("x", 0, "");
+    again.finish();
+    EXPECT_EQ(again.canonical(), params.canonical());
+    Params list = Params::parse("merged(\"" + value + "\", ngram)");
+    const std::vector<std::string> items = {value, "ngram"};
+    EXPECT_EQ(list.texts("drafters", ""), items);
+    EXPECT_EQ(Params::parse(list.canonical()).texts("drafters", ""), items) << list.canonical();
+  }
+  Params nested = Params::parse("merged(independent(path=a/b=c,x=1), ngram)");
+  nested.texts("drafters", "");
+  EXPECT_EQ(nested.canonical(), "merged(independent(path=a/b=c,x=1),ngram)");
+}
+
 TEST(Params, ErrorsSayWhatIsAccepted) {
   Params params = Params::parse("chain(gama=4)");
   params.integer("gamma", 4, "");
