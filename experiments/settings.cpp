@@ -128,8 +128,9 @@ std::int64_t parse_integer(const std::string& flag, const std::string& text, std
 
 Json number_json(const std::string& flag, const std::string& text) {
   const double number = parse_real(flag, text);
-  const bool whole = text.find_first_not_of("-0123456789") == std::string::npos;
-  return whole ? Json::parse(text) : Json(number);
+  std::int64_t whole = 0;  // JSON knows no number such as 007
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), whole);
+  return error == std::errc() && end == text.data() + text.size() ? Json(whole) : Json(number);
 }
 
 }  // namespace

@@ -151,3 +151,13 @@ def test_plot_of_a_result_file(bench, tmp_path):
     assert image.read_bytes().startswith(b"\x89PNG") and image.stat().st_size > 20_000
     results.write_text("")
     assert subprocess.run([sys.executable, plot, results], capture_output=True).returncode != 0
+
+
+def test_a_number_may_begin_with_zeros(tmp_path):
+    out = tmp_path / "zeros.jsonl"
+    ok(
+        "bench", "--target", SMALL, "--drafter", "ngram", "--prompt", PROMPT, "--max-new-tokens", "08", "--seed", "007",
+        "--top-p", ".50", "--repeat", "1", "--output", out,
+    )  # fmt: skip
+    config = read_jsonl(out)[-1]["provenance"]["config"]
+    assert (config["max-new-tokens"], config["seed"], config["top-p"]) == (8, 7, 0.5)
