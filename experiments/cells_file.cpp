@@ -25,8 +25,9 @@ std::string cell_of(const std::string& line, const std::string& where) {
   const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
   SPECMOE_CHECK(json.is_object() && json.contains("kind") && json["kind"].is_string(), where,
                 ": not a line that bench wrote; mend it, remove it or give another file (nothing was changed)");
-  const int schema = json.value("schema", 0);
-  SPECMOE_CHECK(schema == kResultSchema, where, ": written in version ", schema, " of the format, this program reads ",
+  const Json schema = json.value("schema", Json(0));
+  SPECMOE_CHECK(schema == kResultSchema, where, ": written in version ",
+                schema.dump(-1, ' ', true, Json::error_handler_t::replace), " of the format, this program reads ",
                 kResultSchema, "; give another file (nothing was changed)");
   const std::string kind = json["kind"].get<std::string>();
   SPECMOE_CHECK((kind == "summary" || kind == "failed") && json.contains("cell") && json["cell"].is_string(), where,

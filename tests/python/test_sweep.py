@@ -267,7 +267,9 @@ def test_bad_files_are_refused_and_left_alone(grid, tmp_path):
     line = good_line(grid, tmp_path)
     cells = tmp_path / "cells.jsonl"
     other = json.dumps({**json.loads(line), "schema": 7})
+    unknown = json.dumps({**json.loads(line), "schema": "new"})
     bad = {
+        f"{line}\n{unknown}\n": 'line 2: written in version "?new',
         f"{line}\nnonsense\n{line}\n": "line 2: not a line",
         f"{line}\n{other}\n": "line 2: written in version 7",
         '{"a": 1}\n': "line 1: not a",
