@@ -12,7 +12,12 @@ namespace fs = std::filesystem;
 OutputFolder::OutputFolder(fs::path path) : path_(std::move(path)) {
   std::error_code error;
   if (path_.filename().empty()) path_ = path_.parent_path();  // "DIR/"
-  SPECMOE_CHECK(!fs::exists(path_, error) || fs::is_empty(path_, error), "--out: '", path_.string(),
+  SPECMOE_CHECK(path_.filename() != "." && path_.filename() != "..", "--out: '", path_.string(),
+                "' is no name that a folder can be given; give a new folder");
+  // A link stays one: the empty folder that it points to is replaced.
+  if (fs::is_symlink(path_, error) && fs::is_directory(path_, error)) path_ = fs::canonical(path_);
+  const bool empty = fs::is_directory(path_, error) && fs::is_empty(path_, error);
+  SPECMOE_CHECK(empty || !fs::exists(fs::symlink_status(path_, error)), "--out: '", path_.string(),
                 "' is there already; give a new folder, or remove it first");
   temporary_ = concat(path_.string(), ".tmp-", getpid());
   SPECMOE_CHECK(fs::create_directory(temporary_, error), "--out: cannot make '", path_.string(),

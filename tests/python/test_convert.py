@@ -171,6 +171,18 @@ def test_refusals(tmp_path, int8):
     assert "got float32" in refused("convert", "--target", TARGET, "--dtype", "float32", *out)
     assert "is int8 already" in refused("convert", "--target", int8[0], *out)
     assert list(tmp_path.iterdir()) == []
+    assert "is no name" in refused("convert", "--target", TARGET, "--out", f"{tmp_path}/.")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "absent")
+    for name in ("file", "link"):  # found before the work, not after it
+        assert "is there already" in refused("convert", "--target", TARGET, "--out", tmp_path / name)
+
+
+def test_a_link_to_an_empty_folder_stays_a_link(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    text_of("convert", "--target", TARGET, "--dtype", "int8", "--out", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "folder" / "model.safetensors").exists()
 
 
 def test_an_interrupted_conversion_leaves_nothing(tmp_path, random_checkpoint):
