@@ -17,6 +17,9 @@ void catch_signals() {
   action.sa_handler = note_signal;
   action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;
   for (int signal : {SIGINT, SIGTERM, SIGPIPE}) sigaction(signal, &action, nullptr);
+  struct sigaction hangup{};
+  sigaction(SIGHUP, nullptr, &hangup);
+  if (hangup.sa_handler == SIG_DFL) sigaction(SIGHUP, &action, nullptr);  // under nohup it stays ignored
   std::signal(SIGXFSZ, SIG_IGN);  // past `ulimit -f` a write then fails, and says why
 }
 

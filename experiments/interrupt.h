@@ -7,8 +7,8 @@ struct Interrupted {
   int signal = 0;
 };
 
-/// From now on SIGINT, SIGTERM and SIGPIPE only leave a note for poll_interrupt(). A second one ends the program at
-/// once.
+/// From now on SIGINT, SIGTERM, SIGHUP and SIGPIPE only leave a note for poll_interrupt(). A second one ends the
+/// program at once.
 void catch_signals();
 
 /// Throws Interrupted when a signal has come.

@@ -213,7 +213,7 @@ def test_device_as_output_is_not_replaced(tmp_path):
     assert Path("/dev/null").is_char_device()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupt_ends_cleanly(number, tmp_path):
     out = tmp_path / "out.jsonl"
     command = [
@@ -228,6 +228,17 @@ def test_interrupt_ends_cleanly(number, tmp_path):
     assert process.returncode == 128 + number
     assert errors.splitlines()[-1] == "specmoe: interrupted"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hangup_is_ignored_under_nohup():
+    command = [PROGRAM, "generate", "--target", TARGET, "--prompt", PROMPT, "--ignore-eos", "--max-new-tokens", "400"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ) as process:
+        process.stdout.read(1)
+        process.send_signal(signal.SIGHUP)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 def test_a_closed_pipe_ends_the_program_without_a_trace(tmp_path):
