@@ -1,6 +1,7 @@
 #include "experiments/run_options.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <limits>
 #include <map>
 
@@ -80,6 +81,17 @@ std::vector<std::string> categories_of(const std::vector<std::string>& given, co
   }
   check_distinct("category", wanted);
   return wanted;
+}
+
+/// Whether two names lead to one file, by a link or written in two ways.
+bool same_file(const std::string& one, const std::string& other) {
+  namespace fs = std::filesystem;
+  const auto place = [](const std::string& name) {
+    std::error_code error;
+    const fs::path path = fs::weakly_canonical(fs::absolute(name), error);
+    return error ? fs::path(name) : path;
+  };
+  return !other.empty() && place(one) == place(other);
 }
 
 void take_sampling(const Settings& settings, RunOptions& options) {
@@ -164,8 +176,9 @@ RunOptions run_options(Command command, const Settings& settings) {
   options.quiet = settings.on("quiet");
   options.output = settings.text("output");
   options.cells = settings.text("cells");
-  SPECMOE_CHECK(options.cells.empty() || options.cells != options.output, "--cells and --output name the same file '",
-                options.cells, "': the first grows by a line per cell, the second is written anew; give two");
+  SPECMOE_CHECK(options.cells.empty() || !same_file(options.cells, options.output),
+                "--cells and --output name the same file '", options.cells,
+                "': the first grows by a line per cell, the second is written anew; give two");
   options.prompts = prompts_of(settings);
   options.all_turns = settings.on("chat");
   if (command == Command::kBench) options.categories = categories_of(settings.items("category"), options.prompts);

@@ -257,6 +257,17 @@ def test_bad_grid(name, grid, tmp_path):
     assert not cells.exists()
 
 
+def test_two_names_of_one_file_are_one_file(grid, tmp_path):
+    """An output takes the place of what was there: cells that took hours must not be that."""
+    cells = tmp_path / "cells.jsonl"
+    cells.write_text(text := good_line(grid, tmp_path) + "\n")
+    (tmp_path / "link.jsonl").symlink_to(cells)
+    for output in (f"{tmp_path}/../{tmp_path.name}/cells.jsonl", tmp_path / "link.jsonl"):
+        with pytest.raises(specmoe.Error, match="name the same file"):
+            specmoe.sweep(grid, cells=cells, output=output)
+        assert cells.read_text() == text
+
+
 def good_line(grid, tmp_path) -> str:
     cells = tmp_path / "good.jsonl"
     specmoe.sweep({**grid, "dtype": "float32", "batch": 1, "category": "all", "temperature": 0}, cells=cells)
