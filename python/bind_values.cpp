@@ -109,6 +109,7 @@ void bind_values(py::module_& m) {
           "less",
           [](const LentUniform& self, double numerator, double denominator) {
             SPECMOE_CHECK(denominator > 0, "less: the denominator must be above 0, got ", denominator);
+            SPECMOE_CHECK(!std::isnan(numerator), "less: the numerator is no number");
             return self.less(numerator, denominator);
           },
           py::arg("numerator"), py::arg("denominator") = 1.0,

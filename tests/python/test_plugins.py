@@ -306,6 +306,8 @@ def test_uniforms_are_addressed(target):
                     uniforms.uniform(0, "plugin").choose(weights)
             with pytest.raises(specmoe.Error, match="denominator"):
                 uniforms.uniform(0, "plugin").less(1.0, 0.0)
+            with pytest.raises(specmoe.Error, match="numerator"):
+                uniforms.uniform(0, "plugin").less(np.nan)
             return super().judge(draft, target, uniforms)
 
     specmoe.Engine(target, drafter="synthetic", acceptance=Looking()).generate(PROMPT, **SAMPLING)
