@@ -69,6 +69,7 @@ void add_class(Registry<Interface>& registry, const std::string& name, py::objec
 void add_plugin(const std::string& name, const py::object& type, std::string summary) {
   if (!PyType_Check(type.ptr()))
     throw py::type_error("register: expected a class, got " + py::repr(type).cast<std::string>());
+  SPECMOE_CHECK(Params::parse(name).name() == name, "register: expected a name alone, got '", name, "'");
   const py::object doc = type.attr("__doc__");
   if (summary.empty() && !doc.is_none()) {
     summary = py::str(py::str(doc).attr("strip")().attr("partition")("\n").attr("__getitem__")(0)).cast<std::string>();

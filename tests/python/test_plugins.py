@@ -376,6 +376,9 @@ def test_only_plugin_classes_can_be_registered():
     for wrong in (int, Repeat(), "Repeat"):
         with pytest.raises(TypeError, match="register"):
             specmoe.register("py_wrong")(wrong)
+    for name in ("", "py wrong", "py_wrong(", "py_wrong(length=2)", "4py"):
+        with pytest.raises(specmoe.Error, match="expected"):
+            specmoe.register(name)(Repeat)
 
 
 def test_a_parameter_of_another_type_is_refused_at_once():
