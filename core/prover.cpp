@@ -193,6 +193,8 @@ ProofReport prove(const AcceptancePolicy& policy, DraftLaw law, const TreePolicy
   SPECMOE_CHECK(options.rounds >= 1 && options.rounds <= 4, "proof: rounds must be 1 to 4, got ", options.rounds);
   SPECMOE_CHECK(policy.judges_trees() || !tree.branches(),
                 "proof: this policy judges chains alone, and the tree branches; give a chain, such as chain(3)");
+  SPECMOE_CHECK(options.length >= 0 && options.length <= 64,
+                "proof: length must be 1 to 64 tokens, or 0 for the depth of the tree + rounds, got ", options.length);
   const int length = options.length > 0 ? options.length : tree.max_depth() + options.rounds;
   SPECMOE_CHECK(std::pow(models.target.vocab, length) <= 65536, "proof: the law of ", length, " tokens out of ",
                 models.target.vocab,

@@ -40,6 +40,8 @@ def test_a_biased_pair_is_shown_with_a_counter_example():
         {"policy": "token", "tree": "expansion(2)"},
         {"policy": "nothing"},
         {"policy": "token", "tree": "chain(1)", "law": "lottery"},
+        {"policy": "token", "tree": "chain(1)", "length": -1},
+        {"policy": "token", "tree": "chain(1)", "length": 65, "target": [[1.0]], "draft": [[1.0]]},
         {"policy": "token", "tree": "chain(1)", "target": [[1.0]]},
         {"policy": "token", "tree": "chain(1)", "target": [[0.5, 0.5]], "draft": [[1.0, 0.0], [-1.0, 2.0]]},
     ],
