@@ -55,7 +55,7 @@ def render_chat(
             .from_string(template.text)
             .render(messages=messages, add_generation_prompt=add_generation_prompt, **names, **variables)
         )
-    except jinja2.TemplateError as error:
+    except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise Error(f"{fspath(path)}: chat template: {' '.join(str(error).split())}") from error
 
 

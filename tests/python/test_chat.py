@@ -102,6 +102,9 @@ def test_a_gguf_file_has_its_template(tmp_path):
         ("{% if %}", "Hi", "chat template"),
         ("{{ messages.__class__.__mro__ }}", "Hi", "unsafe"),
         ("{{ undefined_thing.x }}", "Hi", "undefined"),
+        ("{% for i in range(10**9) %}{% endfor %}", "Hi", "chat template: Range too big"),
+        ("{{ messages[0].content + '!' }}", [{"role": "assistant", "content": None}], "chat template: unsupported"),
+        ("{{ messages | length // 0 }}", "Hi", "chat template: integer division"),
         ([{"name": "tool_use", "template": "T"}], "Hi", "default"),
     ],
 )
