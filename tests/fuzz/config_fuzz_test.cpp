@@ -99,7 +99,8 @@ TEST_P(HeadConfigFuzz, SpecOrError) {
 
 INSTANTIATE_TEST_SUITE_P(Heads, HeadConfigFuzz,
                          ::testing::Values("dflash", "dflash_window", "eagle1", "eagle3_safeailab", "eagle3_specforge",
-                                           "eagle3_speculators", "mtp_deepseek_v3", "mtp_glm4_moe"),
+                                           "eagle3_speculators", "mtp_deepseek_v3", "mtp_glm4_moe",
+                                           "mtp_glm4_moe_lite"),
                          [](const auto& info) { return info.param; });
 
 INSTANTIATE_TEST_SUITE_P(Models, ConfigFuzz,

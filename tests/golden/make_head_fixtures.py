@@ -131,6 +131,7 @@ CASES = {
     ),
     "mtp_deepseek_v3": (mtp_config("deepseek_v3"), torch.bfloat16),
     "mtp_glm4_moe": (mtp_config("glm4_moe"), torch.bfloat16),
+    "mtp_glm4_moe_lite": (mtp_config("glm4_moe_lite"), torch.bfloat16),
 }
 
 # name: (config.json, storage, heads, whether they have output matrices, prefix of names, file)
@@ -361,8 +362,10 @@ class MtpHead:
         from transformers import AutoConfig, AutoModel  # slow, and the other heads do without
 
         self.weights = {name.removeprefix(shape.prefix): value.double() for name, value in tensors.items()}
-        layers = shape.config["num_hidden_layers"] + 1
-        self.config = AutoConfig.for_model(**shape.config | {"num_hidden_layers": layers})
+        longer = {"num_hidden_layers": shape.config["num_hidden_layers"] + 1}
+        if "mlp_layer_types" in shape.config:
+            longer["mlp_layer_types"] = [*shape.config["mlp_layer_types"], "sparse"]
+        self.config = AutoConfig.for_model(**shape.config | longer)
         model = AutoModel.from_config(self.config, attn_implementation="eager", dtype=torch.float64).eval()
         model.set_experts_implementation("eager")
         self.layer, self.rotary = model.layers[-1], model.rotary_emb

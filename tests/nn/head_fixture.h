@@ -47,7 +47,8 @@ inline TokenId best_of(std::span<const float> logits) {
 class HeadFixture {
  public:
   inline static const std::vector<std::string> kNames = {
-      "eagle1", "eagle3_safeailab", "eagle3_specforge", "eagle3_speculators", "mtp_deepseek_v3", "mtp_glm4_moe"};
+      "eagle1",          "eagle3_safeailab", "eagle3_specforge", "eagle3_speculators",
+      "mtp_deepseek_v3", "mtp_glm4_moe",     "mtp_glm4_moe_lite"};
 
   explicit HeadFixture(const std::string& name) : folder(kHeads + name), target(SPECMOE_TEST_DATA "/golden/models/") {
     target += name.starts_with("mtp_") ? name.substr(4) + "_a" : "mixtral_a";
