@@ -23,6 +23,7 @@ from transformers import (
     Qwen2MoeConfig,
     Qwen3Config,
     Qwen3MoeConfig,
+    SolarOpenConfig,
 )
 
 FLOAT32, FLOAT16, BFLOAT16 = torch.float32, torch.float16, torch.bfloat16
@@ -76,6 +77,12 @@ DOTS = SMALL | {
     "num_experts_per_tok": 3,
     "moe_intermediate_size": 12,
     "first_k_dense_replace": 1,
+}
+SOLAR = SMALL | {
+    "head_dim": 16,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 12,
 }
 MINIMAX = SMALL | {
     "head_dim": 16,
@@ -496,6 +503,31 @@ MOE_CASES = {
         | yarn(original_max_position_embeddings=64, mscale=1.0, mscale_all_dim=0.7),
         BFLOAT16,
         {"old": True, "fused": True, "drop": ["mlp_layer_types"], "spread": UNGROUPED},
+    ),
+    "solar_open_a": (
+        SolarOpenConfig,
+        SOLAR
+        | {
+            "attention_bias": True,
+            "n_shared_experts": 2,
+            "n_group": 4,
+            "topk_group": 2,
+            "routed_scaling_factor": 1.4,
+        },
+        BFLOAT16,
+        {"drop": ["intermediate_size", "partial_rotary_factor"], "spread": LIVELY},
+    ),
+    "solar_open_b": (
+        SolarOpenConfig,
+        SOLAR | {"norm_topk_prob": False} | yarn(original_max_position_embeddings=64),
+        BFLOAT16,
+        {
+            "old": True,
+            "fused": True,
+            "drop": ["n_group", "topk_group"],
+            "add": {"first_k_dense_replace": 0, "partial_rotary_factor": 1.0, "use_qk_norm": False},
+            "spread": UNGROUPED,
+        },
     ),
     "minimax_m2_a": (
         MiniMaxM2Config,

@@ -100,6 +100,7 @@ ROUTERS = {
     "glm4_moe": grouped_router_v3,
     "glm4_moe_lite": grouped_router_v3,
     "dots1": grouped_router_v3,
+    "solar_open": grouped_router_v3,
     "minimax_m2": biased_sigmoid_router,
 }
 

@@ -70,6 +70,7 @@ const std::map<std::string, std::set<std::string>> kOverruled = {
     {"qwen2_moe_b", {"max_window_layers", "sliding_window"}},
     {"qwen3_a", {"max_window_layers", "sliding_window", "use_sliding_window"}},
     {"qwen3_moe_a", {"intermediate_size", "sliding_window", "use_sliding_window"}},
+    {"solar_open_b", {"intermediate_size"}},  // no layer is dense
 };
 
 /// Changes of several fields, or of fields that a checkpoint leaves at their defaults.

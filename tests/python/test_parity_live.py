@@ -176,6 +176,19 @@ CASES = {
         transformers.Glm4MoeLiteConfig,
         DENSE | LATENT | {"q_lora_rank": 26, "n_group": 3, "topk_group": 2, "n_shared_experts": 2},
     ),
+    "solar_open": (
+        transformers.SolarOpenConfig,
+        DENSE
+        | ROUTED
+        | {
+            "first_k_dense_replace": 0,
+            "head_dim": 14,
+            "num_key_value_heads": 2,
+            "attention_bias": True,
+            "n_group": 3,
+            "routed_scaling_factor": 0.7,
+        },
+    ),
     "minimax_m2": (
         transformers.MiniMaxM2Config,
         DENSE
@@ -204,8 +217,17 @@ CASES = {
     ),
 }
 
-# The sigmoid of a larger logit is 1.
-NARROW_ROUTERS = ("deepseek_v2", "deepseek_v3", "dots1", "glm4_moe", "glm4_moe_lite", "llama4_text", "minimax_m2")
+# The score of a larger logit is 1.
+NARROW_ROUTERS = (
+    "deepseek_v2",
+    "deepseek_v3",
+    "dots1",
+    "glm4_moe",
+    "glm4_moe_lite",
+    "llama4_text",
+    "minimax_m2",
+    "solar_open",
+)
 
 
 def spread(name, config):
