@@ -48,7 +48,7 @@ void TensorTaker::note(const std::string& problem) {
   if (problem_count_++ < kMostListed) problems_.push_back(problem);
 }
 
-/// The tensor if it is there with this shape.
+/// The tensor if it is there with this shape. A vector may be stored as one row (biases of ERNIE 4.5).
 const Tensor* TensorTaker::take_tensor(const Alternatives& names, const Shape& shape, const std::string& suffix) {
   SPECMOE_CHECK(!names.empty(), "model_type ", spec_.model_type, ": no name for a tensor ", shape_text(shape));
   const Tensor* tensor = find(names, suffix);
@@ -57,7 +57,7 @@ const Tensor* TensorTaker::take_tensor(const Alternatives& names, const Shape& s
     return nullptr;
   }
   taken_.insert(tensor);
-  if (tensor->shape == shape) return tensor;
+  if (tensor->shape == shape || (shape.size() == 1 && tensor->shape == Shape{1, shape[0]})) return tensor;
   note(tensor->name + " is " + describe(*tensor) + ", expected " + shape_text(shape));
   return nullptr;
 }

@@ -7,6 +7,7 @@ from transformers import (
     DeepseekV2Config,
     DeepseekV3Config,
     Dots1Config,
+    Ernie4_5_MoeConfig,
     Gemma3TextConfig,
     Glm4MoeConfig,
     Glm4MoeLiteConfig,
@@ -82,6 +83,11 @@ SOLAR = SMALL | {
     "head_dim": 16,
     "n_routed_experts": 8,
     "num_experts_per_tok": 3,
+    "moe_intermediate_size": 12,
+}
+ERNIE = SMALL | {
+    "moe_num_experts": 8,
+    "moe_k": 3,
     "moe_intermediate_size": 12,
 }
 MINIMAX = SMALL | {
@@ -528,6 +534,33 @@ MOE_CASES = {
             "add": {"first_k_dense_replace": 0, "partial_rotary_factor": 1.0, "use_qk_norm": False},
             "spread": UNGROUPED,
         },
+    ),
+    "ernie4_5_moe_a": (
+        Ernie4_5_MoeConfig,
+        ERNIE | {"num_hidden_layers": 3, "moe_num_shared_experts": 2, "tie_word_embeddings": True},
+        BFLOAT16,
+        {
+            "drop": ["moe_norm_min"],
+            "add": {"moe_layer_end_index": -1, "num_nextn_predict_layers": 1},
+            "extra": "model.mtp_enorm.0.weight",
+            "spread": UNGROUPED,
+        },
+    ),
+    "ernie4_5_moe_b": (
+        Ernie4_5_MoeConfig,
+        ERNIE
+        | {
+            "num_hidden_layers": 4,
+            "head_dim": 16,
+            "moe_num_shared_experts": 0,
+            "moe_layer_start_index": 1,
+            "moe_layer_end_index": 2,
+            "moe_layer_interval": 2,
+            "tie_word_embeddings": False,
+        }
+        | rope(rope_type="linear", factor=2.0),
+        FLOAT16,
+        {"old": True, "fused": True, "spread": UNGROUPED},
     ),
     "minimax_m2_a": (
         MiniMaxM2Config,

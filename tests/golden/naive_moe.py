@@ -70,6 +70,13 @@ def biased_sigmoid_router(logits, config, bias):
     return chosen, scores[chosen] / scores[chosen].sum(), 10.0 * margin
 
 
+def biased_softmax_router(logits, config, bias):
+    """Of ERNIE 4.5."""
+    scores = logits.softmax(-1)
+    chosen, margin = ranked(scores + bias.flatten(), config.num_experts_per_tok)
+    return chosen, scores[chosen] / scores[chosen].sum().clamp(min=config.moe_norm_min), 10.0 * margin
+
+
 def sparsemixer_router(logits, config, bias):
     chosen, weights, margin = [], [], float("inf")
     left = logits.clone()
@@ -101,11 +108,12 @@ ROUTERS = {
     "glm4_moe_lite": grouped_router_v3,
     "dots1": grouped_router_v3,
     "solar_open": grouped_router_v3,
+    "ernie4_5_moe": biased_softmax_router,
     "minimax_m2": biased_sigmoid_router,
 }
 
-# Those whose logits must be small: the sigmoid of a larger one is 1.
-NARROW = (grouped_router_v2, grouped_router_v3, biased_sigmoid_router)
+# Those whose logits must be small: the score of a larger one is 1.
+NARROW = (grouped_router_v2, grouped_router_v3, biased_sigmoid_router, biased_softmax_router)
 
 
 def is_moe(module: torch.nn.Module) -> bool:
@@ -118,6 +126,7 @@ def route(block, config, row: torch.Tensor):
     logits = router.weight.double() @ row
     if getattr(router, "bias", None) is not None:
         logits = logits + router.bias.double()
+    router = getattr(router, "moe_statics", router)
     holder = router if hasattr(router, "e_score_correction_bias") else block
     bias = getattr(holder, "e_score_correction_bias", torch.zeros(1)).double()
     return ROUTERS[config.model_type](logits, config, bias)
@@ -156,7 +165,7 @@ def forward(block, config, rows: torch.Tensor) -> torch.Tensor:
             total += (block.shared_expert_gate.weight.double() @ row).sigmoid() * swiglu(block.shared_expert, row)
         elif hasattr(block, "shared_expert"):
             total += swiglu(block.shared_expert, row)
-        elif hasattr(block, "shared_experts"):
+        elif getattr(block, "shared_experts", None) is not None:
             total += swiglu(block.shared_experts, row)
         outputs.append(total)
     return torch.stack(outputs)

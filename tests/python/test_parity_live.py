@@ -189,6 +189,21 @@ CASES = {
             "routed_scaling_factor": 0.7,
         },
     ),
+    "ernie4_5_moe": (
+        transformers.Ernie4_5_MoeConfig,
+        DENSE
+        | {
+            "num_hidden_layers": 3,
+            "num_key_value_heads": 2,
+            "moe_num_experts": 9,
+            "moe_k": 3,
+            "moe_intermediate_size": 18,
+            "moe_num_shared_experts": 1,
+            "moe_layer_start_index": 0,
+            "moe_layer_interval": 2,
+            "tie_word_embeddings": False,
+        },
+    ),
     "minimax_m2": (
         transformers.MiniMaxM2Config,
         DENSE
@@ -222,6 +237,7 @@ NARROW_ROUTERS = (
     "deepseek_v2",
     "deepseek_v3",
     "dots1",
+    "ernie4_5_moe",
     "glm4_moe",
     "glm4_moe_lite",
     "llama4_text",
