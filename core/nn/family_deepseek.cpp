@@ -136,6 +136,22 @@ void set_deepseek_mixtures(const ConfigReader& config, ModelSpec& spec, const De
   for (auto i = static_cast<std::size_t>(first); i < spec.layers.size(); ++i) spec.layers[i].ffn = mixture;
 }
 
+int leading_dense_layers(const ConfigReader& config, const CommonDefaults& defaults) {
+  const char* key = "mlp_layer_types";
+  const auto types = config.texts(key);
+  if (!types) return 1;
+  const int layers = parse_size(config, "num_hidden_layers", defaults.layers, kMaxLayers);
+  SPECMOE_CHECK(static_cast<int>(types->size()) == layers, config.where(key), " must have one entry for each of ",
+                layers, " layers, got ", types->size());
+  const auto sparse = std::find_if(types->begin(), types->end(), [](const auto& type) { return type != "dense"; });
+  SPECMOE_CHECK(std::all_of(sparse, types->end(), [](const auto& type) { return type == "sparse"; }), config.where(key),
+                " must be dense layers and then sparse ones");
+  const int dense = static_cast<int>(sparse - types->begin());
+  SPECMOE_CHECK(config.integer("first_k_dense_replace", dense, 0, kMaxLayers) == dense,
+                config.where("first_k_dense_replace"), " contradicts ", key, ", which has ", dense, " dense layers");
+  return dense;
+}
+
 RouterSpec parse_expert_groups(const ConfigReader& config, RouterSpec router, int groups, int kept_groups) {
   constexpr int kMostGroups = 64;
   const auto count = [&config](const char* key, int absent, int most) {

@@ -22,6 +22,9 @@ struct DeepseekMixture {
 void set_deepseek_mixtures(const ConfigReader& config, ModelSpec& spec, const DeepseekMixture& defaults,
                            const RouterSpec& router);
 
+/// Dense layers that mlp_layer_types begins with, 1 when it is not there. All others must be mixtures.
+int leading_dense_layers(const ConfigReader& config, const CommonDefaults& defaults);
+
 /// Adds groups of experts (n_group, topk_group); null stands for one. Throws Error for those that the experts do not go
 /// into.
 RouterSpec parse_expert_groups(const ConfigReader& config, RouterSpec router, int groups, int kept_groups);

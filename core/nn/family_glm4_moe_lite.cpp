@@ -1,7 +1,4 @@
-#include <algorithm>
-
 #include "core/nn/family_deepseek.h"
-#include "kernels/check.h"
 
 namespace specmoe::nn {
 
@@ -20,23 +17,6 @@ CommonDefaults glm4_moe_lite_defaults() {
   return defaults;
 }
 
-/// Dense layers that mlp_layer_types begins with, 1 when it is not there. All others must be mixtures.
-int dense_layers(const ConfigReader& config, const CommonDefaults& defaults) {
-  const char* key = "mlp_layer_types";
-  const auto types = config.texts(key);
-  if (!types) return 1;
-  const int layers = parse_size(config, "num_hidden_layers", defaults.layers, kMaxLayers);
-  SPECMOE_CHECK(static_cast<int>(types->size()) == layers, config.where(key), " must have one entry for each of ",
-                layers, " layers, got ", types->size());
-  const auto sparse = std::find_if(types->begin(), types->end(), [](const auto& type) { return type != "dense"; });
-  SPECMOE_CHECK(std::all_of(sparse, types->end(), [](const auto& type) { return type == "sparse"; }), config.where(key),
-                " must be dense layers and then sparse ones");
-  const int dense = static_cast<int>(sparse - types->begin());
-  SPECMOE_CHECK(config.integer("first_k_dense_replace", dense, 0, kMaxLayers) == dense,
-                config.where("first_k_dense_replace"), " contradicts ", key, ", which has ", dense, " dense layers");
-  return dense;
-}
-
 /// GLM-4.7-Flash: DeepSeek-V3 in other sizes, with one group of experts.
 ModelSpec parse_glm4_moe_lite(const ConfigReader& config) {
   const RouterSpec counts = parse_router(config, {"n_routed_experts", "num_local_experts"}, 64, 4);
@@ -48,7 +28,8 @@ ModelSpec parse_glm4_moe_lite(const ConfigReader& config) {
   latent.nope_dim = 192;
   latent.rope_dim = 64;
   latent.value_dim = 256;
-  return parse_deepseek_v3_like(config, defaults, latent, {1, 1536, dense_layers(config, defaults), 1.8}, router);
+  return parse_deepseek_v3_like(config, defaults, latent, {1, 1536, leading_dense_layers(config, defaults), 1.8},
+                                router);
 }
 
 SPECMOE_MODEL_FAMILY("glm4_moe_lite", parse_glm4_moe_lite);

@@ -8,6 +8,7 @@ from transformers import (
     DeepseekV3Config,
     Dots1Config,
     Ernie4_5_MoeConfig,
+    ExaoneMoeConfig,
     Gemma3TextConfig,
     Glm4MoeConfig,
     Glm4MoeLiteConfig,
@@ -88,6 +89,14 @@ SOLAR = SMALL | {
 ERNIE = SMALL | {
     "moe_num_experts": 8,
     "moe_k": 3,
+    "moe_intermediate_size": 12,
+}
+EXAONE = SMALL | {
+    "num_hidden_layers": 4,
+    "head_dim": 16,
+    "sliding_window": 8,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
     "moe_intermediate_size": 12,
 }
 MINIMAX = SMALL | {
@@ -561,6 +570,29 @@ MOE_CASES = {
         | rope(rope_type="linear", factor=2.0),
         FLOAT16,
         {"old": True, "fused": True, "spread": UNGROUPED},
+    ),
+    "exaone_moe_a": (
+        ExaoneMoeConfig,
+        EXAONE
+        | {
+            "num_shared_experts": 2,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
+            "first_k_dense_replace": 2,
+            "n_group": 4,
+            "topk_group": 2,
+            "routed_scaling_factor": 1.4,
+        }
+        | rope(5000.0, rope_type="default"),
+        BFLOAT16,
+        {"drop": ["sliding_window_pattern"], "extra": "mtp.enorm.weight", "spread": LIVELY},
+    ),
+    "exaone_moe_b": (
+        ExaoneMoeConfig,
+        EXAONE
+        | {"num_hidden_layers": 3, "sliding_window_pattern": 2, "norm_topk_prob": False}
+        | rope(100.0, rope_type="default"),
+        FLOAT16,
+        {"old": True, "fused": True, "drop": ["layer_types", "mlp_layer_types"], "spread": UNGROUPED},
     ),
     "minimax_m2_a": (
         MiniMaxM2Config,

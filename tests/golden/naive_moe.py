@@ -108,6 +108,7 @@ ROUTERS = {
     "glm4_moe_lite": grouped_router_v3,
     "dots1": grouped_router_v3,
     "solar_open": grouped_router_v3,
+    "exaone_moe": grouped_router_v3,
     "ernie4_5_moe": biased_softmax_router,
     "minimax_m2": biased_sigmoid_router,
 }

@@ -80,6 +80,9 @@ const std::vector<Refused> kRefused = {
     {"ernie4_5_moe_a",
      R"({"moe_num_shared_experts": 4096, "moe_intermediate_size": 16777216})",
      {"moe_num_shared_experts = 4096 times moe_intermediate_size = 16777216 is too wide"}},
+    {"exaone_moe_a", R"({"scoring_func": "softmax"})", {"scoring_func 'softmax'", "known: sigmoid"}},
+    {"exaone_moe_a", R"({"first_k_dense_replace": 1})", {"first_k_dense_replace contradicts mlp_layer_types"}},
+    {"exaone_moe_b", R"({"sliding_window_pattern": "LLLG"})", {"sliding_window_pattern must be an integer"}},
     {"minimax_m2_b", R"({"scoring_func": "softmax"})", {"scoring_func 'softmax'", "known: sigmoid"}},
     {"minimax_m2_b", R"({"use_qk_norm": false})", {"use_qk_norm = false is not supported"}},
     {"minimax_m2_b", R"({"use_routing_bias": false})", {"use_routing_bias = false is not supported"}},
@@ -130,6 +133,21 @@ TEST(FamilyInput, Nulls) {
   config.erase("layer_types");
   copy.set_config(config);
   EXPECT_EQ(read_spec(copy.path()).layers.back().attention.window, 0);
+}
+
+/// Of K-EXAONE: without windows full layers turn their heads too.
+TEST(FamilyInput, NoWindows) {
+  const FolderCopy copy(load_fixture("exaone_moe_a").folder);
+  EXPECT_FALSE(read_spec(copy.path()).layers[1].attention.rope);
+  copy.set_config("sliding_window", nullptr);
+  EXPECT_NE(load_error(copy.path()).find("sliding_window is null, but layer_types has"), std::string::npos);
+  json config = copy.config();
+  config["layer_types"] = std::vector<std::string>(4, "full_attention");
+  copy.set_config(config);
+  for (const LayerSpec& layer : read_spec(copy.path()).layers) EXPECT_TRUE(layer.attention.rope);
+  config.erase("layer_types");
+  copy.set_config(config);
+  EXPECT_NE(load_error(copy.path()).find("sliding_window is null, and layer_types is missing"), std::string::npos);
 }
 
 }  // namespace

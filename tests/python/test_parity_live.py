@@ -204,6 +204,22 @@ CASES = {
             "tie_word_embeddings": False,
         },
     ),
+    "exaone_moe": (
+        transformers.ExaoneMoeConfig,
+        DENSE
+        | EXPERTS
+        | {
+            "num_hidden_layers": 3,
+            "head_dim": 14,
+            "num_key_value_heads": 2,
+            "num_experts": 9,
+            "sliding_window": 12,
+            "sliding_window_pattern": 3,
+            "n_group": 3,
+            "topk_group": 2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 300.0},
+        },
+    ),
     "minimax_m2": (
         transformers.MiniMaxM2Config,
         DENSE
@@ -238,6 +254,7 @@ NARROW_ROUTERS = (
     "deepseek_v3",
     "dots1",
     "ernie4_5_moe",
+    "exaone_moe",
     "glm4_moe",
     "glm4_moe_lite",
     "llama4_text",
