@@ -90,7 +90,8 @@ __global__ void __launch_bounds__(kThreads)
   }
   __syncthreads();
   const float* weight = kind == HeadKind::kQuery ? rule.norms.query : rule.norms.key;
-  if (kind != HeadKind::kValue && weight != nullptr) head.normalise(weight, rule.norms.eps, scratch);
+  const bool norm_first = kind != HeadKind::kValue && weight != nullptr && !rule.norm_after;
+  if (norm_first) head.normalise(weight, rule.norms.eps, scratch);
   if (rule.clip > 0.0f) {
     head.each([&](int, float value) {
       return value < -rule.clip ? -rule.clip : rule.clip < value ? rule.clip : value;
@@ -102,7 +103,7 @@ __global__ void __launch_bounds__(kThreads)
     if (rule.half > 0) {
       head.turn(table + static_cast<std::int64_t>(row.position) * 2 * rule.half, rule.half, rule.first_turned);
     }
-    if (rule.l2_norm) head.normalise(nullptr, rule.norms.eps, scratch);
+    if (rule.norm_after) head.normalise(weight, rule.norms.eps, scratch);
   }
   const bool sharpened = kind == HeadKind::kQuery && rule.temperature_floor > 0.0f;
   const float factor = sharpened ? temperature_at(rule, row.position) : 1.0f;

@@ -66,7 +66,8 @@ Cost attention_cost(const AttentionSpec& attention, std::int64_t inputs, std::in
   cost.matrix(hidden, std::int64_t{attention.heads} * attention.value_dim(), dtype);
   if (attention.output_bias) cost.vector(hidden);
   if (attention.sinks) cost.vector(attention.heads);
-  if (attention.qk_norm == QkNorm::kPerHead) cost.vector(2 * std::int64_t{attention.head_dim});
+  const bool per_head = attention.qk_norm == QkNorm::kPerHead || attention.qk_norm == QkNorm::kPerHeadAfterRope;
+  if (per_head) cost.vector(2 * std::int64_t{attention.head_dim});
   if (attention.qk_norm == QkNorm::kFlat) cost.vector(queries + keys);
   return cost;
 }

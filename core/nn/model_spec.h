@@ -46,6 +46,7 @@ enum class QkNorm {
   kPerHead,      // over each head before it turns; one weight [head_dim] for all query heads, one for all key heads
   kFlat,         // over the whole projection before it turns; weights [heads * head_dim], [kv_heads * head_dim]
   kL2AfterRope,  // over each head after it has turned; RMS without a weight
+  kPerHeadAfterRope,  // as kPerHead, but after it has turned
 };
 
 /// Queries at position p are multiplied by 1 + scale * ln(1 + floor((p + 1) / floor)), so that long texts do not blur
@@ -67,7 +68,7 @@ struct LatentSpec {
 };
 
 /// Grouped-query attention: query head h reads kv head h / (heads / kv_heads). Order of things: projection and bias,
-/// qk_norm, clip, rope, L2 norm, temperature.
+/// qk_norm, clip, rope, qk_norm that comes after it, temperature.
 struct AttentionSpec {
   int heads = 0;
   int kv_heads = 0;
@@ -139,7 +140,7 @@ struct TensorNames {
 
   Alternatives attention_norm_bias, ffn_norm_bias, final_norm_bias, head_bias;  // NormKind::kLayer, head_bias
   Alternatives attention_out_norm, ffn_out_norm;                                // BlockOrder::kSandwich
-  Alternatives query_norm, key_norm;                                            // kPerHead, kFlat
+  Alternatives query_norm, key_norm;                                            // kPerHead, kFlat, kPerHeadAfterRope
   Alternatives sinks;                                                           // [heads]
   Alternatives query_down, query_down_norm, query_up;  // latent with a query_rank; stem, name, stem
   Alternatives kv_down, kv_down_norm, kv_up;           // latent; stem, name, stem

@@ -106,6 +106,7 @@ Array ReferenceModel::State::turn(Array heads, const kernels::WeightView& norm_w
   heads = head_norm(heads, norm_weight, attention.qk_norm);
   if (attention.clip > 0) heads = heads.clamp(-attention.clip, attention.clip);
   heads = rotate(heads, attention, positions);
+  if (attention.qk_norm == QkNorm::kPerHeadAfterRope) return norm(heads, {norm_weight, {}});
   return attention.qk_norm == QkNorm::kL2AfterRope ? rms(heads, spec.norm_eps) : heads;
 }
 

@@ -199,7 +199,7 @@ void Mapper::take_attention(const AttentionSpec& attention, LayerTensors& layer)
   const std::int64_t mixed = std::int64_t{attention.heads} * attention.value_dim();
   layer.output = from_.take_linear(names.output, hidden, mixed, attention.output_bias);
   if (attention.sinks) layer.sinks = from_.take(names.sinks, {attention.heads});
-  if (attention.qk_norm != QkNorm::kPerHead && attention.qk_norm != QkNorm::kFlat) return;
+  if (attention.qk_norm == QkNorm::kNone || attention.qk_norm == QkNorm::kL2AfterRope) return;
   const bool flat = attention.qk_norm == QkNorm::kFlat;
   layer.query_norm = from_.take(names.query_norm, {flat ? queries : attention.head_dim});
   layer.key_norm = from_.take(names.key_norm, {flat ? keys : attention.head_dim});

@@ -190,6 +190,7 @@ void Transformer::turn(std::size_t layer, const Pass::Block& block, const std::v
     kernels_.rope(part(head, 0, head.rows, first, head.cols - first), rope->data(block.cache->text()), rope->half(),
                   pass_.positions.data() + block.first_row);
   }
+  if (spec.qk_norm == QkNorm::kPerHeadAfterRope) kernels_.rms_norm(head, norm_weight.data(), spec_.norm_eps, head);
   if (spec.qk_norm == QkNorm::kL2AfterRope) kernels_.rms_norm(head, ones_.data(), spec_.norm_eps, head);
 }
 

@@ -166,7 +166,7 @@ struct HeadInputs {
 
 /// What happens to heads between projection and cache, in this order.
 struct HeadRule {
-  HeadNorms norms;    // of queries and keys
+  HeadNorms norms;    // of queries and keys; with norm_after of those that have turned
   float clip = 0.0f;  // > 0: queries, keys and values are clamped to +-clip
   // Queries and keys turn from element `first_turned` on, 2 * half elements.
   const float* cos_sin = nullptr;
@@ -174,7 +174,7 @@ struct HeadRule {
   std::int32_t first_turned = 0;
   const float* long_cos_sin = nullptr;  // for sequences whose text is longer than `short_text`
   std::int32_t short_text = 0;
-  bool l2_norm = false;  // of turned queries and keys: rms_norm without a weight, with norms.eps
+  bool norm_after = false;  // turned queries and keys are normed by `norms`, those without a weight too
   // Queries at position p are multiplied by 1 + temperature_scale * ln(1 + floor((p + 1) / temperature_floor)).
   float temperature_floor = 0.0f;  // 0: they are not
   float temperature_scale = 0.0f;

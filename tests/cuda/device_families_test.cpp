@@ -113,9 +113,9 @@ INSTANTIATE_TEST_SUITE_P(Models, DeviceFamilyTest, ::testing::ValuesIn(testing::
                          [](const auto& info) { return info.param; });
 INSTANTIATE_TEST_SUITE_P(Models, DeviceFamilyBitsTest,
                          ::testing::Values("deepseek_v2_b", "deepseek_v3_a", "gemma3_text_a", "glm4_moe_b", "gpt_oss_a",
-                                           "granitemoe_a", "llama4_text_scout", "llama_bias", "llama_longrope_long",
-                                           "minimax_m2_a", "mixtral_b", "olmoe_b", "phimoe_b", "qwen2_moe_a",
-                                           "qwen3_moe_b"),
+                                           "granitemoe_a", "hunyuan_v1_moe_b", "llama4_text_scout", "llama_bias",
+                                           "llama_longrope_long", "minimax_m2_a", "mixtral_b", "olmoe_b", "phimoe_b",
+                                           "qwen2_moe_a", "qwen3_moe_b"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

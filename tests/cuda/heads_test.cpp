@@ -27,7 +27,7 @@ class DeviceHeadsTest : public DeviceTest {
     const Rows<float> head = kernels::view(x, 1, static_cast<std::int64_t>(x.size()));
     const std::vector<float>& norm = is_query ? host.query_norm : host.key_norm;
     const auto rms_norm = kernels::rms_norm.on(Backend::kScalar);
-    if (!is_value && !norm.empty()) rms_norm(head, norm.data(), kEps, head);
+    if (!is_value && !norm.empty() && !rule.norm_after) rms_norm(head, norm.data(), kEps, head);
     if (rule.clip > 0.0f) {
       for (float& value : x) value = std::clamp(value, -rule.clip, rule.clip);
     }
@@ -38,7 +38,8 @@ class DeviceHeadsTest : public DeviceTest {
       const Rows<float> turned = {head.data + rule.first_turned, 1, 2 * rule.half, head.stride};
       kernels::rope.on(Backend::kScalar)(turned, table.data(), rule.half, &row.position);
     }
-    if (rule.l2_norm) rms_norm(head, std::vector<float>(x.size(), 1.0f).data(), kEps, head);
+    const std::vector<float> ones(x.size(), 1.0f);
+    if (rule.norm_after) rms_norm(head, (norm.empty() ? ones : norm).data(), kEps, head);
     if (is_query && rule.temperature_floor > 0.0f) {
       const float periods = std::floor((static_cast<float>(row.position) + 1.0f) / rule.temperature_floor);
       for (float& value : x) value *= 1.0f + rule.temperature_scale * std::log1p(periods);
@@ -148,7 +149,10 @@ TEST_P(DeviceHeadsTest, HeadsAreMadeAsOnTheCpu) {
   host.key_norm = random_floats(20, 12);
   compare(host, shape_of(2, 1, 20), 0);
   host.rule.clip = 0.0f;
-  host.rule.l2_norm = true;
+  host.rule.norm_after = true;
+  compare(host, shape_of(2, 1, 20), 0);
+  host.query_norm.clear();
+  host.key_norm.clear();
   compare(host, shape_of(2, 1, 20), 0);
 }
 

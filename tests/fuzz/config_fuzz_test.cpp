@@ -107,7 +107,7 @@ INSTANTIATE_TEST_SUITE_P(Models, ConfigFuzz,
                          ::testing::Values("mixtral_a", "mixtral_c", "llama_llama3", "llama_yarn", "gemma3_text_a",
                                            "gemma3_text_b", "qwen2_moe_a", "gpt_oss_a", "phimoe_a", "deepseek_v2_b",
                                            "deepseek_v3_fp8", "ernie4_5_moe_b", "exaone_moe_b", "glm4_moe_b",
-                                           "llama4_text_lists"),
+                                           "hunyuan_v1_moe_b", "llama4_text_lists"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

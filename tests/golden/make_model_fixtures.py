@@ -39,7 +39,8 @@ def spread_of(name: str, tied: bool, special: dict) -> float:
     if "lm_head" in name or "embed" in name:
         # A tied embedding must be small against what the layers add, or every token predicts itself.
         return 0.05 if tied else 0.3
-    return 1.0 if name.endswith(("mlp.gate.weight", "router.weight", "expert_gate.weight")) else 0.08
+    routers = ("mlp.gate.weight", "mlp.gate.wg.weight", "router.weight", "expert_gate.weight")
+    return 1.0 if name.endswith(routers) else 0.08
 
 
 def randomise(model: torch.nn.Module, generator: torch.Generator, storage: torch.dtype, how: dict) -> dict:

@@ -14,6 +14,7 @@ from transformers import (
     Glm4MoeLiteConfig,
     GptOssConfig,
     GraniteMoeConfig,
+    HunYuanMoEV1Config,
     Llama4TextConfig,
     LlamaConfig,
     MiniMaxM2Config,
@@ -98,6 +99,12 @@ EXAONE = SMALL | {
     "num_experts": 8,
     "num_experts_per_tok": 3,
     "moe_intermediate_size": 12,
+}
+HUNYUAN = SMALL | {
+    "head_dim": 16,
+    "num_experts": 8,
+    "moe_topk": 3,
+    "intermediate_size": 12,
 }
 MINIMAX = SMALL | {
     "head_dim": 16,
@@ -593,6 +600,43 @@ MOE_CASES = {
         | rope(100.0, rope_type="default"),
         FLOAT16,
         {"old": True, "fused": True, "drop": ["layer_types", "mlp_layer_types"], "spread": UNGROUPED},
+    ),
+    "hunyuan_v1_moe_a": (
+        HunYuanMoEV1Config,
+        HUNYUAN | {"attention_bias": True} | rope(100.0, rope_type="linear", factor=2.0),
+        BFLOAT16,
+        {"spread": LIVELY | {"gate.wg.weight": 0.3}},
+    ),
+    "hunyuan_v1_moe_b": (
+        HunYuanMoEV1Config,
+        HUNYUAN
+        | {"head_dim": 12, "num_key_value_heads": 4, "tie_word_embeddings": True}
+        | rope(100.0, rope_type="dynamic", alpha=50.0, factor=1.0),
+        BFLOAT16,
+        {
+            "old": True,
+            "fused": True,
+            "add": {
+                "attention_head_dim": 12,
+                "group_limited_greedy": False,
+                "mlp_bias": False,
+                "moe_drop_tokens": False,
+                "moe_intermediate_size": [12, 12],
+                "moe_layer_num_skipped": 0,
+                "moe_topk": [3, 3],
+                "norm_topk_prob": True,
+                "norm_type": "rms",
+                "num_shared_expert": [1, 1],
+                "position_embedding_xdrope": False,
+                "routed_scaling_factor": 1.0,
+                "use_cla": False,
+                "use_mixed_mlp_moe": True,
+                "use_mla": False,
+                "use_qk_norm": True,
+                "use_rotary_pos_emb": True,
+            },
+            "spread": LIVELY,
+        },
     ),
     "minimax_m2_a": (
         MiniMaxM2Config,

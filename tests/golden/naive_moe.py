@@ -109,6 +109,7 @@ ROUTERS = {
     "dots1": grouped_router_v3,
     "solar_open": grouped_router_v3,
     "exaone_moe": grouped_router_v3,
+    "hunyuan_v1_moe": softmax_router,
     "ernie4_5_moe": biased_softmax_router,
     "minimax_m2": biased_sigmoid_router,
 }
@@ -124,7 +125,7 @@ def is_moe(module: torch.nn.Module) -> bool:
 def route(block, config, row: torch.Tensor):
     """Chosen experts, weights and margin of one token [H], in float64."""
     router = block.gate if hasattr(block, "gate") else block.router
-    logits = router.weight.double() @ row
+    logits = getattr(router, "wg", router).weight.double() @ row
     if getattr(router, "bias", None) is not None:
         logits = logits + router.bias.double()
     router = getattr(router, "moe_statics", router)
@@ -168,5 +169,7 @@ def forward(block, config, rows: torch.Tensor) -> torch.Tensor:
             total += swiglu(block.shared_expert, row)
         elif getattr(block, "shared_experts", None) is not None:
             total += swiglu(block.shared_experts, row)
+        elif hasattr(block, "shared_mlp"):
+            total += swiglu(block.shared_mlp, row)
         outputs.append(total)
     return torch.stack(outputs)

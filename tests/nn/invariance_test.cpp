@@ -35,7 +35,8 @@ std::vector<Case> cases() {
                                            "llama4_text_scout", "llama4_text_maverick",
                                            "glm4_moe_b",        "dots1_a",
                                            "minimax_m2_b",      "solar_open_b",
-                                           "ernie4_5_moe_a",    "exaone_moe_a"};
+                                           "ernie4_5_moe_a",    "exaone_moe_a",
+                                           "hunyuan_v1_moe_a"};
   const std::vector<std::string> few_attentions = {"mixtral_b", "deepseek_v2_b"};
   const std::vector<std::string> every_attention = {"mixtral_a", "mistral_a",     "gemma3_text_a", "qwen3_b",
                                                     "gpt_oss_a", "deepseek_v2_b", "deepseek_v3_b", "llama4_text_scout"};

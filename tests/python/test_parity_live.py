@@ -220,6 +220,17 @@ CASES = {
             "rope_parameters": {"rope_type": "default", "rope_theta": 300.0},
         },
     ),
+    "hunyuan_v1_moe": (
+        transformers.HunYuanMoEV1Config,
+        DENSE
+        | {
+            "head_dim": 14,
+            "num_key_value_heads": 3,
+            "num_experts": 7,
+            "moe_topk": 2,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 50.0, "alpha": 20.0, "factor": 1.0},
+        },
+    ),
     "minimax_m2": (
         transformers.MiniMaxM2Config,
         DENSE
@@ -267,7 +278,7 @@ def spread(name, config):
     """Standard deviation of a tensor's values."""
     if name.endswith(("bias", "sinks")):
         return 0.3
-    if "gate.weight" in name or "router.weight" in name:
+    if any(router in name for router in ("gate.weight", "gate.wg.weight", "router.weight")):
         return 0.3 if config.model_type in NARROW_ROUTERS else 1.0
     return 0.1
 

@@ -65,7 +65,7 @@ struct DeviceLayer {
 
   /// Whether rope_append() does all that is to be done to heads.
   bool plain_heads() const {
-    return attention.value_dim == 0 && heads.clip <= 0.0F && heads.long_cos_sin == nullptr && !heads.l2_norm &&
+    return attention.value_dim == 0 && heads.clip <= 0.0F && heads.long_cos_sin == nullptr && !heads.norm_after &&
            heads.temperature_floor <= 0.0F;
   }
 };

@@ -194,7 +194,7 @@ HeadRule DeviceWeights::head_rule(const ModelSpec& model, const AttentionSpec& s
   HeadRule rule;
   rule.norms.eps = model.norm_eps;
   rule.clip = spec.clip;
-  rule.l2_norm = spec.qk_norm == QkNorm::kL2AfterRope;
+  rule.norm_after = spec.qk_norm == QkNorm::kL2AfterRope || spec.qk_norm == QkNorm::kPerHeadAfterRope;
   if (spec.rope) {
     const RopeTables& tables = rope_tables(*spec.rope, model.max_positions);
     rule.cos_sin = tables.short_text;
