@@ -179,6 +179,10 @@ RunOptions run_options(Command command, const Settings& settings) {
   SPECMOE_CHECK(options.cells.empty() || !same_file(options.cells, options.output),
                 "--cells and --output name the same file '", options.cells,
                 "': the first grows by a line per cell, the second is written anew; give two");
+  for (const char* input : {"prompts", "config"}) {
+    SPECMOE_CHECK(options.output.empty() || !same_file(options.output, settings.text(input)), "--output and --", input,
+                  " name the same file '", options.output, "', which would be written anew; give another for one");
+  }
   options.prompts = prompts_of(settings);
   options.all_turns = settings.on("chat");
   if (command == Command::kBench) options.categories = categories_of(settings.items("category"), options.prompts);

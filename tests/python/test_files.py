@@ -180,6 +180,15 @@ def small_files_only():
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 
 
+@pytest.mark.parametrize("flag, text", [("--prompts", '{"prompt": "a"}'), ("--config", '{"prompt": ["a"]}')])
+def test_an_output_does_not_take_the_place_of_what_is_read(flag, text, tmp_path):
+    (tmp_path / "read").write_text(text)
+    (tmp_path / "link").symlink_to(tmp_path / "read")
+    run = specmoe(*GENERATE[:3], flag, tmp_path / "read", "--output", tmp_path / "link")
+    expect_one_line(run, f"--output and {flag} name the same file")
+    assert (tmp_path / "read").read_text() == text
+
+
 @pytest.mark.parametrize("flag", ["--output", "--cells"])
 def test_a_full_disk_is_one_line_and_leaves_no_half_result(flag, tmp_path):
     out = tmp_path / "out.jsonl"
