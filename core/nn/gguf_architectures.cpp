@@ -29,21 +29,36 @@ void complete_llama4(const GgufMetadata& metadata, json& config) {
   config["use_qk_norm"] = metadata.need("expert_count") != kMaverickExperts;
 }
 
-/// Softmax scores are DeepSeek-V2, sigmoid ones V3; files of before V3 do not say. Groups likewise: without the key
-/// all experts are one group.
-void complete_scores(const GgufMetadata& metadata, json& config) {
-  enum Gating : std::int64_t { kUnsaid = 0, kSoftmax = 1, kSigmoid = 2 };
+enum Gating : std::int64_t { kUnsaid = 0, kSoftmax = 1, kSigmoid = 2 };
+
+Gating gating_of(const GgufMetadata& metadata) {
   const std::int64_t gating = metadata.integer("expert_gating_func", kUnsaid);
   SPECMOE_CHECK(gating >= kUnsaid && gating <= kSigmoid, metadata.file().path(), ": ",
                 metadata.key("expert_gating_func"), " = ", gating,
                 " is not supported; known: 1 (softmax), 2 (sigmoid)");
-  const std::int64_t groups = metadata.integer("expert_group_count", 1);
-  if (gating == kSigmoid) {
+  return static_cast<Gating>(gating);
+}
+
+/// For architectures whose scores are of one kind, which older files do not say.
+void expect_gating(const GgufMetadata& metadata, Gating wanted) {
+  const Gating gating = gating_of(metadata);
+  SPECMOE_CHECK(gating == wanted || gating == kUnsaid, metadata.file().path(), ": ", metadata.key("expert_gating_func"),
+                " = ", gating, " is not supported for this architecture, expected ", wanted);
+}
+
+/// Without the keys all experts are one group.
+void copy_groups(const GgufMetadata& metadata, json& config) {
+  config["n_group"] = metadata.integer("expert_group_count", 1);
+  config["topk_group"] = metadata.integer("expert_group_used_count", 1);
+}
+
+/// Softmax scores are DeepSeek-V2, sigmoid ones V3; files of before V3 do not say.
+void complete_scores(const GgufMetadata& metadata, json& config) {
+  if (gating_of(metadata) == kSigmoid) {
     config["model_type"] = "deepseek_v3";
-    config["n_group"] = groups;
-    config["topk_group"] = metadata.integer("expert_group_used_count", 1);
-    return;
+    return copy_groups(metadata, config);
   }
+  const std::int64_t groups = metadata.integer("expert_group_count", 1);
   SPECMOE_CHECK(config["norm_topk_prob"] == false, metadata.file().path(), ": ", metadata.key("expert_weights_norm"),
                 " with softmax scores is not supported: DeepSeek-V2 does not renormalise");
   if (groups <= 1) return;
@@ -87,6 +102,51 @@ void complete_phimoe(const GgufMetadata& metadata, json& config) {
   scaling["short_mscale"] = scaling["long_mscale"] = scaling.value("attention_factor", json(1.0));
 }
 
+/// How many elements of a head turn, as the share of them that config.json has: half an element more, for it is cut
+/// off.
+json turning_share(const GgufMetadata& metadata, const json& config) {
+  const std::int64_t head_dim = config["head_dim"].is_number() ? config["head_dim"].get<std::int64_t>() : 0;
+  const std::int64_t turning = metadata.integer("rope.dimension_count", head_dim);
+  SPECMOE_CHECK(0 < turning && turning <= head_dim, metadata.file().path(), ": ", metadata.key("rope.dimension_count"),
+                " = ", turning, " must be above 0 and at most the heads' width ", head_dim);
+  return turning == head_dim ? 1.0 : (static_cast<double>(turning) + 0.5) / static_cast<double>(head_dim);
+}
+
+/// GLM-4.5 to 4.7; Solar Open comes under this name too, without norms of heads and with heads that turn as a whole.
+void complete_glm4_moe(const GgufMetadata& metadata, json& config) {
+  expect_gating(metadata, kSigmoid);
+  copy_groups(metadata, config);
+  config["partial_rotary_factor"] = turning_share(metadata, config);
+  config["use_qk_norm"] = metadata.file().tensor("blk.0.attn_q_norm.weight") != nullptr;
+}
+
+void complete_dots1(const GgufMetadata& metadata, json& config) {
+  expect_gating(metadata, kSigmoid);
+  copy_groups(metadata, config);
+}
+
+void complete_minimax_m2(const GgufMetadata& metadata, json& config) {
+  expect_gating(metadata, kSigmoid);
+  config["partial_rotary_factor"] = turning_share(metadata, config);
+}
+
+void complete_softmax(const GgufMetadata& metadata, json&) { expect_gating(metadata, kSoftmax); }
+
+/// Mixtures of DeepSeek-V3 behind the attention of others.
+Architecture sigmoid_mixture(const char* name, const char* model_type,
+                             void (*complete)(const GgufMetadata& metadata, json& config)) {
+  Architecture architecture{name, model_type};
+  architecture.keys = {kExpertWidth,
+                       {"expert_count", "n_routed_experts"},
+                       {"expert_shared_count", "n_shared_experts"},
+                       {"leading_dense_block_count", "first_k_dense_replace"},
+                       {"expert_weights_scale", "routed_scaling_factor"},
+                       {"expert_weights_norm", "norm_topk_prob"}};
+  architecture.fixed = {{"first_k_dense_replace", 0}, {"routed_scaling_factor", 1.0}, {"norm_topk_prob", false}};
+  architecture.complete = complete;
+  return architecture;
+}
+
 std::vector<Architecture> known_architectures() {
   std::vector<Architecture> all = {
       {"llama", "llama", {kLocalExperts, {"rope.dimension_count", "head_dim"}}, true},
@@ -111,6 +171,26 @@ std::vector<Architecture> known_architectures() {
       {"gpt-oss", "gpt_oss", {kLocalExperts}, false, json::object(), complete_gpt_oss},
       {"llama4", "llama4_text", {kLocalExperts}, false, json::object(), complete_llama4},
       {"phimoe", "phimoe", {kLocalExperts}, false, json::object(), complete_phimoe},
+      sigmoid_mixture("glm4moe", "glm4_moe", complete_glm4_moe),
+      sigmoid_mixture("dots1", "dots1", complete_dots1),
+      {"minimax-m2", "minimax_m2", {kLocalExperts}, false, json::object(), complete_minimax_m2},
+      {"ernie4_5-moe",
+       "ernie4_5_moe",
+       {kExpertWidth,
+        {"expert_count", "moe_num_experts"},
+        {"expert_used_count", "moe_k"},
+        {"expert_shared_count", "moe_num_shared_experts"},
+        {"interleave_moe_layer_step", "moe_layer_interval"},
+        {"leading_dense_block_count", "moe_layer_start_index"}},
+       false,
+       {{"moe_num_shared_experts", 0}, {"moe_layer_interval", 1}, {"moe_layer_start_index", 0}},
+       complete_softmax},
+      {"hunyuan-moe",
+       "hunyuan_v1_moe",
+       {kExpertWidth, kExperts, {"expert_used_count", "moe_topk"}, {"expert_shared_count", "num_shared_expert"}},
+       false,
+       json::object(),
+       complete_softmax},
   };
   Architecture deepseek{"deepseek2", "deepseek_v2"};
   deepseek.keys = {kExpertWidth,

@@ -43,9 +43,11 @@ def llama3_divisors(parameters: dict, head_dim: int) -> np.ndarray:
 
 def write_rope(writer: gguf.GGUFWriter, config, width: int) -> None:
     parameters = config.rope_parameters.get("full_attention", config.rope_parameters)
-    kind = parameters["rope_type"]
-    writer.add_rope_dimension_count(width)
-    writer.add_rope_freq_base(parameters["rope_theta"])
+    kind, theta = parameters["rope_type"], parameters["rope_theta"]
+    if kind == "dynamic" and "alpha" in parameters:  # Hunyuan: worked out
+        theta *= parameters["alpha"] ** (width / (width - 2))
+    writer.add_rope_dimension_count(int(width * parameters.get("partial_rotary_factor", 1.0)))
+    writer.add_rope_freq_base(theta)
     if kind in ("linear", "yarn"):
         writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
         writer.add_rope_scaling_factor(parameters["factor"])
@@ -88,6 +90,36 @@ def write_latent(writer: gguf.GGUFWriter, config) -> None:
         writer.add_expert_group_used_count(config.topk_group)
 
 
+def write_mixture(writer: gguf.GGUFWriter, config) -> None:
+    """What the mixtures of DeepSeek-V3 behind other attention and those of ERNIE and Hunyuan have keys for."""
+    kind = config.model_type
+    if kind in ("glm4_moe", "dots1", "minimax_m2"):
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    if kind in ("glm4_moe", "dots1"):
+        writer.add_leading_dense_block_count(config.first_k_dense_replace)
+        writer.add_expert_shared_count(config.n_shared_experts)
+        writer.add_expert_weights_scale(config.routed_scaling_factor)
+        writer.add_expert_weights_norm(config.norm_topk_prob)
+        writer.add_expert_group_count(config.n_group)
+        writer.add_expert_group_used_count(config.topk_group)
+    if kind == "ernie4_5_moe":
+        writer.add_expert_used_count(config.moe_k)
+        writer.add_interleave_moe_layer_step(config.moe_layer_interval)
+        writer.add_leading_dense_block_count(config.moe_layer_start_index)
+        writer.add_expert_shared_count(config.moe_num_shared_experts)
+        writer.add_expert_shared_feed_forward_length(config.moe_num_shared_experts * config.moe_intermediate_size)
+    if kind == "hunyuan_v1_moe":
+        writer.add_expert_shared_count(1)
+        writer.add_expert_shared_feed_forward_length(config.intermediate_size)
+    if kind in ("hunyuan_v1_moe", "minimax_m2") and not hasattr(config, "moe_intermediate_size"):
+        writer.add_expert_feed_forward_length(config.intermediate_size)
+
+
+def one_for_all(value):
+    """A number for all layers, or a list of one for each, all the same."""
+    return value[0] if isinstance(value, list) else value
+
+
 def first_of(config, *keys):
     return next((value for key in keys if (value := getattr(config, key, None)) is not None), None)
 
@@ -108,8 +140,10 @@ def write_metadata(writer: gguf.GGUFWriter, config) -> None:
         write_latent(writer, config)
     elif getattr(config, "head_dim", None):
         writer.add_key_length(config.head_dim)
-    if experts := first_of(config, "num_experts", "num_local_experts", "n_routed_experts"):
+        writer.add_value_length(config.head_dim)
+    if experts := first_of(config, "num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"):
         writer.add_expert_count(experts)
+    write_mixture(writer, config)
     if config.model_type in ("gpt_oss", "llama4_text"):
         writer.add_expert_feed_forward_length(config.intermediate_size)
     if config.model_type in ("gemma3_text", "gpt_oss", "phimoe"):
@@ -128,7 +162,7 @@ def write_metadata(writer: gguf.GGUFWriter, config) -> None:
     }
     for key, add_value in optional.items():
         if getattr(config, key, None) is not None:
-            add_value(getattr(config, key))
+            add_value(one_for_all(getattr(config, key)))
     writer.add_eos_token_id(config.eos_token_id)
 
 

@@ -20,6 +20,11 @@ ARCHITECTURES = {
     "deepseek_v3": "deepseek2",
     "llama4_text": "llama4",
     "phimoe": "phimoe",
+    "glm4_moe": "glm4moe",
+    "dots1": "dots1",
+    "minimax_m2": "minimax-m2",
+    "ernie4_5_moe": "ernie4_5-moe",
+    "hunyuan_v1_moe": "hunyuan-moe",
 }
 PERMUTED = ("llama", "granitemoe")
 MODEL_NAMES = {
@@ -54,6 +59,9 @@ LAYER_NAMES = {
     "mlp.shared_expert.down_proj": "ffn_down_shexp",
     "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
     "block_sparse_moe.router": "ffn_gate_inp",
+    "mlp.gate.wg": "ffn_gate_inp",
+    "self_attn.query_layernorm": "attn_q_norm",
+    "self_attn.key_layernorm": "attn_k_norm",
 }
 # Where an architecture says something else: Gemma has norms on both sides of each part.
 OWN_NAMES = {
@@ -63,6 +71,7 @@ OWN_NAMES = {
         "post_feedforward_layernorm": "post_ffw_norm",
     },
     "gpt-oss": {"post_attention_layernorm": "post_attention_norm"},
+    "glm4moe": {"post_attention_layernorm": "post_attention_norm"},
 }
 
 
@@ -91,6 +100,7 @@ def latent_parts(parameter: torch.Tensor, config) -> list[tuple[str, torch.Tenso
 
 def layer_parts(name: str, parameter: torch.Tensor, config, arch: str) -> list[tuple[str, torch.Tensor]]:
     name = name.replace("feed_forward.", "mlp.").replace("shared_experts.", "shared_expert.")
+    name = name.replace("shared_mlp.", "shared_expert.")
     if ".experts." in name:
         return experts_of(name.rpartition(".")[2], parameter, arch)
     module, _, kind = name.rpartition(".")
@@ -99,7 +109,7 @@ def layer_parts(name: str, parameter: torch.Tensor, config, arch: str) -> list[t
     if name == "self_attn.sinks":
         return [("attn_sinks.weight", parameter)]
     if kind == "e_score_correction_bias":
-        return [("exp_probs_b.bias", parameter)]
+        return [("exp_probs_b.bias", parameter.flatten())]
     own = (LAYER_NAMES | OWN_NAMES.get(arch, {}))[module]
     return [(f"{own}.{kind}", parameter[0] if module == "mlp.shared_expert_gate" else parameter)]
 

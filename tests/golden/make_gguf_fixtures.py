@@ -21,13 +21,15 @@ import torch
 import transformers
 from gguf import GGMLQuantizationType as Type
 from make_model_fixtures import LENGTH, MARGIN, PROMPT, Blocks, greedy, randomise, telling
-from model_cases import BASE, LIVELY, llama3, longrope, rope, yarn
+from model_cases import BASE, LIVELY, UNGROUPED, llama3, longrope, rope, yarn
 from safetensors.torch import save_file
 from transformers import (
     AutoModelForCausalLM,
     DeepseekV2Config,
     DeepseekV3Config,
+    Dots1Config,
     Gemma3TextConfig,
+    Glm4MoeConfig,
     GptOssConfig,
     GraniteMoeConfig,
     Llama4TextConfig,
@@ -204,6 +206,27 @@ CASES = {
         "deepseek2",
         LATENT_TYPES,
         LIVELY,
+    ),
+    "glm4_moe": (
+        Glm4MoeConfig,
+        SMALL
+        | {"intermediate_size": 64, "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 32}
+        | {"head_dim": 32, "use_qk_norm": True, "attention_bias": True, "routed_scaling_factor": 1.5}
+        | rope(rope_type="default", partial_rotary_factor=0.5),
+        "glm4moe",
+        TYPES | {"exp_probs_b": Type.F32},
+        UNGROUPED,
+    ),
+    # GGUF has no windows for it.
+    "dots1": (
+        Dots1Config,
+        SMALL
+        | {"intermediate_size": 64, "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 32}
+        | {"first_k_dense_replace": 1, "n_shared_experts": 1, "norm_topk_prob": True, "routed_scaling_factor": 1.5}
+        | {"sliding_window": None},
+        "dots1",
+        TYPES | {"exp_probs_b": Type.F32},
+        UNGROUPED,
     ),
     # GGUF cannot say how long chunks are, where temperature begins or which layers know no positions.
     "llama4": (

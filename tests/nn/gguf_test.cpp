@@ -276,6 +276,11 @@ TEST(GgufBadInput, ArchitecturesThatDoNotFit) {
          "missing blk.0.attn_sinks.weight");
   expect(error_with("gpt_oss", "blk.2.ffn_up_exps.bias", "blk.2.ffn_up_exps.biaS"), "missing blk.2.ffn_up_exps.0.bias");
   expect(error_with("llama4", "interleave_moe_layer_step", "interleave_moe_layer_steP"), "metadata has no llama4.");
+  expect(error_with("dots1", "expert_gating_func", pair("expert_gating_func", 1)), "expected 2");
+  for (const std::uint32_t turning : {0U, 33U}) {
+    expect(error_with("glm4_moe", "rope.dimension_count", pair("rope.dimension_count", turning)),
+           "must be above 0 and at most the heads' width 32");
+  }
   expect(error_with("phimoe", "rope_factors_short.weight", "rope_factors_shorT.weight"), "expected both or none");
 }
 

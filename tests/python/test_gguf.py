@@ -12,7 +12,21 @@ MODELS = ROOT / "tests/golden/models"
 
 
 @pytest.mark.parametrize(
-    "name", ["deepseek_v2_b", "deepseek_v3_a", "gpt_oss_a", "granitemoe_b", "mixtral_a", "qwen3_moe_a"]
+    "name",
+    [
+        "deepseek_v2_b",
+        "deepseek_v3_a",
+        "ernie4_5_moe_a",
+        "glm4_moe_a",
+        "glm4_moe_b",
+        "gpt_oss_a",
+        "granitemoe_b",
+        "hunyuan_v1_moe_a",
+        "hunyuan_v1_moe_b",
+        "minimax_m2_a",
+        "mixtral_a",
+        "qwen3_moe_a",
+    ],
 )
 def test_the_same_weights_give_the_same_logits(name, tmp_path, monkeypatch):
     import torch
