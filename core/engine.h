@@ -70,8 +70,9 @@ class Engine {
   /// Runs all requests to their end; record i belongs to request i.
   ///
   /// batch  most sequences at a time, 1 or more
-  /// poll   called between steps; what it throws ends the run and reaches the caller (Ctrl-C)
-  /// throws Error before the first step when a request cannot be run: empty prompt, token outside the vocabulary,
+  /// poll   called between passes of prompts and between steps; what it throws ends the run and reaches the caller
+  /// (Ctrl-C) throws Error before the first step when a request cannot be run: empty prompt, token outside the
+  /// vocabulary,
   ///        prompt longer than the context, temperature above 0 with a policy that only knows the argmax
   std::vector<RequestRecord> generate(std::span<const Request> requests, int batch = 1,
                                       const std::function<void()>& poll = {});
@@ -106,7 +107,8 @@ class Engine {
   void validate(const Request& request) const;
   std::unique_ptr<Sequence> begin(const Request& request, RequestRecord& record) const;
   void open_drafter(Sequence& sequence, std::span<const float> tapped) const;
-  std::unique_ptr<Sequence> start(const Request& request, RequestRecord& record, int batch) const;
+  std::unique_ptr<Sequence> start(const Request& request, RequestRecord& record, int batch,
+                                  const std::function<void()>& poll) const;
   void step(std::span<const std::unique_ptr<Sequence>> batch);
   void whole_step(Sequence& sequence);
   void draft(std::span<const std::unique_ptr<Sequence>> batch);

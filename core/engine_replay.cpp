@@ -40,7 +40,7 @@ RequestRecord Engine::replay_text(Request request, const RequestRecord& written,
   std::vector<float> tapped;
   if (workspace_->tapped_width > 0) {
     const auto cache = target_->new_cache(static_cast<int>(text.size()), sequence->longest);
-    tapped = prefill(*target_, *cache, text, workspace_->result.taps);
+    tapped = prefill(*target_, *cache, text, workspace_->result.taps, {}, poll);
   }
   const std::size_t before_root = (request.prompt.size() - 1) * static_cast<std::size_t>(workspace_->tapped_width);
   open_drafter(*sequence, std::span(tapped).first(before_root));

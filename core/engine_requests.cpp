@@ -120,7 +120,8 @@ void Engine::open_drafter(Sequence& sequence, std::span<const float> tapped) con
                                         sequence.longest + tree_->max_grown_nodes());
 }
 
-std::unique_ptr<Engine::Sequence> Engine::start(const Request& request, RequestRecord& record, int batch) const {
+std::unique_ptr<Engine::Sequence> Engine::start(const Request& request, RequestRecord& record, int batch,
+                                                const std::function<void()>& poll) const {
   const Clock::time_point started = Clock::now();
   std::unique_ptr<Sequence> sequence = begin(request, record);
   record.unique_experts.reserve(static_cast<std::size_t>(sequence->remaining) * target_->info().layers);
@@ -131,7 +132,7 @@ std::unique_ptr<Engine::Sequence> Engine::start(const Request& request, RequestR
   } else {
     sequence->cache = target_->new_cache(longest + (tree_ != nullptr ? tree_->max_nodes() : 1), longest);
     const std::span<const TokenId> before_root = std::span(request.prompt).first(request.prompt.size() - 1);
-    open_drafter(*sequence, prefill(*target_, *sequence->cache, before_root, workspace_->result.taps));
+    open_drafter(*sequence, prefill(*target_, *sequence->cache, before_root, workspace_->result.taps, {}, poll));
   }
   record.prefill_ns = ns_between(started, Clock::now());
   return sequence;
@@ -147,7 +148,7 @@ std::vector<RequestRecord> Engine::generate(std::span<const Request> requests, i
   while (true) {
     while (next < requests.size() && active.size() < static_cast<std::size_t>(batch)) {
       if (poll && !active.empty()) poll();
-      active.push_back(start(requests[next], records[next], batch));
+      active.push_back(start(requests[next], records[next], batch, poll));
       ++next;
     }
     if (active.empty()) return records;

@@ -31,7 +31,8 @@ void logits_to_probs(std::span<const float> logits, NodeId node, const SamplingP
 }
 
 std::vector<float> prefill(LanguageModel& model, KVCache& cache, std::span<const TokenId> tokens,
-                           const std::vector<int>& taps, std::span<const float> features) {
+                           const std::vector<int>& taps, std::span<const float> features,
+                           const std::function<void()>& poll) {
   constexpr std::size_t kPassRows = kPrefillRows;
   ForwardResult result;
   result.want_experts = false;
@@ -39,6 +40,7 @@ std::vector<float> prefill(LanguageModel& model, KVCache& cache, std::span<const
   std::vector<float> tapped;
   std::vector<std::int32_t> chain(std::min(tokens.size(), kPassRows));
   for (std::size_t begin = 0; begin < tokens.size(); begin += kPassRows) {
+    if (poll) poll();
     const std::size_t rows = std::min(kPassRows, tokens.size() - begin);
     chain.resize(rows);
     std::iota(chain.begin(), chain.end(), -1);

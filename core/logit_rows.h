@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -29,8 +30,10 @@ inline constexpr int kPrefillRows = 256;
 /// ForwardResult::tapped.
 ///
 /// features  [tokens, W] of a draft head
+/// poll      called before every pass; what it throws ends the passes
 std::vector<float> prefill(LanguageModel& model, KVCache& cache, std::span<const TokenId> tokens,
-                           const std::vector<int>& taps = {}, std::span<const float> features = {});
+                           const std::vector<int>& taps = {}, std::span<const float> features = {},
+                           const std::function<void()>& poll = {});
 
 /// The target's rows of one tree: made from logits when first asked for, a point on the argmax when the request is
 /// greedy. So a walk that visits three of sixty nodes normalises three rows.

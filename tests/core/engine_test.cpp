@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "core/logit_rows.h"
 #include "core/metrics.h"
 #include "kernels/check.h"
 #include "tests/support/every_third.h"
@@ -307,6 +308,19 @@ TEST(Engine, PollCanEndARunBeforeAllPromptsAreRead) {
   };
   EXPECT_THROW(engine.generate(requests, 3, interrupt), std::runtime_error);
   EXPECT_EQ(processor->asked, 0) << "a step ran before the second prompt was followed by a poll";
+}
+
+TEST(Engine, PollCanEndARunWithinAPrompt) {
+  Engine engine = make_engine({});
+  const Request request = make_request(std::vector<TokenId>(3 * kPrefillRows / 2, 1), 4);
+  int polled = 0;
+  const auto interrupt = [&] {
+    if (++polled == 2) throw std::runtime_error("interrupted");
+  };
+  EXPECT_THROW(engine.generate({&request, 1}, 1, interrupt), std::runtime_error);
+  polled = -100;
+  EXPECT_EQ(engine.generate({&request, 1}, 1, interrupt)[0].tokens.size(), 4U);
+  EXPECT_EQ(polled + 100, 2 + 4) << "once for each pass and each step";
 }
 
 }  // namespace
