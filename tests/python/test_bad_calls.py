@@ -220,7 +220,9 @@ def test_interrupt_ends_cleanly(number, tmp_path):
         PROGRAM, "bench", "--target", TARGET, "--drafter", DRAFTER, "--prompt", PROMPT, "--max-new-tokens", "800",
         "--ignore-eos", "--repeat", "500", "--output", out,
     ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # The tests themselves may run under nohup.
+    with subprocess.Popen(command, **pipes, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL)) as process:
         while "drafter" not in process.stderr.readline():  # both models are loaded
             assert process.poll() is None
         process.send_signal(number)
