@@ -15,6 +15,7 @@ struct Refused {
 
 const std::vector<Refused> kRefused = {
     {"mistral_a", R"({"sliding_window": -1})", {"sliding_window must be an integer"}},
+    {"mistral_a", R"({"layer_types": ["full_attention"]})", {"layer_types must have one entry for each of 2 layers"}},
     {"qwen2_a", R"({"hidden_act": "gelu"})", {"hidden_act 'gelu' is not supported; known: silu"}},
     {"qwen2_a", R"({"use_sliding_window": "yes"})", {"use_sliding_window must be true or false"}},
     {"qwen2_b", R"({"layer_types": ["full_attention"]})", {"layer_types must have one entry for each of 2 layers"}},

@@ -94,6 +94,7 @@ const std::vector<Combined> kCombined = {
     {"llama_longrope_long", R"({"rope_scaling": {"attention_factor": 1.0}})"},
     {"llama_longrope_long", R"({"rope_scaling": {"original_max_position_embeddings": 128}})"},
     {"llama_longrope_short", R"({"rope_parameters": {"original_max_position_embeddings": 8}})"},
+    {"mistral_a", R"({"layer_types": ["full_attention", "sliding_attention"]})"},
     {"mistral_b", R"({"sliding_window": 16})"},
     {"mistral_b", R"({"num_key_value_heads": 4})"},
     {"qwen3_a", R"({"use_sliding_window": true, "sliding_window": 16, "max_window_layers": 1, "layer_types": null})"},

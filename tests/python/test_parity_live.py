@@ -1,5 +1,7 @@
 """specmoe.logits against transformers on models made here and now: sizes and values no fixture has."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -302,15 +304,29 @@ def random_model(config_class, arguments, seed):
     return model
 
 
+def compare(reference, folder):
+    ids = torch.randint(0, BASE["vocab_size"], (61,), generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        expected = reference(ids[None]).logits[0].numpy()
+    got = specmoe.load(str(folder), dtype="float32").logits(ids.tolist())
+    assert got.dtype == np.float32 and got.shape == expected.shape
+    assert np.abs(got - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
+
+
 @pytest.mark.parametrize("fused", [False, True], ids=["classic", "fused"])
 @pytest.mark.parametrize("name", CASES)
 def test_logits_are_those_of_transformers(name, fused, tmp_path):
     config_class, arguments = CASES[name]
     reference = random_model(config_class, arguments, seed=3)
     reference.save_pretrained(tmp_path, save_original_format=not fused)
-    ids = torch.randint(0, BASE["vocab_size"], (61,), generator=torch.Generator().manual_seed(5))
-    with torch.no_grad():
-        expected = reference(ids[None]).logits[0].numpy()
-    got = specmoe.load(str(tmp_path), dtype="float32").logits(ids.tolist())
-    assert got.dtype == np.float32 and got.shape == expected.shape
-    assert np.abs(got - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
+    compare(reference, tmp_path)
+
+
+def test_a_mistral_may_slide_in_some_layers(tmp_path):
+    """AutoConfig reads a mistral with layer_types as a ministral."""
+    arguments = DENSE | {"head_dim": 10, "sliding_window": 11, "layer_types": ["full_attention", "sliding_attention"]}
+    reference = random_model(transformers.MinistralConfig, arguments, seed=3)
+    reference.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "mistral"}))
+    compare(reference, tmp_path)
