@@ -13,6 +13,7 @@ from os import PathLike, fspath
 
 import jinja2
 from _specmoe import Error, Model, chat_template
+from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 Messages = str | Sequence[Mapping[str, object]]
@@ -22,10 +23,24 @@ def _refuse(text: str) -> None:
     raise jinja2.TemplateError(text)
 
 
+class _Generation(Extension):
+    """{% generation %} marks what a model wrote, for training. The text is what stands inside."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("_text"), [], [], body).set_lineno(line)
+
+    def _text(self, caller: jinja2.runtime.Macro) -> str:
+        return caller()
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
     """What templates may use. A template comes with a checkpoint and is not trusted, hence the sandbox."""
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
     environment.globals["raise_exception"] = _refuse

@@ -39,6 +39,16 @@ TOOLS = """{% for message in messages %}
   {{ message | tojson }}
 {% endfor %}
 {% if tools is defined %}{{ tools | tojson(indent=2) }}{% endif %}"""
+GENERATION = """{% for message in messages %}
+{% set text = message.content %}
+  {% if message.role == 'assistant' %}
+    {% generation %}
+    {% set text = text | trim %}
+    {{- text + eos_token }}
+    {% endgeneration %}
+  {% endif %}
+{{ text }}
+{% endfor %}"""
 TALK = [
     {"role": "user", "content": "Hi <there> & \u00e9"},
     {"role": "assistant", "content": " Hello! "},
@@ -57,7 +67,7 @@ def folder(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("template", [CHATML, INST, TOOLS])
+@pytest.mark.parametrize("template", [CHATML, INST, TOOLS, GENERATION])
 @pytest.mark.parametrize("turns", [1, 3, 4])
 def test_renders_like_transformers(folder, template, turns):
     extra = {"tools": [{"name": "\u00fcber", "n": 1}]} if template == TOOLS else {}
