@@ -49,6 +49,7 @@ GENERATION = """{% for message in messages %}
   {% endif %}
 {{ text }}
 {% endfor %}"""
+JSON = "{{ messages | tojson(separators=(',', ':'), sort_keys=true) }}{{ messages | tojson(ensure_ascii=true) }}"
 TALK = [
     {"role": "user", "content": "Hi <there> & \u00e9"},
     {"role": "assistant", "content": " Hello! "},
@@ -67,7 +68,7 @@ def folder(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("template", [CHATML, INST, TOOLS, GENERATION])
+@pytest.mark.parametrize("template", [CHATML, INST, TOOLS, GENERATION, JSON])
 @pytest.mark.parametrize("turns", [1, 3, 4])
 def test_renders_like_transformers(folder, template, turns):
     extra = {"tools": [{"name": "\u00fcber", "n": 1}]} if template == TOOLS else {}
