@@ -73,13 +73,10 @@ def render_chat(
         raise Error(f"{fspath(path)}: has no chat template; give the prompt as plain text")
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
-    names = {"bos_token": template.bos_token, "eos_token": template.eos_token}
+    names = {"bos_token": template.bos_token, "eos_token": template.eos_token, "tools": None, "documents": None}
+    names |= {"messages": messages, "add_generation_prompt": add_generation_prompt}
     try:
-        return (
-            _environment()
-            .from_string(template.text)
-            .render(messages=messages, add_generation_prompt=add_generation_prompt, **names, **variables)
-        )
+        return _environment().from_string(template.text).render(names | variables)
     except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise Error(f"{fspath(path)}: chat template: {' '.join(str(error).split())}") from error
 

@@ -50,6 +50,7 @@ GENERATION = """{% for message in messages %}
 {{ text }}
 {% endfor %}"""
 JSON = "{{ messages | tojson(separators=(',', ':'), sort_keys=true) }}{{ messages | tojson(ensure_ascii=true) }}"
+NOTHING = "{{ tools is none }}{{ documents is none }}{% if tools is not none %}{{ tools | tojson }}{% endif %}"
 TALK = [
     {"role": "user", "content": "Hi <there> & \u00e9"},
     {"role": "assistant", "content": " Hello! "},
@@ -68,7 +69,7 @@ def folder(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("template", [CHATML, INST, TOOLS, GENERATION, JSON])
+@pytest.mark.parametrize("template", [CHATML, INST, TOOLS, GENERATION, JSON, NOTHING])
 @pytest.mark.parametrize("turns", [1, 3, 4])
 def test_renders_like_transformers(folder, template, turns):
     extra = {"tools": [{"name": "\u00fcber", "n": 1}]} if template == TOOLS else {}
