@@ -27,7 +27,11 @@ ModelSpec parse_mistral(const ConfigReader& config) {
   return spec;
 }
 
+/// What transformers calls a Mistral with layer_types when it saves one.
+ModelSpec parse_ministral(const ConfigReader& config) { return parse_mistral(config); }
+
 SPECMOE_MODEL_FAMILY("mistral", parse_mistral);
+SPECMOE_MODEL_FAMILY("ministral", parse_ministral);
 
 }  // namespace
 }  // namespace specmoe::nn

@@ -322,11 +322,12 @@ def test_logits_are_those_of_transformers(name, fused, tmp_path):
     compare(reference, tmp_path)
 
 
-def test_a_mistral_may_slide_in_some_layers(tmp_path):
+@pytest.mark.parametrize("model_type", ["mistral", "ministral"])
+def test_a_mistral_may_slide_in_some_layers(model_type, tmp_path):
     """AutoConfig reads a mistral with layer_types as a ministral."""
     arguments = DENSE | {"head_dim": 10, "sliding_window": 11, "layer_types": ["full_attention", "sliding_attention"]}
     reference = random_model(transformers.MinistralConfig, arguments, seed=3)
     reference.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "mistral"}))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": model_type}))
     compare(reference, tmp_path)
