@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/check_verdict.h"
 #include "core/decide.h"
 #include "core/engine_state.h"
 #include "core/greedy_walk.h"
@@ -75,6 +76,7 @@ void Engine::judge(Sequence& sequence, int block) {
     greedy_walk(draft, sequence.target_rows, sequence.verdict);
   } else if (drafter_ != nullptr) {
     acceptance_->judge(draft, sequence.target_rows, sequence.uniforms, sequence.verdict);
+    check_verdict(draft.tree, sequence.verdict, target_->info().vocab_size);
   } else {
     sequence.verdict.accepted.clear();
     sequence.verdict.next = draw_from_row(sequence.target_rows.row(TokenTree::kRoot), Taken{},

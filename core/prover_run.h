@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/check_verdict.h"
 #include "core/prover_draft.h"
 
 namespace specmoe::detail {
@@ -107,15 +108,12 @@ class ProofRun {
     Draft<Real>& draft = drafting_.draft();
     NodeRows<Real> rows(target_, drafting_.states());
     policy_.judge(draft, rows, uniforms_, verdict_);
+    check_verdict(draft.tree, verdict_, vocab_);
     NodeId node = TokenTree::kRoot;
     for (NodeId child : verdict_.accepted) {
-      SPECMOE_CHECK(child > 0 && child < draft.tree.size() && draft.tree.parent(child) == node,
-                    "the policy's verdict is no path of the tree: node ", child, " does not follow node ", node);
       emitted_.push_back(draft.tree.token(child));
       node = child;
     }
-    SPECMOE_CHECK(verdict_.next >= 0 && verdict_.next < vocab_, "the policy emitted token ", verdict_.next,
-                  ", outside the vocabulary of ", vocab_);
     emitted_.push_back(verdict_.next);
     state_ = drafting_.next_state(drafting_.states()[node], verdict_.next);
     tree_.observe(drafting_.view(), static_cast<int>(verdict_.accepted.size()));

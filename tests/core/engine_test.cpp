@@ -281,6 +281,37 @@ TEST(Engine, RefusesWhatCannotBeRun) {
   EXPECT_NE(refused([](Request& r) { r.sampling.temperature = 1; }).find("argmax"), std::string::npos);
 }
 
+TEST(Engine, RefusesAVerdictThatIsNone) {
+  struct Judge final : AcceptancePolicy {
+    Verdict said;
+    LawSet lossless_laws() const override { return LawSet::all(); }
+    bool judges_trees() const override { return true; }
+    void judge(Draft<float>&, ProbRows<float>&, UniformSource<double>&, Verdict& verdict) const override {
+      verdict = said;
+    }
+    void judge(Draft<double>&, ProbRows<double>&, UniformSource<double>&, Verdict&) const override {}
+  };
+  const auto judge = std::make_shared<Judge>();
+  Engine engine(make_toy_model(kTarget), {.drafter = "synthetic", .tree = "chain(gamma=3)"}, {}, {.acceptance = judge});
+  Request request = make_request({1, 2, 3}, 1);
+  request.sampling.temperature = 1;
+  request.sampling.presence_penalty = 1;
+  const auto refused = [&](const Verdict& said) {
+    judge->said = said;
+    return error_of([&] { engine.generate({&request, 1}); });
+  };
+  EXPECT_EQ(refused({{}, 16}), "no error");
+  for (const TokenId token : {-1, 17, 1 << 30}) {
+    EXPECT_NE(refused({{}, token}).find("outside the vocabulary of 17"), std::string::npos) << token;
+  }
+  request.max_new_tokens = 8;
+  for (const NodeId node : {-3, 0, 2, 1 << 30}) {
+    EXPECT_NE(refused({{node}, 1}).find("does not follow node 0"), std::string::npos) << node;
+  }
+  judge->said = {{}, 5};
+  EXPECT_EQ(engine.generate({&request, 1})[0].tokens, std::vector<TokenId>(8, 5)) << "usable afterwards";
+}
+
 TEST(Engine, PollCanEndARun) {
   Engine engine = make_engine({});
   Request request = make_request({1}, 100);
