@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import re
@@ -22,6 +23,7 @@ from corpus import BEGIN_ID, Corpus, code_files
 from evaluate import generate, held_out_problems, tokens_per_step
 from export import check, export, export_head, load
 from model import LanguageModel, SoftCrossEntropy
+from plot import read_log
 from train_eagle import EagleHead, Lesson, export_eagle, head_config, losses
 from training import Learner, Streams, schedule
 from word_problems import KINDS, is_held_out, make_problem, read_answer, wrong_sums
@@ -132,6 +134,54 @@ def test_schedule_warms_up_stays_and_decays():
     assert schedule(1 - share, 10 * warm, RECIPE) == pytest.approx(1.0)
     assert schedule(1 - share / 2, 10 * warm, RECIPE) == pytest.approx(0.5)
     assert schedule(1.0, 10 * warm, RECIPE) == 0.0
+
+
+class CountedRun(training.TrainingRun):
+    """Learns nothing; saves at step 30, and dies at step `dies`."""
+
+    def __init__(self, folder: Path, dies: int = -1):
+        args = argparse.Namespace(run=folder, steps=100, minutes=1e9, save_minutes=1e9, export_minutes=1e9)
+        super().__init__(args, {"warm_up_steps": 1, "decay_share": 1.0, "learning_rate": 1.0}, corpus=None)
+        self.dies = dies
+        self.resume()
+
+    def train_step(self, factor: float) -> None:
+        if self.step == self.dies:
+            raise KeyboardInterrupt
+        if self.step == 30:
+            self.save()
+        self.add(value=self.step)
+        if self.step < 20:  # as what is not learned in every step
+            self.add(early=1.0)
+        self.step += 1
+        self.tokens += 1
+
+    def learned(self) -> dict:
+        return {}
+
+    def take(self, learned: dict) -> None: ...
+
+    def export(self) -> None: ...
+
+    def summary(self, row: dict) -> str:
+        return ""
+
+    def logged(self) -> list[float]:
+        return read_log(self.log_file)["step"]
+
+
+@pytest.mark.parametrize("dies", [20, 27, 55])
+def test_the_log_of_a_killed_and_resumed_run_has_each_step_once(tmp_path, dies):
+    with pytest.raises(KeyboardInterrupt):
+        CountedRun(tmp_path, dies).run()
+    with (tmp_path / "log.csv").open("a") as file:
+        file.write("75,7" if dies > 25 else "")  # a line that the kill cut, or the disk that was full
+    run = CountedRun(tmp_path)
+    assert run.step == (30 if dies > 30 else 0)
+    run.run()
+    assert run.logged() == [25, 50, 75, 100]
+    CountedRun(tmp_path)
+    assert run.logged() == [25, 50, 75, 100]
 
 
 def small_eagle() -> tuple[LanguageModel, EagleHead, torch.Tensor]:

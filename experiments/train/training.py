@@ -100,12 +100,25 @@ class TrainingRun:
 
     def resume(self) -> None:
         """Goes on from the saved state, if there is one."""
-        if not self.state_file.exists():
+        if self.state_file.exists():
+            state = torch.load(self.state_file, weights_only=True)
+            self.take(state)
+            self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+            print(f"resumed at step {self.step}, {self.tokens / 1e6:.2f} M tokens", flush=True)
+        self.cut_log()
+
+    def cut_log(self) -> None:
+        """Drops a half-written line of the log, and those of steps that a killed run did not save: they come again."""
+        if not self.log_file.exists():
             return
-        state = torch.load(self.state_file, weights_only=True)
-        self.take(state)
-        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
-        print(f"resumed at step {self.step}, {self.tokens / 1e6:.2f} M tokens", flush=True)
+        head, *lines = self.log_file.read_bytes().splitlines(keepends=True) or [b""]
+        kept = [line for line in lines if line.endswith(b"\n") and int(line.split(b",")[0]) <= self.step]
+        if not head.endswith(b"\n"):
+            self.log_file.unlink()
+        elif kept != lines:
+            partial = self.log_file.with_suffix(".partial")
+            partial.write_bytes(head + b"".join(kept))
+            partial.replace(self.log_file)
 
     def save(self) -> None:
         """Writes the state under another name first."""
