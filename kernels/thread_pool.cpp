@@ -180,6 +180,9 @@ void ThreadPool::run(const std::function<void(Member&)>& work) {
   State& state = *state_;
   Member self(this, {0, state.size});
   if (state.size == 1) return work(self);
+  SPECMOE_CHECK(state.process == getpid(), "a team of ", state.size,
+                " threads was started by another process, whose threads a fork leaves behind; load the model in each "
+                "process, or give it one thread");
   state.keep_caller_apart();
   state.work = &work;
   state.task.fetch_add(1, std::memory_order_seq_cst);

@@ -36,7 +36,8 @@ class ThreadPool {
   int size() const;
 
   /// Runs `work` once on every member and returns when all are done. Not reentrant. An exception thrown by member 0
-  /// before its first barrier reaches the caller; work must not throw after that.
+  /// before its first barrier reaches the caller; work must not throw after that. Throws Error in a process that was
+  /// forked off since, where a team of more than one has no threads.
   void run(const std::function<void(Member&)>& work);
 
  private:

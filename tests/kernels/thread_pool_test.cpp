@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -91,6 +93,26 @@ TEST(ThreadPoolTest, CallerSeesItsExceptionAndThePoolLivesOn) {
       });
       EXPECT_EQ(count.load(), 2 * threads);
     }
+  }
+}
+
+TEST(ThreadPoolTest, AForkCannotUseTheThreadsOfItsParent) {
+  for (const int threads : {1, 2}) {
+    ThreadPool pool(threads);
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(20);
+      try {
+        pool.run([](ThreadPool::Member& member) { member.barrier(); });
+        _exit(1);
+      } catch (const Error&) {
+        _exit(2);
+      }
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFEXITED(status)) << "killed by signal " << WTERMSIG(status);
+    EXPECT_EQ(WEXITSTATUS(status), threads);
   }
 }
 
