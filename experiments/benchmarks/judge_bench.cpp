@@ -186,11 +186,12 @@ void run(const Options& asked) {
   const int vocab = asked.vocab;
   bench::Lines lines("judge_bench", asked.output);
   lines.always({{"vocab", vocab}});
-  if (!asked.policy.empty()) acceptance_policies().create(asked.policy);  // names the known ones when it is none
+  std::vector<std::string> policies = {asked.policy};
+  if (asked.policy.empty()) policies = acceptance_policies().names();
+  acceptance_policies().create(policies[0]);  // before any output: names the known ones when it is none
   std::printf("judge, vocabulary %d\n%-16s %-22s %-20s %5s %10s %10s %9s\n", vocab, "policy", "tree", "law", "nodes",
               "median us", "95 % us", "accepted");
-  for (const std::string& name : acceptance_policies().names()) {
-    if (!asked.policy.empty() && name != asked.policy) continue;
+  for (const std::string& name : policies) {
     const auto policy = acceptance_policies().create(name);
     const bool trees = policy->judges_trees();
     for (DraftLaw law : {DraftLaw::kIid, DraftLaw::kWithoutReplacement, DraftLaw::kDeterministic}) {

@@ -111,6 +111,14 @@ def test_kernels_are_chosen_by_how_their_names_start(tmp_path):
     assert done.stderr == f"kernels_bench: no op starts with 'nonsense'; there are {', '.join(KERNELS)}\n"
 
 
+def test_a_policy_with_parameters_is_judged(tmp_path):
+    output, policy = tmp_path / "judge.jsonl", "multi_step(siblings=independent)"
+    assert run("judge_bench", "--vocab", 50, "--repeat", 2, "--accept", policy, "--output", output).returncode == 0
+    judged = [line for line in read_jsonl(output) if line["stage"] == "judge"]
+    assert {line["law"] for line in judged} == {"iid", "deterministic"}
+    assert {line["acceptance"] for line in judged} == {policy}
+
+
 def test_bandwidth_of_every_size_by_one_thread_and_by_all(tmp_path):
     output = tmp_path / "bandwidth.jsonl"
     done = run("bandwidth", "--threads", 2, "--most-megabytes", 4, "--rounds", 1, "--output", output)
