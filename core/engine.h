@@ -58,6 +58,10 @@ void check_prompt(const Request& request, const ModelInfo& model);
 /// Speculative decoding of any number of requests, up to `batch` at a time with one target pass per step for all of
 /// them. Plain decoding is the same loop with no drafter. One sequence at a time on a device that has whole steps for
 /// its parts is left to these, with the same text, unless its request has penalties or a logits processor.
+///
+/// For one thread at a time, and so is its target: a pass uses buffers of the model and the threads of its pool.
+/// Engines that run at once need models and pools of their own (nn::LoadOptions::pool), or a lock around what runs
+/// them.
 class Engine {
  public:
   /// load_model is what drafters open their checkpoints with; a part that is there already is used instead of its spec.
