@@ -24,7 +24,7 @@ if [[ ! -x $folder/bochs/bochs ]]; then
     >"$folder/bochs.log" 2>&1
 fi
 if [[ ! -d $folder/packages ]]; then
-  mkdir "$folder/packages.new" && cd "$folder/packages.new"
+  rm -rf "$folder/packages.new" && mkdir "$folder/packages.new" && cd "$folder/packages.new"
   apt-get download bochsbios vgabios busybox-static \
     "$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-\)/\1/p')"
   for package in *.deb; do dpkg -x "$package" .; done
