@@ -112,25 +112,20 @@ json turning_share(const GgufMetadata& metadata, const json& config) {
   return turning == head_dim ? 1.0 : (static_cast<double>(turning) + 0.5) / static_cast<double>(head_dim);
 }
 
-/// GLM-4.5 to 4.7; Solar Open comes under this name too, without norms of heads and with heads that turn as a whole.
-void complete_glm4_moe(const GgufMetadata& metadata, json& config) {
+void complete_sigmoid(const GgufMetadata& metadata, json&) { expect_gating(metadata, kSigmoid); }
+void complete_softmax(const GgufMetadata& metadata, json&) { expect_gating(metadata, kSoftmax); }
+
+void complete_sigmoid_groups(const GgufMetadata& metadata, json& config) {
   expect_gating(metadata, kSigmoid);
   copy_groups(metadata, config);
+}
+
+/// GLM-4.5 to 4.7; Solar Open comes under this name too, without norms of heads and with heads that turn as a whole.
+void complete_glm4_moe(const GgufMetadata& metadata, json& config) {
+  complete_sigmoid_groups(metadata, config);
   config["partial_rotary_factor"] = turning_share(metadata, config);
   config["use_qk_norm"] = metadata.file().tensor("blk.0.attn_q_norm.weight") != nullptr;
 }
-
-void complete_dots1(const GgufMetadata& metadata, json& config) {
-  expect_gating(metadata, kSigmoid);
-  copy_groups(metadata, config);
-}
-
-void complete_minimax_m2(const GgufMetadata& metadata, json& config) {
-  expect_gating(metadata, kSigmoid);
-  config["partial_rotary_factor"] = turning_share(metadata, config);
-}
-
-void complete_softmax(const GgufMetadata& metadata, json&) { expect_gating(metadata, kSoftmax); }
 
 /// Mixtures of DeepSeek-V3 behind the attention of others.
 Architecture sigmoid_mixture(const char* name, const char* model_type,
@@ -172,8 +167,13 @@ std::vector<Architecture> known_architectures() {
       {"llama4", "llama4_text", {kLocalExperts}, false, json::object(), complete_llama4},
       {"phimoe", "phimoe", {kLocalExperts}, false, json::object(), complete_phimoe},
       sigmoid_mixture("glm4moe", "glm4_moe", complete_glm4_moe),
-      sigmoid_mixture("dots1", "dots1", complete_dots1),
-      {"minimax-m2", "minimax_m2", {kLocalExperts}, false, json::object(), complete_minimax_m2},
+      sigmoid_mixture("dots1", "dots1", complete_sigmoid_groups),
+      {"minimax-m2",
+       "minimax_m2",
+       {kLocalExperts, {"rope.dimension_count", "rotary_dim"}},
+       false,
+       json::object(),
+       complete_sigmoid},
       {"ernie4_5-moe",
        "ernie4_5_moe",
        {kExpertWidth,
